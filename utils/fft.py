@@ -1,0 +1,110 @@
+"""Image <-> spectrum: the only file of the project that calls an FFT.
+
+Every function works on the two last axes alone, per sample and per channel, with the zero frequency (DC) at
+(H // 2, W // 2). Everything runs in float32 or better, outside autocast.
+"""
+
+import torch
+
+
+def _full_precision(tensor):
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def fourier(image):
+    """Centred 2-D Fourier transform.
+
+    Args:
+        image: (..., H, W) real.
+    Returns: (..., H, W) complex, DC at (H // 2, W // 2).
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        image = _full_precision(image)
+        shifted = torch.fft.fftshift(image, dim=(-2, -1))
+        return torch.fft.fftshift(torch.fft.fft2(shifted), dim=(-2, -1))
+
+
+def inverse_fourier(spectrum):
+    """Inverse of `fourier`.
+
+    Args:
+        spectrum: (..., H, W) complex, DC at (H // 2, W // 2).
+    Returns: (..., H, W) complex; real up to rounding if the spectrum is Hermitian.
+    """
+    with torch.autocast(spectrum.device.type, enabled=False):
+        shifted = torch.fft.ifftshift(spectrum, dim=(-2, -1))
+        return torch.fft.ifftshift(torch.fft.ifft2(shifted), dim=(-2, -1))
+
+
+def log_magnitude(image):
+    """Log-magnitude log(1 + abs(F)) (paper, signal path).
+
+    Args:
+        image: (N, C, H, W), values in [0, 1].
+    Returns: (N, C, H, W) >= 0, DC at (H // 2, W // 2).
+    """
+    return fourier(image).abs().log1p()
+
+
+def image_to_mag(image):
+    """Image -> normalised log-magnitude, phase and the range that undoes the normalisation.
+
+    Args:
+        image: (N, C, H, W), values in [0, 1].
+    Returns:
+        mag: (N, C, H, W) in [-1, 1]; minimum and maximum are taken per sample over all channels.
+        phase: (N, C, H, W) in [-pi, pi].
+        mag_range: (N, 2), the smallest and largest log-magnitude of each sample.
+    """
+    spectrum = fourier(image)
+    log_mag = spectrum.abs().log1p()
+    flat = log_mag.flatten(1)
+    mag_range = torch.stack([flat.amin(1), flat.amax(1)], dim=1)  # (N, 2)
+    return log_mag_to_mag(log_mag, mag_range), spectrum.angle(), mag_range
+
+
+def _low_and_span(mag_range):
+    low, high = mag_range[:, 0].view(-1, 1, 1, 1), mag_range[:, 1].view(-1, 1, 1, 1)
+    return low, (high - low).clamp_min(1e-12)
+
+
+def log_mag_to_mag(log_mag, mag_range):
+    """Scale log-magnitude (N, C, H, W) so that `mag_range` (N, 2) becomes [-1, 1]."""
+    low, span = _low_and_span(mag_range)
+    return 2 * (log_mag - low) / span - 1
+
+
+def mag_to_log_mag(mag, mag_range):
+    """Undo `log_mag_to_mag`."""
+    low, span = _low_and_span(mag_range)
+    return (mag + 1) / 2 * span + low
+
+
+def mag_to_image(mag, phase, mag_range, inverse="real"):
+    """Normalised log-magnitude and phase -> image (paper, signal path, step 5).
+
+    Args:
+        mag: (N, C, H, W), normalised log-magnitude; values a little outside [-1, 1] are allowed.
+        phase: (N, C, H, W), as `image_to_mag` gives it.
+        mag_range: (N, 2), as `image_to_mag` gives it.
+        inverse: "real" takes the real part of the inverse transform, "abs" its modulus (released code).
+    Returns: (N, C, H, W), not clamped: a changed magnitude may leave [0, 1].
+    Raises: ValueError for another `inverse`.
+    """
+    if inverse not in ("real", "abs"):
+        raise ValueError(f"inverse must be 'real' or 'abs', not {inverse!r}")
+    with torch.autocast(mag.device.type, enabled=False):
+        log_mag = mag_to_log_mag(_full_precision(mag), mag_range)
+        image = inverse_fourier(torch.polar(log_mag.expm1(), phase))
+    return image.real if inverse == "real" else image.abs()
+
+
+def apply_gain(image, log_gain):
+    """Multiply an image's spectrum by a real gain; phases stay.
+
+    Args:
+        image: (N, C, H, W).
+        log_gain: (C, H, W), natural logarithm of the gain per channel and frequency, DC at (H // 2, W // 2).
+    Returns: (N, C, H, W), not clamped.
+    """
+    return inverse_fourier(fourier(image) * log_gain.exp()).real

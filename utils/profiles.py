@@ -1,0 +1,68 @@
+"""Ring averages of spectra: the chessboard profile of the paper and the radial profile.
+
+A profile costs one pass over the bins: each bin is added to its ring by index, there is no mask per ring.
+"""
+
+import functools
+
+import torch
+
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+
+
+@functools.lru_cache(maxsize=32)
+def chessboard_rings(height, width):
+    """Ring of every bin by chessboard distance from DC: (H, W) int64, 0..N/2 for an N x N spectrum."""
+    rows = (torch.arange(height) - height // 2).abs()[:, None]
+    columns = (torch.arange(width) - width // 2).abs()[None, :]
+    return torch.maximum(rows, columns)
+
+
+@functools.lru_cache(maxsize=32)
+def radial_rings(height, width):
+    """Ring of every bin by Euclidean distance from DC, rounded down: (H, W) int64."""
+    rows = (torch.arange(height) - height // 2)[:, None]
+    columns = (torch.arange(width) - width // 2)[None, :]
+    return torch.sqrt((rows.square() + columns.square()).double()).floor().long()
+
+
+def ring_means(values, rings):
+    """Mean over each ring.
+
+    Args:
+        values: (..., H, W) real.
+        rings: (H, W) int64, numbered from 0 without a gap.
+    Returns: (..., R), differentiable in values.
+    """
+    index = rings.flatten().to(values.device)
+    counts = torch.bincount(index).to(values.dtype)  # (R,)
+    flat = values.flatten(-2)  # (..., H * W)
+    sums = flat.new_zeros(*flat.shape[:-1], len(counts)).index_add(-1, index, flat)
+    return sums / counts
+
+
+def to_grey(image):
+    """Luma of an RGB tensor: (N, 3, H, W) -> (N, H, W) with weights 0.299, 0.587, 0.114."""
+    weights = image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
+    return (image * weights).sum(dim=1)
+
+
+def _scaled_profile(mag, rings):
+    profile = ring_means(to_grey(mag), rings)  # (N, R)
+    low, high = profile.amin(1, keepdim=True), profile.amax(1, keepdim=True)
+    return (profile - low) / (high - low).clamp_min(1e-12)
+
+
+def chessboard_profile(mag):
+    """Spectral filter profile (paper): grey ring means over chessboard rings, min-max scaled per sample.
+
+    Args:
+        mag: (N, 3, H, W), a magnitude at any scale: a factor or offset common to the sample does not matter.
+    Returns: (N, max(H, W) // 2 + 1) in [0, 1], differentiable in mag.
+    """
+    return _scaled_profile(mag, chessboard_rings(*mag.shape[-2:]))
+
+
+def radial_profile(mag):
+    """The same over Euclidean rings of width one: (N, 3, H, W) -> (N, R) in [0, 1]."""
+    return _scaled_profile(mag, radial_rings(*mag.shape[-2:]))

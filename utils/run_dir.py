@@ -1,0 +1,92 @@
+"""Run folders under results/, and files that are written whole or not at all."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from utils.errors import UserError
+
+RESULTS = Path("results")
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Give a temporary path beside `path`; rename it to `path` on success, delete it on any failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".tmp{path.suffix}")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path, text):
+    """Write a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path, value):
+    """Write `value` as indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path):
+    """Read a JSON file; UserError with its name if it is not one."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable JSON ({error}); delete it and run again") from error
+
+
+def to_uint8(image):
+    """Image tensor (3, H, W) or (1, H, W), values clamped to [0, 1] -> (H, W, 3) or (H, W) uint8 array, rounded."""
+    array = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def write_png(path, image):
+    """Write an image tensor (C, H, W) in [0, 1], or a uint8 array, as 8-bit PNG atomically."""
+    array = image if isinstance(image, np.ndarray) else to_uint8(image)
+    with atomic_path(Path(path).with_suffix(".png")) as temporary:
+        Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
+
+
+def run_folder(dst, root=None):
+    """Path of results/<dst>; UserError if `dst` is empty or leaves results/."""
+    root = RESULTS if root is None else Path(root)
+    folder = root / dst
+    inside = folder.resolve().is_relative_to(root.resolve()) and folder.resolve() != root.resolve()
+    if not dst or not inside:
+        raise UserError(f"--dst {dst!r} does not name a folder inside {root}/; give a plain name such as my_run")
+    return folder
+
+
+def open_run_folder(dst, overwrite=False, resume=False, root=None):
+    """Make results/<dst> and return it.
+
+    An existing folder is deleted with `overwrite`, kept with `resume`, and refused (UserError) otherwise.
+    """
+    folder = run_folder(dst, root)
+    if overwrite and resume:
+        raise UserError("--overwrite and --resume exclude each other; give one of them")
+    if resume and not folder.is_dir():
+        raise UserError(f"{folder} does not exist, so there is nothing to resume; leave --resume out")
+    if folder.exists() and not (overwrite or resume):
+        raise UserError(f"{folder} exists already; --resume continues it, --overwrite replaces it, or choose another --dst")
+    if folder.exists() and overwrite:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
