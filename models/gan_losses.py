@@ -1,0 +1,129 @@
+"""Losses of small GANs: adversarial, gradient penalty, and two that look at the spectrum.
+
+Adversarial terms: Goodfellow et al. 2014 (gan, non-saturating), Mao et al. 2017 (lsgan), Arjovsky et al. 2017 (wgan).
+Every function returns an unweighted scalar.
+"""
+
+import torch
+from torch.nn import functional
+
+from utils.fft import fourier
+from utils.profiles import radial_rings, ring_means, to_grey
+
+ADVERSARIAL = ("gan", "lsgan", "wgan-gp")
+PENALTIES = ("none", "zero", "one", "lipschitz")
+PENALTY_SAMPLES = ("line", "real", "fake", "dragan")
+METRICS = ("1", "2", "cos")
+
+
+def discriminator_loss(kind, real_logit, fake_logit):
+    """Loss of the discriminator from its logits (N,) on real and fake images.
+
+    gan: BCE against 1 and 0, lsgan: squared distance from 1 and 0, wgan-gp: mean(fake) - mean(real). Both halves are added.
+    """
+    if kind == "gan":
+        return functional.softplus(-real_logit).mean() + functional.softplus(fake_logit).mean()
+    if kind == "lsgan":
+        return (real_logit - 1).square().mean() + fake_logit.square().mean()
+    if kind == "wgan-gp":
+        return fake_logit.mean() - real_logit.mean()
+    raise ValueError(f"adversarial loss {kind!r} is none of {', '.join(ADVERSARIAL)}")
+
+
+def generator_loss(kind, fake_logit):
+    """Loss of the generator from the logits (N,) of its images: it wants them called real."""
+    if kind == "gan":
+        return functional.softplus(-fake_logit).mean()
+    if kind == "lsgan":
+        return (fake_logit - 1).square().mean()
+    if kind == "wgan-gp":
+        return -fake_logit.mean()
+    raise ValueError(f"adversarial loss {kind!r} is none of {', '.join(ADVERSARIAL)}")
+
+
+def _penalty_points(real, fake, sample):
+    if sample == "real":
+        return real
+    if sample == "fake":
+        return fake
+    if sample == "dragan":
+        fake = real + 0.5 * real.std() * torch.rand_like(real)
+    weight = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+    return real.lerp(fake, weight)
+
+
+def gradient_penalty(critic, real, fake, kind="zero", sample="line"):
+    """Penalty on the norm g of the critic's gradient: zero g^2, one (g - 1)^2, lipschitz max(0, g - 1)^2; mean over the batch.
+
+    Args:
+        critic: (N, 3, H, W) -> (N,), without anything that mixes the batch.
+        real, fake: (N, 3, H, W); their own graph is not followed.
+        sample: where the gradient is taken: on a random point of the line between real and fake, at real, at fake, or
+            (dragan) between real and real plus noise.
+    """
+    points = _penalty_points(real.detach(), fake.detach(), sample).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
+    squared = gradient.flatten(1).square().sum(1)  # (N,)
+    if kind == "zero":
+        return squared.mean()
+    excess = squared.clamp_min(1e-24).sqrt() - 1
+    if kind == "one":
+        return excess.square().mean()
+    if kind == "lipschitz":
+        return excess.clamp_min(0).square().mean()
+    raise ValueError(f"gradient penalty {kind!r} is none of {', '.join(PENALTIES[1:])}")
+
+
+def high_frequency_magnitude(image, threshold):
+    """Magnitude of the high frequencies of the grey image, one half-plane.
+
+    Args:
+        image: (N, 3, H, W) in [0, 1].
+        threshold: t; rows t..H-t and columns t..W/2 of the unshifted one-sided transform stay.
+    Returns: (N, H - 2t, W // 2 + 1 - t), differentiable.
+    Raises: ValueError if nothing would stay.
+    """
+    height, width = image.shape[-2:]
+    if not 0 <= threshold < min(height, width) / 2:
+        raise ValueError(
+            f"threshold {threshold} leaves no frequency of a {height} x {width} image; give 0..{min(height, width) // 2 - 1}"
+        )
+    magnitude = fourier(to_grey(image)).abs()  # (N, H, W), DC in the centre
+    one_sided = magnitude.roll((-(height // 2), -(width // 2)), dims=(-2, -1))[..., : width // 2 + 1]
+    return one_sided[:, threshold : height - threshold, threshold:]
+
+
+def fourier_dissimilarity(fake_image, real_image, metric="cos", threshold=20):
+    """How unlike the high frequencies of fakes and their real partners are; mean over the batch, lower is better.
+
+    Args:
+        fake_image, real_image: (N, 3, H, W) in [0, 1].
+        metric: "1" = 1e-8 x L1 norm, "2" = 2e-4 x Frobenius norm of the difference of magnitudes, "cos" = 1 - cosine.
+        threshold: see `high_frequency_magnitude`; 20 is meant for 256 px.
+    """
+    fake, real = (high_frequency_magnitude(image, threshold).flatten(1) for image in (fake_image, real_image))
+    if metric == "1":
+        return 1e-8 * (fake - real).abs().sum(1).mean()
+    if metric == "2":
+        return 2e-4 * torch.linalg.vector_norm(fake - real, dim=1).mean()
+    if metric == "cos":
+        return (1 - functional.cosine_similarity(fake, real, dim=1)).mean()
+    raise ValueError(f"metric {metric!r} is none of {', '.join(METRICS)}")
+
+
+def power_profile(image):
+    """Batch mean of the log power over radial rings, scaled to [0, 1]: (N, 3, H, W) in [0, 1] -> (R,), differentiable."""
+    power = fourier(to_grey(image)).abs().square()
+    profile = ring_means((power + 1e-8).log(), radial_rings(*image.shape[-2:])).mean(0)  # (R,)
+    low, high = profile.min(), profile.max()
+    return (profile - low) / (high - low).clamp_min(1e-12)
+
+
+def spectral_loss(fake_image, real_image):
+    """Binary cross-entropy between the power profiles of a batch of fakes and of reals (Durall et al., CVPR 2020).
+
+    Differentiable in fake_image. Its smallest value is the entropy of the real profile, not 0. The ends of the scaled fake
+    profile are 0 and 1 by construction and carry no gradient: they are clamped so that BCE stays finite there.
+    """
+    target = power_profile(real_image).detach()
+    return functional.binary_cross_entropy(power_profile(fake_image).clamp(1e-4, 1 - 1e-4), target)
