@@ -1,0 +1,207 @@
+"""STIG: the networks together with the objective that trains them (paper, section on training objectives)."""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from models.discriminators import PatchDiscriminator, SpectralDiscriminator
+from models.losses import adversarial_loss, low_frequency_loss, ssim
+from models.nested_unet import DEPTH, NestedUNet
+from models.patchnce import PatchHeads, patch_nce, sample_positions
+from utils.fft import apply_gain, image_to_mag, mag_to_image
+from utils.profiles import chessboard_profile
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Weights and constants of the objective; each weight is applied once, in `STIG.generator_loss`.
+
+    nce_levels: encoder levels whose contrastive cross-entropies are averaged. image_range: "clamp" | "stretch" of the refined
+    image to [0, 1]. inverse: "real" | "abs", what is kept of the inverse transform. rolled_real_profile: take the real's grey
+    profile with the channel order (B, R, G), as the released code does (docs/fidelity.md).
+    """
+
+    lambda_gan: float = 3.0
+    lambda_psd: float = 3.0
+    lambda_nce: float = 20.0
+    lambda_identity: float = 3.0
+    lambda_fake_identity: float = 1.0
+    lambda_lf: float = 3.0
+    sigma: int = 8
+    tau: float = 0.07
+    patches: int = 256
+    nce_levels: tuple = (0,)
+    image_range: str = "clamp"
+    inverse: str = "real"
+    rolled_real_profile: bool = False
+
+
+@dataclasses.dataclass
+class Translation:
+    """One forward pass. Everything is (N, 3, H, W) but `features` (per level, fakes then reals) and `refined_profile` (N, R)."""
+
+    fake_image: torch.Tensor
+    real_image: torch.Tensor
+    fake_mag: torch.Tensor
+    real_mag: torch.Tensor
+    refined_mag: torch.Tensor
+    identity_mag: torch.Tensor
+    refined_image: torch.Tensor
+    identity_image: torch.Tensor
+    refined_profile: torch.Tensor
+    features: list
+
+
+def to_unit_range(image, how):
+    """Image (N, C, H, W) -> [0, 1]: "clamp" cuts, "stretch" scales each sample by its own minimum and maximum."""
+    if how == "clamp":
+        return image.clamp(0, 1)
+    low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
+    return (image - low) / (high - low).clamp_min(1e-12)
+
+
+class STIG(nn.Module):
+    """Generator, PatchGAN, spectral discriminator and contrastive heads.
+
+    Args:
+        size: side of the square images in pixels, a multiple of 16.
+        objective: an `Objective`.
+        mode, norm, upsample: see `NestedUNet`.
+        base_log_gain: (3, H, W) log gain of a linear filter that every fake passes before the generator, or None.
+    """
+
+    def __init__(self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_log_gain=None):
+        super().__init__()
+        if size % 2 ** (DEPTH - 1):
+            raise ValueError(f"size {size} is not a multiple of {2 ** (DEPTH - 1)}")
+        self.objective = objective or Objective()
+        self.generator = NestedUNet(mode, norm, upsample)
+        self.discriminator = PatchDiscriminator()
+        self.spectral_discriminator = SpectralDiscriminator(size // 2 + 1)
+        self.heads = PatchHeads(self.generator.channels)
+        self.register_buffer("base_log_gain", base_log_gain)
+        # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
+        self.reuse_features = norm != "batch"
+
+    def _prepare(self, fake_image):
+        return fake_image if self.base_log_gain is None else apply_gain(fake_image, self.base_log_gain)
+
+    def _to_image(self, mag, phase, mag_range):
+        return to_unit_range(mag_to_image(mag, phase, mag_range, self.objective.inverse), self.objective.image_range)
+
+    @torch.no_grad()
+    def refine(self, fake_image):
+        """Refine images for use; an image's result does not depend on the others in the batch.
+
+        Args:
+            fake_image: (N, 3, H, W) in [0, 1].
+        Returns: refined image (N, 3, H, W) in [0, 1].
+        """
+        was_training = self.generator.training
+        self.generator.eval()
+        mag, phase, mag_range = image_to_mag(self._prepare(fake_image))
+        refined_image = self._to_image(self.generator(mag), phase, mag_range)
+        self.generator.train(was_training)
+        return refined_image
+
+    def translate(self, fake_image, real_image):
+        """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`."""
+        mag, phase, mag_range = image_to_mag(torch.cat([self._prepare(fake_image), real_image]))  # (2N, 3, H, W)
+        features = self.generator.encode(mag)
+        out_mag = self.generator.decode(features, mag)  # (2N, 3, H, W)
+        out_image = self._to_image(out_mag, phase, mag_range)  # (2N, 3, H, W)
+        fake_mag, real_mag = mag.chunk(2)
+        refined_mag, identity_mag = out_mag.chunk(2)
+        refined_image, identity_image = out_image.chunk(2)
+        # The profile is that of the refined *image*: what the phase and the inverse transform undo does not count.
+        refined_profile = chessboard_profile(image_to_mag(refined_image)[0])  # (N, R)
+        return Translation(
+            fake_image,
+            real_image,
+            fake_mag,
+            real_mag,
+            refined_mag,
+            identity_mag,
+            refined_image,
+            identity_image,
+            refined_profile,
+            features,
+        )
+
+    def discriminator_loss(self, t):
+        """Both discriminators against the translation `t`, whose refined side is detached.
+
+        Returns: dict of unweighted terms `d_patch`, `d_spectral` and `total`, their sum.
+        """
+        real_mag = t.real_mag.roll(1, dims=1) if self.objective.rolled_real_profile else t.real_mag
+        d_real, d_refined = self.discriminator(t.real_mag), self.discriminator(t.refined_mag.detach())
+        s_real = self.spectral_discriminator(chessboard_profile(real_mag))
+        s_refined = self.spectral_discriminator(t.refined_profile.detach())
+        d_patch = (adversarial_loss(d_real, True) + adversarial_loss(d_refined, False)) / 2
+        d_spectral = (adversarial_loss(s_real, True) + adversarial_loss(s_refined, False)) / 2
+        return {"d_patch": d_patch, "d_spectral": d_spectral, "total": d_patch + d_spectral}
+
+    def generator_loss(self, t):
+        """Generator and contrastive heads against the current discriminators (freeze those with `frozen`).
+
+        Returns: dict of unweighted terms `g_patch`, `g_spectral`, `nce_fake`, `nce_real`, `identity`, `fake_identity`,
+            `low_frequency` and the weighted `total`.
+        """
+        o = self.objective
+        terms = {
+            "g_patch": adversarial_loss(self.discriminator(t.refined_mag), True),
+            "g_spectral": adversarial_loss(self.spectral_discriminator(t.refined_profile), True),
+            "identity": 1 - ssim(t.real_image, t.identity_image),
+            "fake_identity": 1 - ssim(self._prepare(t.fake_image), t.refined_image),
+            "low_frequency": low_frequency_loss(t.refined_mag, t.fake_mag, o.sigma)
+            + low_frequency_loss(t.identity_mag, t.real_mag, o.sigma),
+        }
+        terms["nce_fake"], terms["nce_real"] = self.contrastive_terms(t)
+        weights = {
+            "g_patch": o.lambda_gan,
+            "g_spectral": o.lambda_psd,
+            "identity": o.lambda_identity,
+            "fake_identity": o.lambda_fake_identity,
+            "low_frequency": o.lambda_lf,
+            "nce_fake": o.lambda_nce,
+            "nce_real": o.lambda_nce,
+        }
+        terms["total"] = sum(weights[name] * term for name, term in terms.items())
+        return terms
+
+    def contrastive_terms(self, t):
+        """Mean cross-entropy over the levels for fake -> refined and for real -> identity: two scalars."""
+        o = self.objective
+        if o.lambda_nce == 0:
+            return t.fake_mag.new_zeros(()), t.fake_mag.new_zeros(())
+        levels = max(o.nce_levels) + 1
+        if self.reuse_features:
+            queries = self.generator.encode(torch.cat([t.refined_mag, t.identity_mag]), levels)
+            pairs = [(query.chunk(2), key.detach().chunk(2)) for query, key in zip(queries, t.features[:levels], strict=True)]
+            sides = [[(query[side], key[side]) for query, key in pairs] for side in (0, 1)]
+        else:
+            sides = [
+                list(zip(self.generator.encode(out, levels), self._keys(source, levels), strict=True))
+                for out, source in ((t.refined_mag, t.fake_mag), (t.identity_mag, t.real_mag))
+            ]
+        return tuple(sum(self._level_nce(*side[level], level) for level in o.nce_levels) / len(o.nce_levels) for side in sides)
+
+    @torch.no_grad()
+    def _keys(self, mag, levels):
+        return self.generator.encode(mag, levels)
+
+    def _level_nce(self, query, key, level):
+        positions = sample_positions(query, self.objective.patches)
+        with torch.no_grad():
+            projected_key = self.heads(key, positions, level)
+        return patch_nce(self.heads(query, positions, level), projected_key, self.objective.tau)
+
+    def discriminator_parameters(self):
+        """Parameters of both discriminators."""
+        return [*self.discriminator.parameters(), *self.spectral_discriminator.parameters()]
+
+    def freeze_discriminators(self, frozen):
+        """Switch the discriminators' gradients off while the generator steps, and on again."""
+        for parameter in self.discriminator_parameters():
+            parameter.requires_grad_(not frozen)

@@ -1,0 +1,87 @@
+"""Checkpoints: tensors and plain values, written whole, read without executing anything."""
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from utils.errors import UserError
+from utils.run_dir import atomic_path
+
+RELEASED_FILES = ("Generator", "Discriminator", "MLP", "PSD")
+RELEASED_ORDER = (2, 0, 1)  # channel c of a released network is channel RELEASED_ORDER[c] of the image
+
+
+def save_checkpoint(path, kind, content):
+    """Write dictionary `content` (tensors, numbers, strings, lists, dictionaries) as a checkpoint of this `kind`, atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({"kind": kind, **content}, temporary)
+
+
+def read_tensors(path):
+    """Load a torch file with `weights_only=True` on the CPU; UserError if it is missing, broken or would execute code."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the path of a .pt file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint of plain tensors (broken, or it would execute code); nothing was loaded"
+        ) from error
+
+
+def load_checkpoint(path, kind):
+    """Read a checkpoint that `save_checkpoint` wrote; UserError if it is of another kind."""
+    content = read_tensors(path)
+    found = content.get("kind") if isinstance(content, dict) else None
+    if found != kind:
+        raise UserError(f"{path} is not a {kind} checkpoint ({f'it is a {found} one' if found else 'it names no kind'})")
+    return content
+
+
+def is_released(path):
+    """True for a folder (or one of the files in it) with the networks of the released code."""
+    path = Path(path)
+    return any(_released_file(path, name) for name in RELEASED_FILES[:1])
+
+
+def _released_file(path, name):
+    """Path of the released network `name` in folder `path`, or None."""
+    folder = path if path.is_dir() else path.parent
+    found = sorted(file for file in folder.glob(f"{name}*") if file.is_file() and (path.is_dir() or path.name.startswith(name)))
+    return found[0] if found else None
+
+
+def released_state(path):
+    """State dictionaries of a released checkpoint folder, with the channels back in the image's order.
+
+    Args:
+        path: folder with files whose names start with Generator and, if there, Discriminator, MLP, PSD; or the generator's file.
+    Returns: dict with `generator` and, as far as found, `discriminator`, `heads`, `spectral_discriminator`.
+    Raises: UserError if there is no generator, or a file is not a state dictionary.
+    """
+    path = Path(path)
+    state = {}
+    for name, part in zip(RELEASED_FILES, ("generator", "discriminator", "heads", "spectral_discriminator"), strict=True):
+        file = _released_file(path, name)
+        if file is not None:
+            state[part] = read_tensors(file)
+            if not isinstance(state[part], dict) or not all(isinstance(value, torch.Tensor) for value in state[part].values()):
+                raise UserError(f"{file} does not hold a state dictionary of tensors")
+    if "generator" not in state:
+        raise UserError(f"{path} holds no released generator (a file whose name starts with Generator)")
+    to_image = list(RELEASED_ORDER)
+    # Input channel RELEASED_ORDER[c] of ours must meet the weights the released code used for its channel c.
+    back = [to_image.index(channel) for channel in range(3)]
+    generator = dict(state["generator"])
+    try:
+        generator["conv0_0.conv1.weight"] = generator["conv0_0.conv1.weight"][:, back]
+        generator["final.weight"], generator["final.bias"] = generator["final.weight"][back], generator["final.bias"][back]
+        if "discriminator" in state:
+            first = "stage_1.block.0.weight"
+            state["discriminator"] = {**state["discriminator"], first: state["discriminator"][first][:, back]}
+    except KeyError as error:
+        raise UserError(f"{path} is not a released STIG checkpoint: the tensor {error} is missing") from error
+    state["generator"] = generator
+    return state

@@ -1,0 +1,56 @@
+"""Scalars to TensorBoard and to CSV files of a run folder."""
+
+import csv
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from utils.run_dir import write_text
+
+
+class ScalarLog:
+    """Writes results/<dst>/tensorboard and results/<dst>/<table>.csv.
+
+    Args:
+        run_folder: the run's folder.
+        resume_step: rows after this step are dropped (they will be written again); None starts anew.
+    """
+
+    def __init__(self, run_folder, resume_step=None):
+        self.folder = Path(run_folder)
+        self._columns = {}
+        purge = None if resume_step is None else resume_step + 1
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+        for path in self.folder.glob("*.csv") if resume_step is not None else ():
+            self._trim(path, resume_step)
+
+    def _trim(self, path, last_step):
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        if not rows or rows[0][:1] != ["step"]:
+            return
+        kept = [rows[0]] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= last_step]
+        write_text(path, "".join(",".join(row) + "\n" for row in kept))
+        self._columns[path.stem] = rows[0][1:]
+
+    def write(self, step, scalars, table="log"):
+        """Append one row {name: number} to <table>.csv and TensorBoard; a table's names must stay the same."""
+        path = self.folder / f"{table}.csv"
+        new = table not in self._columns
+        columns = self._columns.setdefault(table, list(scalars))
+        if set(columns) != set(scalars):
+            raise ValueError(f"{path} has the columns {columns}, not {list(scalars)}")
+        with path.open("w" if new else "a", newline="", encoding="utf-8") as file:
+            if new:
+                file.write(",".join(["step", *columns]) + "\n")
+            file.write(",".join([str(step), *(f"{float(scalars[name]):.9g}" for name in columns)]) + "\n")
+        for name, value in scalars.items():
+            self.writer.add_scalar(f"{table}/{name}", float(value), step)
+
+    def add_image(self, name, image, step):
+        """Add an (H, W, 3) uint8 picture to TensorBoard."""
+        self.writer.add_image(name, image, step, dataformats="HWC")
+
+    def close(self):
+        """Flush TensorBoard."""
+        self.writer.close()
