@@ -5,6 +5,7 @@ between finite folders is not 0 even when both hold the same kind of image: `Spe
 of one folder are, and belongs beside every result.
 """
 
+import functools
 import itertools
 import math
 
@@ -148,8 +149,12 @@ class SpectrumFolds:
 
 def fold_of(index):
     """Part 0..7 of the image with this index: every eight consecutive images are spread over the parts in a fixed random order."""
-    block, place = divmod(index, FOLDS)
-    return int(np.random.default_rng(block).permutation(FOLDS)[place])
+    return _fold_order(index // FOLDS)[index % FOLDS]
+
+
+@functools.lru_cache(maxsize=8)
+def _fold_order(block):
+    return np.random.default_rng(block).permutation(FOLDS).tolist()
 
 
 def lfd(real, other, bits=8):

@@ -1,0 +1,179 @@
+"""Inception features for FID and KID: pytorch-fid's network and weights, and the statistics of a folder, cached."""
+
+import contextlib
+import hashlib
+import pickle
+import socket
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from pytorch_fid import inception
+
+from utils.errors import UserError
+from utils.feature_metrics import Moments
+from utils.metrics import FOLDS, fold_of
+from utils.run_dir import atomic_path
+
+DIMENSIONS = 2048
+KEPT_FEATURES = 10_000
+WEIGHTS_HASH = "6726825d"  # first digits of the file's SHA-256, as in its name
+FORMAT = 1
+
+
+def find_weights(path=None):
+    """Path of the Inception weights: `path`, torch's cached download, or a download now.
+
+    Raises: UserError naming the file, its address and the option if it cannot be had.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(f"--inception_weights {path} is not a file; download it from {inception.FID_WEIGHTS_URL}")
+        return Path(path)
+    name = inception.FID_WEIGHTS_URL.rsplit("/", 1)[-1]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not cached.is_file():
+        timeout = socket.getdefaulttimeout()
+        try:
+            socket.setdefaulttimeout(15)
+            with atomic_path(cached) as temporary:
+                torch.hub.download_url_to_file(inception.FID_WEIGHTS_URL, str(temporary), hash_prefix=WEIGHTS_HASH)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"the Inception weights {name} are not in {cached.parent} and cannot be downloaded ({error}); fetch "
+                f"{inception.FID_WEIGHTS_URL} on a machine with network and give the file with --inception_weights PATH, "
+                "or choose --eval_mode lfd or psd, which need none"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(timeout)
+    return cached
+
+
+def load_inception(path, device="cpu"):
+    """pytorch-fid's InceptionV3 (2048 dimensions) with the weights in `path`, in evaluation mode, on `device`.
+
+    Raises: UserError if the file does not hold exactly these weights (it is read as tensors only, never executed).
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        with _weights_instead_of_download(state):
+            network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[DIMENSIONS]])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, AttributeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} does not hold pytorch-fid's Inception weights; fetch {inception.FID_WEIGHTS_URL}") from error
+    return network.eval().requires_grad_(False).to(device)
+
+
+@contextlib.contextmanager
+def _weights_instead_of_download(state):
+    """pytorch-fid's constructor always downloads; inside this context it gets `state` instead."""
+    original = inception.load_state_dict_from_url
+    inception.load_state_dict_from_url = lambda url, progress=True: state
+    try:
+        yield
+    finally:
+        inception.load_state_dict_from_url = original
+
+
+@torch.no_grad()
+def inception_features(network, image):
+    """Features of a batch (N, 3, H, W) in [0, 1] -> (N, 2048) float32 array; an image's features do not depend on the others."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        return network(image.float())[0].flatten(1).cpu().numpy()
+
+
+class FeatureStatistics:
+    """What FID and KID need of a folder, in memory that does not grow with it.
+
+    Moments of two halves of the images (for the floor), and the features themselves of at most 10,000 of them (for KID).
+
+    Args:
+        total: number of images that will come.
+    """
+
+    def __init__(self, total):
+        self.total, self.count = total, 0
+        self._halves = (Moments(), Moments())
+        chosen = np.random.default_rng(total).permutation(total)[:KEPT_FEATURES]
+        self._is_kept = np.isin(np.arange(total), chosen)
+        self._is_first = np.array([fold_of(index) < FOLDS // 2 for index in range(total)])
+        self._features, self._pending = [], []
+
+    def update(self, features):
+        """Add the features (N, D) of the next N images."""
+        self._features.append(features[self._is_kept[self.count : self.count + len(features)]])
+        self._pending.append(features)
+        self.count += len(features)
+        if sum(len(batch) for batch in self._pending) >= DIMENSIONS:  # a covariance update costs D^2 however small the batch
+            self._update_moments()
+
+    def _update_moments(self):
+        if self._pending:
+            features = np.concatenate(self._pending)
+            first = self._is_first[self.count - len(features) : self.count]
+            for half, member in zip(self._halves, (first, ~first), strict=True):
+                if member.any():
+                    half.update(features[member])
+            self._pending = []
+
+    def moments(self, half=None):
+        """`Moments` of half 0 or 1, or of all images so far."""
+        self._update_moments()
+        return self._halves[0] + self._halves[1] if half is None else self._halves[half]
+
+    def features(self, half=None):
+        """Kept features of half 0 or 1, or of all images: (n, D), n <= 10,000."""
+        features = np.concatenate(self._features)
+        return features if half is None else features[self._is_first[self._is_kept] == (half == 0)]
+
+    def save(self, path):
+        """Write a .npz atomically; moments are left out when the kept features say it all."""
+        arrays = {"total": self.total, "features": self.features()}
+        if self.total > KEPT_FEATURES:
+            for half in (0, 1):
+                moments = self.moments(half)
+                arrays |= {f"{name}_{half}": getattr(moments, name) for name in ("count", "mean", "scatter")}
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **arrays)
+
+    @classmethod
+    def load(cls, path):
+        """Undo `save`."""
+        with np.load(path) as arrays:
+            statistics = cls(int(arrays["total"]))
+            if statistics.total <= KEPT_FEATURES:
+                statistics.update(arrays["features"])
+                return statistics
+            statistics._features = [arrays["features"]]
+            statistics._halves = tuple(
+                Moments(int(arrays[f"count_{half}"]), arrays[f"mean_{half}"], arrays[f"scatter_{half}"]) for half in (0, 1)
+            )
+            statistics.count = statistics.total
+        return statistics
+
+
+def cached_statistics(cache, compute):
+    """`FeatureStatistics` from the file `cache`, or from `compute()`, which is then saved there; a damaged file is made anew."""
+    if Path(cache).is_file():
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return FeatureStatistics.load(cache)
+    statistics = compute()
+    statistics.save(cache)
+    return statistics
+
+
+def file_hash(path):
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def statistics_name(paths, **settings):
+    """File name for the statistics of a folder: changes with any image's name or content and with any setting.
+
+    Args:
+        paths: the folder's images in order. settings: what else decides the features (size, weights, ...).
+    """
+    digest = hashlib.sha256(repr((FORMAT, DIMENSIONS, sorted(settings.items()))).encode())
+    for path in paths:
+        digest.update(f"{path.name}:{file_hash(path)}\n".encode())
+    return f"inception_{paths[0].parent.name}_{digest.hexdigest()[:16]}.npz"
