@@ -6,14 +6,23 @@ Everything is float64 NumPy.
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import precision_recall_curve, roc_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from utils.fft import fourier
 from utils.profiles import radial_rings, ring_means, to_grey
 
-MEASURES = ("accuracy", "balanced_accuracy", "ap", "auc", "real_rate", "fake_rate")
+MEASURES = {
+    "accuracy": "share of all images judged right, at the detector's own decision",
+    "balanced_accuracy": "mean of the next two: 0.5 is guessing however many images each class has",
+    "real_right": "share of reals called real, at the detector's own decision",
+    "fake_right": "share of fakes called fake, at the detector's own decision",
+    "ap": "average precision, fakes positive",
+    "auc": "area under the ROC curve",
+    "real_right_at_threshold": "share of reals called real at the threshold chosen on validation images",
+    "fake_right_at_threshold": "share of fakes called fake at that threshold",
+}
 
 
 def log_profile(image, corners=False):
@@ -30,30 +39,71 @@ def log_profile(image, corners=False):
     return profile if corners else profile[:, : min(grey.shape[-2:]) // 2 + 1]
 
 
-def detection_scores(real_scores, fake_scores, threshold):
-    """Every number of one detector on one set of reals and one of fakes.
+def detection_scores(real_scores, fake_scores, threshold, decision=0.5):
+    """Every number of one detector on one set of reals and one of fakes: dict over `MEASURES`, each in [0, 1].
 
     Args:
         real_scores, fake_scores: (N,), (M,), higher = more likely fake.
-        threshold: scores above it are called fake.
-    Returns: dict over `MEASURES`, each in [0, 1]: accuracy over all images, balanced accuracy (mean of the two rates), average
-        precision and ROC AUC (fakes positive), real_rate (reals called real) and fake_rate (fakes called fake).
+        threshold: chosen on validation images; the `_at_threshold` rates call scores above it fake.
+        decision: the detector's own border, for the accuracies.
     Raises: ValueError if either class is empty: a rate on fakes alone is no accuracy.
+    """
+    return {
+        name: value[0] for name, value in scores_with_intervals(real_scores, fake_scores, threshold, decision, rounds=0).items()
+    }
+
+
+def scores_with_intervals(real_scores, fake_scores, threshold, decision=0.5, rounds=1000, seed=0):
+    """`detection_scores` with 95 % bootstrap intervals: images are drawn anew within each class.
+
+    Returns: dict over `MEASURES` -> (value, low, high); without rounds low = high = value.
     """
     real_scores, fake_scores = np.asarray(real_scores, float), np.asarray(fake_scores, float)
     if not (len(real_scores) and len(fake_scores)):
         raise ValueError("an accuracy needs both reals and fakes")
-    real_right, fake_right = real_scores <= threshold, fake_scores > threshold
+    values, where = np.unique(np.concatenate([real_scores, fake_scores]), return_inverse=True)
+    real_counts = np.bincount(where[: len(real_scores)], minlength=len(values))
+    fake_counts = np.bincount(where[len(real_scores) :], minlength=len(values))
+    exact = _count_measures(real_counts[None], fake_counts[None], values, threshold, decision)
+    generator = np.random.default_rng(seed)
+    drawn = [exact]
+    for start in range(0, rounds, 100):
+        size = min(100, rounds - start)
+        real_drawn = generator.multinomial(len(real_scores), real_counts / len(real_scores), size=size)
+        fake_drawn = generator.multinomial(len(fake_scores), fake_counts / len(fake_scores), size=size)
+        drawn.append(_count_measures(real_drawn, fake_drawn, values, threshold, decision))
+    drawn = np.concatenate(drawn[1:] or drawn, axis=1)  # (measures, rounds)
+    low, high = np.percentile(drawn, (2.5, 97.5), axis=1)
+    return {name: (float(exact[i, 0]), float(low[i]), float(high[i])) for i, name in enumerate(MEASURES)}
+
+
+def _count_measures(real_counts, fake_counts, values, threshold, decision):
+    """`MEASURES` of B samples at once, each given as how often it holds each of the U sorted scores: (B, U) -> (measures, B)."""
+    n_real, n_fake = real_counts.sum(1), fake_counts.sum(1)  # (B,)
+    real_above = real_counts[:, ::-1].cumsum(1)[:, ::-1]  # (B, U), reals with this score or a higher one
+    fake_above = fake_counts[:, ::-1].cumsum(1)[:, ::-1]
+    precision = fake_above / np.maximum(real_above + fake_above, 1)
+    ap = (precision * fake_counts).sum(1) / n_fake
+    below = n_real[:, None] - real_above + real_counts / 2  # reals with a lower score, ties by half
+    auc = (below * fake_counts).sum(1) / (n_real * n_fake)
+
+    def right(border):
+        called_fake = values > border
+        return real_counts[:, ~called_fake].sum(1), fake_counts[:, called_fake].sum(1)
+
+    (real_right, fake_right), (real_at, fake_at) = right(decision), right(threshold)
+    real_rate, fake_rate = real_right / n_real, fake_right / n_fake
+    accuracy = (real_right + fake_right) / (n_real + n_fake)
+    return np.stack([accuracy, (real_rate + fake_rate) / 2, real_rate, fake_rate, ap, auc, real_at / n_real, fake_at / n_fake])
+
+
+def curves(real_scores, fake_scores):
+    """ROC and precision-recall curves, fakes positive: dict of arrays false_positive, true_positive, recall, precision."""
     labels = np.repeat([0, 1], [len(real_scores), len(fake_scores)])
     scores = np.concatenate([real_scores, fake_scores])
-    return {
-        "accuracy": float(np.concatenate([real_right, fake_right]).mean()),
-        "balanced_accuracy": float((real_right.mean() + fake_right.mean()) / 2),
-        "ap": float(average_precision_score(labels, scores)),
-        "auc": float(roc_auc_score(labels, scores)),
-        "real_rate": float(real_right.mean()),
-        "fake_rate": float(fake_right.mean()),
-    }
+    false_positive, true_positive, _ = roc_curve(labels, scores)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return {"false_positive": false_positive, "true_positive": true_positive, "recall": recall, "precision": precision}
 
 
 def best_threshold(real_scores, fake_scores):
@@ -71,28 +121,6 @@ def best_threshold(real_scores, fake_scores):
     balanced = real_rate + fake_rate
     best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
     return float(candidates[best[(len(best) - 1) // 2]])
-
-
-def bootstrap(statistic, real_values, fake_values, rounds=1000, seed=0):
-    """95 % percentile intervals of `statistic(real_values, fake_values) -> dict`, resampling images within each class.
-
-    Returns: dict name -> (low, high).
-    """
-    generator = np.random.default_rng(seed)
-    real_values, fake_values = np.asarray(real_values, float), np.asarray(fake_values, float)
-    rows = []
-    for _ in range(rounds):
-        real = real_values[generator.integers(len(real_values), size=len(real_values))]
-        fake = fake_values[generator.integers(len(fake_values), size=len(fake_values))]
-        rows.append(statistic(real, fake))
-    return {name: tuple(float(q) for q in np.percentile([row[name] for row in rows], (2.5, 97.5))) for name in rows[0]}
-
-
-def scores_with_intervals(real_scores, fake_scores, threshold, rounds=1000, seed=0):
-    """`detection_scores` with bootstrap intervals: dict name -> (value, low, high)."""
-    value = detection_scores(real_scores, fake_scores, threshold)
-    spread = bootstrap(lambda real, fake: detection_scores(real, fake, threshold), real_scores, fake_scores, rounds, seed)
-    return {name: (value[name], *spread[name]) for name in MEASURES}
 
 
 def fold_numbers(count, folds, seed):

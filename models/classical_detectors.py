@@ -1,0 +1,117 @@
+"""Detectors on a handful of features: knn, svm and mlp on decay features, logreg on the log radial profile.
+
+scikit-learn fits them; what is kept is plain arrays, and `classical_scores` needs nothing else. Reading a saved detector
+therefore runs no code of the file's.
+"""
+
+import numpy as np
+import torch
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+
+from utils.decay import decay_features
+from utils.detection import log_profile
+
+CLASSICAL = ("knn", "svm", "mlp", "logreg")
+NEIGHBOURS = 5
+REAL, FAKE = 0, 1  # labels here: a fake is a positive
+
+
+def classical_features(classifier, image, corners=False):
+    """What the classifier looks at: (N, 3, n, n) in [0, 1] -> (N, F) float64, F = 3 decay numbers or the profile's rings.
+
+    Args:
+        corners: logreg only, as `log_profile`.
+    """
+    return log_profile(image, corners) if classifier == "logreg" else decay_features(image)
+
+
+def _fit(classifier, features, labels, seed):
+    if classifier == "knn":
+        return {"features": features, "labels": labels}
+    if classifier == "svm":
+        model = SVC(kernel="rbf", class_weight="balanced").fit(features, labels)
+        return {
+            "support": model.support_vectors_,
+            "dual": model.dual_coef_[0],
+            "offset": model.intercept_[0],
+            "gamma": model._gamma,
+        }
+    if classifier == "mlp":
+        layers = {"hidden_layer_sizes": (10, 10), "activation": "logistic"}
+        model = MLPClassifier(**layers, solver="adam", learning_rate_init=1e-3, max_iter=2000, random_state=seed).fit(
+            features, labels
+        )
+        return {
+            f"{kind}_{i}": value for i in range(3) for kind, value in (("weight", model.coefs_[i]), ("bias", model.intercepts_[i]))
+        }
+    model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features, labels)
+    return {"weight": model.coef_[0], "bias": model.intercept_[0]}
+
+
+def fit_classical(classifier, real_features, fake_features, seed):
+    """Fit on standardised features (lab protocol: knn k = 5; svm RBF; mlp hidden 10, 10, logistic, Adam 1e-3, <= 2000 steps).
+
+    Where the classifier can, classes of different size count alike; for knn and mlp the larger class is thinned out at random.
+
+    Args:
+        real_features, fake_features: (N, F), (M, F); constant columns are allowed.
+        seed: of the mlp's initialisation and of the thinning.
+    Returns: dict of float64 tensors.
+    Raises: ValueError if a class has fewer than NEIGHBOURS images.
+    """
+    sides = [np.asarray(real_features, float), np.asarray(fake_features, float)]
+    smallest = min(map(len, sides))
+    if smallest < NEIGHBOURS:
+        raise ValueError(f"{classifier} needs at least {NEIGHBOURS} training images per class, not {smallest}")
+    if classifier in ("knn", "mlp"):
+        generator = np.random.default_rng(seed)
+        sides = [side[np.sort(generator.permutation(len(side))[:smallest])] for side in sides]
+    features, labels = np.concatenate(sides), np.repeat([REAL, FAKE], [len(side) for side in sides])
+    mean, std = features.mean(0), features.std(0)
+    std[std < 1e-12] = 1
+    arrays = {"mean": mean, "std": std, **_fit(classifier, (features - mean) / std, labels, seed)}
+    return {name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in arrays.items()}
+
+
+def _knn_scores(arrays, features):
+    distance = ((features[:, None] - arrays["features"][None]) ** 2).sum(2)  # (N, training images)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
+    return arrays["labels"][nearest].mean(1)
+
+
+def _svm_scores(arrays, features):
+    distance = ((features[:, None] - arrays["support"][None]) ** 2).sum(2)  # (N, support vectors)
+    return expit(np.exp(-arrays["gamma"] * distance) @ arrays["dual"] + arrays["offset"])
+
+
+def _mlp_scores(arrays, features):
+    for i in range(3):
+        features = expit(features @ arrays[f"weight_{i}"] + arrays[f"bias_{i}"])
+    return features[:, 0]
+
+
+def _logreg_scores(arrays, features):
+    return expit(features @ arrays["weight"] + arrays["bias"])
+
+
+def classical_scores(classifier, state, features):
+    """Score images with a fitted detector.
+
+    Args:
+        state: what `fit_classical` returned.
+        features: (N, F).
+    Returns: (N,) float64 in [0, 1], higher = more likely fake, above 0.5 = called fake (the svm's is a squashed distance from
+        the border, no probability).
+    Raises: ValueError if the features are not as long as those it was fitted on.
+    """
+    arrays = {name: value.numpy() for name, value in state.items()}
+    features = np.asarray(features, float)
+    if features.shape[1:] != arrays["mean"].shape:
+        raise ValueError(f"this {classifier} was fitted on {len(arrays['mean'])} features, not on {features.shape[1]}")
+    scorer = {"knn": _knn_scores, "svm": _svm_scores, "mlp": _mlp_scores, "logreg": _logreg_scores}[classifier]
+    return np.concatenate(
+        [scorer(arrays, part) for part in np.array_split((features - arrays["mean"]) / arrays["std"], len(features) // 256 + 1)]
+    )

@@ -1,0 +1,114 @@
+"""Detectors that are networks: the paper's CNN and ViT-B/16 on spectra or images, and ResNet-50 on images."""
+
+import torch
+from torch import nn
+from torchvision.models import ResNet50_Weights, ViT_B_16_Weights, resnet50
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+from utils.fft import image_to_mag
+
+NETWORKS = ("cnn", "vit", "resnet50")
+FAKE, REAL = 0, 1  # the paper's classes
+DOMAINS = {"cnn": ("spectrum", "image"), "vit": ("spectrum", "image"), "resnet50": ("image",)}  # the first is the default
+PRETRAINED = {"vit": ViT_B_16_Weights.IMAGENET1K_V1, "resnet50": ResNet50_Weights.IMAGENET1K_V2}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VIT = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}  # ViT-B/16
+
+
+class PaperCNN(nn.Module):
+    """The paper's small detector.
+
+    Args:
+        size: side of the input, a multiple of 4.
+    """
+
+    def __init__(self, size):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 3, 3, padding=1),  # (N, 3, S, S)
+            nn.ReLU(),
+            nn.Conv2d(3, 8, 3, padding=1),  # (N, 8, S, S)
+            nn.ReLU(),
+            nn.AvgPool2d(2),  # (N, 8, S / 2, S / 2)
+            nn.Conv2d(8, 16, 3, padding=1),  # (N, 16, S / 2, S / 2)
+            nn.ReLU(),
+            nn.AvgPool2d(2),  # (N, 16, S / 4, S / 4)
+            nn.Conv2d(16, 32, 3, padding=1),  # (N, 32, S / 4, S / 4)
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(32 * (size // 4) ** 2, 2)
+
+    def forward(self, x):
+        """(N, 3, S, S) -> (N, 2) logits, fake and real."""
+        return self.head(self.features(x).flatten(1))
+
+
+def adapt_pretrained(classifier, size, state):
+    """ImageNet weights of torchvision -> weights for two classes and this size.
+
+    Args:
+        classifier: "vit" or "resnet50".
+        size: side of the input; the ViT's position embeddings are interpolated to it (bicubic).
+        state: state dictionary of torchvision's `vit_b_16` or `resnet50`, with any number of classes.
+    Returns: the state dictionary without its last layer.
+    Raises: KeyError if it is of another network.
+    """
+    if classifier == "vit":
+        return dict(interpolate_embeddings(size, VIT["patch_size"], dict(state), reset_heads=True))
+    state["fc.weight"]  # a ResNet
+    return {name: value for name, value in state.items() if not name.startswith("fc.")}
+
+
+class Detector(nn.Module):
+    """A network with the input it wants.
+
+    Args:
+        classifier: one of NETWORKS.
+        size: side of the images: a multiple of 4 (cnn) or 16 (vit); any of 32 or more (resnet50).
+        domain: "spectrum" gives the network the normalised log-magnitude in [-1, 1] (paper), "image" the pixels.
+        pretrained: None, or ImageNet weights as `adapt_pretrained` takes them.
+    Raises: ValueError for a size or domain the network cannot take, or weights of another network.
+    """
+
+    def __init__(self, classifier, size, domain, pretrained=None):
+        super().__init__()
+        if domain not in DOMAINS[classifier]:
+            raise ValueError(f"{classifier} looks at the {DOMAINS[classifier][0]}, not at the {domain}")
+        step = {"cnn": 4, "vit": VIT["patch_size"], "resnet50": 1}[classifier]
+        if size % step or size < 32:
+            raise ValueError(f"{classifier} takes images whose side is a multiple of {step} and at least 32, not {size}")
+        self.domain, self.imagenet_input = domain, classifier != "cnn" and domain == "image"
+        if classifier == "cnn":
+            self.network = PaperCNN(size)
+        elif classifier == "vit":
+            self.network = VisionTransformer(image_size=size, num_classes=2, **VIT)
+        else:
+            self.network = resnet50(num_classes=2)
+        if pretrained is not None:
+            self._load(adapt_pretrained(classifier, size, pretrained), classifier)
+
+    def _load(self, state, classifier):
+        try:
+            missing, unexpected = self.network.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            raise ValueError(f"these weights do not fit {classifier}: {str(error).splitlines()[-1].strip()}") from error
+        if unexpected or not all(name.startswith(("heads.", "fc.")) for name in missing):
+            raise ValueError(f"these weights are not of {classifier}: missing {missing[:3]}, unexpected {unexpected[:3]}")
+
+    def prepare(self, image):
+        """What the network sees: (N, 3, H, W) in [0, 1] -> (N, 3, H, W)."""
+        if self.domain == "spectrum":
+            return image_to_mag(image)[0]
+        if self.imagenet_input:
+            mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+            return (image - mean) / std
+        return 2 * image - 1
+
+    def forward(self, image):
+        """(N, 3, S, S) in [0, 1] -> (N, 2) logits of fake (0) and real (1); the resnet50 takes any sides of 32 or more."""
+        return self.network(self.prepare(image))
+
+
+def fake_probability(logits):
+    """(N, 2) logits -> (N,) score in [0, 1], higher = more likely fake."""
+    return torch.softmax(logits.double(), dim=1)[:, FAKE]

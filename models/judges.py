@@ -1,0 +1,118 @@
+"""Detectors with one face, whatever is inside: fit on a split, score images, give plain content for a checkpoint."""
+
+import numpy as np
+
+from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
+from models.detectors import DOMAINS, Detector, fake_probability
+from utils.detection import best_threshold, fold_numbers
+from utils.detector_training import LabelledImages, network_logits, train_network
+from utils.perturbations import PERTURBATIONS
+
+FOLDS = 5  # out-of-fold scores choose the threshold of classical detectors
+FEWEST = 7  # training images per class that leave five in every fold
+
+
+class ClassicalJudge:
+    """knn, svm, mlp or logreg.
+
+    Args:
+        classifier: one of CLASSICAL.
+        corners: logreg only, as `log_profile`.
+    """
+
+    def __init__(self, classifier, corners=False):
+        self.classifier, self.corners = classifier, corners
+        self.threshold, self.state = 0.5, None
+
+    def _features(self, image_set, indices, perturbation="none"):
+        key = (self.classifier == "logreg", self.corners)
+        return image_set.features(
+            lambda image: classical_features(self.classifier, image, self.corners), key, indices, perturbation
+        )
+
+    def fit(self, real, fake, split, seed):
+        """Fit on the training and validation parts together; the threshold comes from out-of-fold scores.
+
+        Args:
+            real, fake: image sets.
+            split: dict side -> dict part -> indices.
+        Raises: ValueError if a class has fewer than FEWEST images.
+        """
+        sides = []
+        for side, images in (("real", real), ("fake", fake)):
+            chosen = np.sort(np.concatenate([split[side]["train"], split[side]["validation"]]))
+            sides.append(self._features(images, chosen))
+        if min(map(len, sides)) < FEWEST:
+            raise ValueError(f"{self.classifier} needs at least {FEWEST} training images per class, not {min(map(len, sides))}")
+        folds = [fold_numbers(len(side), FOLDS, seed) for side in sides]
+        held_out = [np.zeros(len(side)) for side in sides]
+        for number in range(FOLDS):
+            state = fit_classical(self.classifier, *(side[fold != number] for side, fold in zip(sides, folds, strict=True)), seed)
+            for scores, side, fold in zip(held_out, sides, folds, strict=True):
+                scores[fold == number] = classical_scores(self.classifier, state, side[fold == number])
+        self.threshold = best_threshold(*held_out)
+        self.state = fit_classical(self.classifier, *sides, seed)
+
+    def scores(self, image_set, indices, perturbation="none"):
+        """(N,) in [0, 1], higher = more likely fake."""
+        return classical_scores(self.classifier, self.state, self._features(image_set, indices, perturbation))
+
+    def content(self):
+        """Plain values and tensors for a checkpoint."""
+        return {"threshold": self.threshold, "corners": self.corners, "state": self.state}
+
+    def load(self, content):
+        """Undo `content`."""
+        self.threshold, self.state = content["threshold"], content["state"]
+
+
+class NetworkJudge:
+    """cnn, vit or resnet50.
+
+    Args:
+        classifier, size, domain, pretrained: as `models.detectors.Detector`.
+        device: torch device.
+        plan: `TrainingPlan`.
+        folder: where training logs and keeps its progress.
+    """
+
+    def __init__(self, classifier, size, domain, pretrained, device, plan, folder):
+        self.network = Detector(classifier, size, domain, pretrained).to(device)
+        self.device, self.plan, self.folder = device, plan, folder
+        self.threshold, self.best_epoch = 0.5, -1
+
+    def fit(self, real, fake, split, seed):
+        """Train, keep the best epoch and choose the threshold on the validation part; `seed` is the plan's."""
+        train = LabelledImages(real.images, split["real"]["train"], fake.images, split["fake"]["train"], self.plan)
+        validation = LabelledImages(real.images, split["real"]["validation"], fake.images, split["fake"]["validation"])
+        self.best_epoch = train_network(self.network, train, validation, self.plan, self.device, self.folder)
+        sides = (("real", real), ("fake", fake))
+        self.threshold = best_threshold(*(self.scores(images, split[side]["validation"]) for side, images in sides))
+
+    def scores(self, image_set, indices, perturbation="none"):
+        """(N,) in [0, 1], higher = more likely fake."""
+        change = PERTURBATIONS[perturbation]
+        logits = network_logits(self.network, image_set.images, indices, self.plan.batch_size, self.device, change)
+        return fake_probability(logits).numpy()
+
+    def content(self):
+        """Plain values and tensors for a checkpoint."""
+        state = {name: value.cpu() for name, value in self.network.state_dict().items()}
+        return {"threshold": self.threshold, "best_epoch": self.best_epoch, "state": state}
+
+    def load(self, content):
+        """Undo `content`."""
+        self.threshold, self.best_epoch = content["threshold"], content["best_epoch"]
+        self.network.load_state_dict(content["state"])
+
+
+def default_domain(classifier):
+    """What a classifier looks at unless told otherwise."""
+    return "spectrum" if classifier in CLASSICAL else DOMAINS[classifier][0]
+
+
+def check_domain(classifier, domain):
+    """ValueError if the classifier cannot look at this domain."""
+    allowed = ("spectrum",) if classifier in CLASSICAL else DOMAINS[classifier]
+    if domain not in allowed:
+        raise ValueError(f"{classifier} looks at the {allowed[0]}, not at the {domain}")

@@ -1,0 +1,115 @@
+"""Which images a detector sees, chooses its threshold on, and is judged by; features that are computed once."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.errors import UserError
+from utils.fft import apply_gain
+from utils.linear_filter import LogSpectrum, fit_linear_filter
+from utils.perturbations import PERTURBATIONS, as_8_bit
+
+PARTS = ("train", "validation", "test")
+FEATURE_BATCH = 8
+
+
+class ImageSet:
+    """A folder's images under the name it has in tables, with the features already computed of them.
+
+    Args:
+        label: name in tables.
+        folder: path, to recognise the folder a detector was trained on.
+        images: indexable with `.paths`, [i] -> (3, H, W) in [0, 1].
+    """
+
+    def __init__(self, label, folder, images):
+        self.label, self.folder, self.images = label, Path(folder), images
+        self.names = [path.relative_to(self.folder).as_posix() for path in images.paths]
+        self._features = {}
+
+    def __len__(self):
+        return len(self.names)
+
+    def indices(self, names):
+        """Positions of files by name; UserError if one is gone."""
+        where = {name: i for i, name in enumerate(self.names)}
+        missing = [name for name in names if name not in where]
+        if missing:
+            raise UserError(f"{self.folder / missing[0]} was there in training and is gone; put it back or train again")
+        return np.array([where[name] for name in names], dtype=int)
+
+    def features(self, extract, key, indices, perturbation="none"):
+        """Rows (N, F) of `extract(images (B, 3, H, W))` for some images; each is computed once per `key` and perturbation."""
+        known = self._features.setdefault((key, perturbation), {})
+        wanted = [int(i) for i in indices if int(i) not in known]
+        for start in range(0, len(wanted), FEATURE_BATCH):
+            chosen = wanted[start : start + FEATURE_BATCH]
+            batch = torch.stack([PERTURBATIONS[perturbation](self.images[i], i) for i in chosen])
+            known.update(zip(chosen, extract(batch).numpy(), strict=True))
+        return np.stack([known[int(i)] for i in indices])
+
+
+class FilteredImages:
+    """Fakes after the linear filter, rounded to 8 bit like files: indexable with `.paths`."""
+
+    def __init__(self, fake, log_gain):
+        self.fake, self.paths, self.log_gain = fake, fake.paths, log_gain
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return as_8_bit(apply_gain(self.fake[index][None], self.log_gain)[0])
+
+
+def linear_filter_of(real, real_indices, fake, fake_indices):
+    """The shrunk linear filter from some fakes to some reals, as a set of all filtered fakes."""
+    spectra = LogSpectrum(), LogSpectrum()
+    for spectrum, source, indices in zip(spectra, (real, fake), (real_indices, fake_indices), strict=True):
+        for i in indices:
+            spectrum.update(source.images[int(i)][None])
+    filtered = FilteredImages(fake.images, fit_linear_filter(*spectra, shrink=True))
+    return ImageSet("linear filter", fake.folder, filtered)
+
+
+def draw_samples(names, count, seed):
+    """At most `count` of the names, without replacement, sorted.
+
+    Each name is ranked by a hash of itself (without suffix) and the seed: two folders with the same names give the same sample.
+    """
+    if count is None or count >= len(names):
+        return sorted(names)
+    rank = {name: hashlib.sha256(f"{seed}/{Path(name).with_suffix('')}".encode()).digest() for name in names}
+    return sorted(sorted(names, key=rank.get)[:count])
+
+
+def unseen(image_set, content, count, seed):
+    """Positions of the images of a generated folder that may judge a detector.
+
+    Of the folder it was trained on: the test part. Of a folder beside that one (results/NAME/eval/refined): all but those named
+    like a training or validation image, of which they are versions. Of any other folder: all. At most `count` of the last two.
+
+    Args:
+        content: the detector's checkpoint: `names` and `folders`.
+    """
+    trained = Path(content["folders"]["fake"]).resolve()
+    here = image_set.folder.resolve()
+    names = content["names"]["fake"]
+    if here == trained:
+        return image_set.indices(names["test"])
+    seen = set()
+    if here.parent == trained.parent:
+        seen = {Path(name).stem for part in PARTS[:2] for name in names[part]}
+    left = [name for name in image_set.names if Path(name).stem not in seen]
+    if not left:
+        raise UserError(f"every image of {image_set.folder} is a version of one the detector was trained on; give others")
+    return image_set.indices(draw_samples(left, count, seed))
+
+
+def unseen_reals(image_set, content, count, seed):
+    """The same for reals: the test part of the folder it was trained on, or a sample of any other."""
+    if image_set.folder.resolve() == Path(content["folders"]["real"]).resolve():
+        return image_set.indices(content["names"]["real"]["test"])
+    return image_set.indices(draw_samples(image_set.names, count, seed))
