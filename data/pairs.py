@@ -1,0 +1,158 @@
+"""Which real image goes with which fake one, in batches, and which images are held out.
+
+All of it is a pure function of counts, names and seed: nothing depends on what was drawn before, so a run can go on at any batch.
+"""
+
+import os
+from collections import defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.errors import UserError
+from utils.run_dir import read_json, write_json
+
+_REAL, _FAKE, _HOLDOUT = 0, 1, 2  # streams of random numbers that must not share a seed
+PARTS = ("train_real", "train_fake", "holdout_real", "holdout_fake")
+
+
+def _permutation(count, seed, stream, number):
+    return np.random.default_rng([seed, stream, number]).permutation(count)
+
+
+def epoch_pairs(n_real, n_fake, epoch, seed):
+    """Order of one epoch: each fake once, each with a real drawn independently of it.
+
+    The reals are an endless row of permutations that the epochs read on, so that over the epochs each is used equally often.
+
+    Args:
+        n_real, n_fake: counts, at least 1.
+        epoch: 0, 1, ...
+        seed: non-negative integer.
+    Returns: (n_fake, 2) int64, columns real index and fake index.
+    Raises: ValueError if a count is below 1.
+    """
+    if min(n_real, n_fake) < 1:
+        raise ValueError(f"pairs need at least one image of each kind, not {n_real} real and {n_fake} fake")
+    first, last = epoch * n_fake // n_real, ((epoch + 1) * n_fake - 1) // n_real
+    reals = np.concatenate([_permutation(n_real, seed, _REAL, number) for number in range(first, last + 1)])
+    start = epoch * n_fake - first * n_real
+    pairs = np.stack([reals[start : start + n_fake], _permutation(n_fake, seed, _FAKE, epoch)], axis=1)
+    return torch.from_numpy(pairs.astype(np.int64))
+
+
+class PairLoader:
+    """Batches of (real, fake) images, the last one of an epoch possibly smaller.
+
+    Args:
+        real, fake: `ImageFolder`s of one size.
+        batch_size: pairs per batch.
+        seed: fixes the order of every epoch.
+        num_workers: threads that read ahead (decoding runs outside Python's lock); 0 reads when asked.
+    """
+
+    def __init__(self, real, fake, batch_size, seed, num_workers=0):
+        self.real, self.fake = real, fake
+        self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
+        self.steps_per_epoch = -(-len(fake) // batch_size)
+
+    def _batch(self, pairs):
+        real = torch.stack([self.real[index] for index in pairs[:, 0].tolist()])  # (N, 3, H, W)
+        fake = torch.stack([self.fake[index] for index in pairs[:, 1].tolist()])  # (N, 3, H, W)
+        return (real.pin_memory(), fake.pin_memory()) if torch.cuda.is_available() else (real, fake)
+
+    def batches(self, epoch, start=0):
+        """Yield (real_image, fake_image), each (N, 3, H, W) float32 in [0, 1], of an epoch from batch `start` on."""
+        batches = epoch_pairs(len(self.real), len(self.fake), epoch, self.seed).split(self.batch_size)[start:]
+        if not self.num_workers:
+            yield from map(self._batch, batches)
+            return
+        pool, ahead, waiting = ThreadPoolExecutor(self.num_workers), deque(), iter(batches)
+        try:
+            for pairs in waiting:
+                ahead.append(pool.submit(self._batch, pairs))
+                if len(ahead) > 2 * self.num_workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _names(paths):
+    """Path -> its POSIX name within the folder that all the paths share."""
+    root = os.path.commonpath([Path(path).absolute().parent for path in paths])
+    return {Path(path): Path(path).absolute().relative_to(root).as_posix() for path in paths}
+
+
+def _by_stem(paths):
+    groups = defaultdict(list)
+    for path, name in _names(paths).items():
+        groups[str(Path(name).with_suffix(""))].append(path)
+    return groups
+
+
+def split_holdout(real_paths, fake_paths, fraction, seed):
+    """Keep a share of the images out of training.
+
+    Where a file name (without suffix) occurs in both folders, it is held out on both sides or on none: the two may show the same
+    scene.
+
+    Args:
+        real_paths, fake_paths: image files of one folder each.
+        fraction: share held out of each side, in [0, 1).
+        seed: non-negative integer.
+    Returns: dict of lists train_real, train_fake, holdout_real, holdout_fake, in the order given.
+    Raises: UserError if a side has too few images for that.
+    """
+    sides = {"real": _by_stem(real_paths), "fake": _by_stem(fake_paths)}
+    shared = sorted(sides["real"].keys() & sides["fake"].keys())
+    order = [shared[i] for i in _permutation(len(shared), seed, _HOLDOUT, 0)]
+    both = set(order[: max(1, round(fraction * len(shared))) if fraction else 0])
+    split = {}
+    for number, (side, groups) in enumerate(sides.items(), 1):
+        alone = sorted(groups.keys() - set(shared))
+        wanted = (max(1, round(fraction * len(groups))) if fraction else 0) - len(both)
+        held = both | {alone[i] for i in _permutation(len(alone), seed, _HOLDOUT, number)[: max(0, wanted)]}
+        paths = [Path(path) for path in (real_paths if side == "real" else fake_paths)]
+        out = {path for stem in held for path in groups[stem]}
+        split[f"train_{side}"] = [path for path in paths if path not in out]
+        split[f"holdout_{side}"] = [path for path in paths if path in out]
+        if not split[f"train_{side}"] or (fraction and not out):
+            raise UserError(f"--holdout {fraction} leaves no {side} image on one side of {len(paths)}; add images or change it")
+    return {part: split[part] for part in PARTS}
+
+
+def save_holdout(path, split, fraction, seed):
+    """Write a split of `split_holdout` as a JSON manifest of file names and counts."""
+    names = {side: _names([*split[f"train_{side}"], *split[f"holdout_{side}"]]) for side in ("real", "fake")}
+    lists = {part: [names[part.partition("_")[2]][image] for image in split[part]] for part in PARTS}
+    counts = {part: len(split[part]) for part in PARTS}
+    write_json(path, {"fraction": fraction, "seed": seed, "counts": counts, **lists})
+
+
+def load_holdout(path, real_paths, fake_paths):
+    """Read a manifest back and find its images among the given ones.
+
+    Returns: dict as `split_holdout` gives it.
+    Raises: UserError if the manifest is damaged, or names other images than those given.
+    """
+    manifest = read_json(path)
+    split = {}
+    for part in PARTS:
+        side = part.partition("_")[2]
+        found = {name: image for image, name in _names(real_paths if side == "real" else fake_paths).items()}
+        try:
+            listed = [*manifest[f"train_{side}"], *manifest[f"holdout_{side}"]]
+            wrong = sorted(set(listed) ^ set(found))
+            split[part] = [found[name] for name in manifest[part] if not wrong]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is no list of held-out images; delete it and run again") from error
+        if wrong:
+            where = "no longer there" if wrong[0] in listed else "not in it"
+            raise UserError(
+                f"{path} was made for other {side} images: {wrong[0]} is {where}; restore them, or delete it and start anew"
+            )
+    return split

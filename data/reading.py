@@ -1,0 +1,189 @@
+"""One image file -> pixels: any usual format, depth and colour model becomes RGB, whole or not at all.
+
+Grey and palette images are expanded, transparency is composited on white, CMYK is converted without a colour profile, the EXIF
+orientation is applied, and of several frames the first is taken. Sources with 16 bits per channel stay uint16, with one
+exception: of 16-bit PNGs with grey *and* alpha Pillow gives the upper eight bits only.
+"""
+
+import dataclasses
+import functools
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from utils.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+FITS = ("resize", "crop", "none")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_UPRIGHT = {  # EXIF orientation -> what undoes it
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInfo:
+    """What a check keeps of an image: upright size in pixels, bits per channel, estimated JPEG quality (None: no JPEG)."""
+
+    path: Path
+    format: str
+    width: int
+    height: int
+    jpeg_quality: int | None
+    bits: int = 8
+
+
+@functools.lru_cache(maxsize=1)
+def _luma_tables():
+    """Luma quantisation tables of the usual JPEG qualities: (100, 64), row q - 1 for quality q."""
+    tables = []
+    for quality in range(1, 101):
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
+        tables.append(Image.open(buffer).quantization[0])
+    return np.array(tables)
+
+
+def jpeg_quality(table):
+    """Quality 1..100 whose usual luma table is nearest to `table` (64 numbers, in Pillow's order)."""
+    return int(np.abs(_luma_tables() - np.asarray(table)).sum(axis=1).argmin()) + 1
+
+
+def _low_byte_tiles(image):
+    """Pillow reads colours of 16 bits as their upper byte; the byte order swapped, it reads the lower one.
+
+    Returns: the tiles to decode for the lower byte, or None if `image` (not yet loaded) is of another kind.
+    """
+    tiles = []
+    for codec, extents, offset, arguments in image.tile:
+        raw_mode, *rest = [arguments] if isinstance(arguments, str) else arguments or [""]
+        if raw_mode not in (f"{image.mode};16B", f"{image.mode};16L", f"{image.mode};16N") or image.mode not in ("RGB", "RGBA"):
+            return None
+        native = "B" if sys.byteorder == "little" else "L"
+        swapped = raw_mode[:-1] + {"B": "L", "L": "B", "N": native}[raw_mode[-1]]
+        tiles.append((codec, extents, offset, swapped if isinstance(arguments, str) else (swapped, *rest)))
+    return tiles or None
+
+
+def _pixels(image):
+    """Pillow image -> (H, W), (H, W, 3) or (H, W, 4) array, uint8 or uint16, not yet upright."""
+    tiles = _low_byte_tiles(image)
+    if tiles:
+        with Image.open(image.filename, formats=_FORMATS) as again:
+            again.tile = tiles
+            low = np.asarray(again)
+        return np.asarray(image).astype(np.uint16) << 8 | low
+    image.load()
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits have no agreed range, save it with 8 or 16 bits")
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _to_rgb(array):
+    """(H, W), (H, W, 3) or (H, W, 4) unsigned integers -> (H, W, 3) of the same type, transparency on white, rounded."""
+    if array.ndim == 2:
+        return np.repeat(array[..., None], 3, axis=2)
+    if array.shape[2] == 3:
+        return array
+    white = np.uint32(np.iinfo(array.dtype).max)
+    colour, alpha = array[..., :3].astype(np.uint32), array[..., 3:].astype(np.uint32)
+    return ((colour * alpha + white * (white - alpha) + white // 2) // white).astype(array.dtype)
+
+
+def inspect(path):
+    """Decode a whole file.
+
+    Args:
+        path: an image file; its content counts, not its suffix.
+    Returns: (H, W, 3) uint8 or uint16 array, and its `ImageInfo`.
+    Raises: UserError naming the file if it is missing, truncated, damaged or no image.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            array = _pixels(image)
+            array = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation), lambda a: a)(array)
+            tables = getattr(image, "quantization", None)
+            image_format = "JPEG" if image.format == "MPO" else image.format
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        reason = "it is no PNG, JPEG, WebP, BMP or TIFF image" if path.stat().st_size else "it is empty"
+        raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from None
+    except Exception as error:  # decoders raise anything on damaged files
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from error
+    array = np.ascontiguousarray(_to_rgb(array))
+    quality = jpeg_quality(tables[0]) if tables else None
+    return array, ImageInfo(path, image_format, array.shape[1], array.shape[0], quality, 8 * array.itemsize)
+
+
+def decode(path):
+    """Pixels of an image file: (H, W, 3) uint8 or uint16; UserError naming the file if it cannot be read whole."""
+    return inspect(path)[0]
+
+
+def _resize(array, size):
+    """Bilinear with antialiasing, as torchvision's Resize((size, size)) does to a PIL image."""
+    if array.dtype == np.uint8:
+        return np.asarray(Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR))
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(array, 2, 0)]
+    planes = [np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(planes, axis=2).round().astype(np.uint16)
+
+
+def fit_error(name, width, height, size, fit):
+    """Sentence saying why an image of this size cannot be fitted to (size, size), or None if it can."""
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, not {fit!r}")
+    if fit == "none" and (width, height) != (size, size):
+        return f"{name} is {width} x {height} and not {size} x {size}; give --fit crop or resize, or another --size"
+    if fit == "crop" and min(width, height) < size:
+        return f"{name} is {width} x {height}, too small to crop {size} x {size} from; give a smaller --size or --fit resize"
+    return None
+
+
+def read_array(path, size=None, fit="resize"):
+    """Decode and fit: (size, size, 3), or (H, W, 3) if size is None; uint8 or uint16. Arguments and errors as `read_image`."""
+    array = decode(path)
+    height, width = array.shape[:2]
+    if size is None or (height, width) == (size, size):
+        return array
+    problem = fit_error(path, width, height, size, fit)
+    if problem:
+        raise UserError(problem)
+    if fit == "resize":
+        return _resize(array, size)
+    top, left = (height - size) // 2, (width - size) // 2
+    return np.ascontiguousarray(array[top : top + size, left : left + size])
+
+
+def to_tensor(array):
+    """(H, W, 3) uint8 or uint16 -> (3, H, W) float32 tensor in [0, 1]."""
+    scaled = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
+    return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
+
+
+def read_image(path, size=None, fit="resize"):
+    """Read an image file.
+
+    Args:
+        path: image file.
+        size: side of the result in pixels; None keeps the image's own size.
+        fit: what to do with another size: "resize" (bilinear, sides scaled independently), "crop" (centre), "none" (refuse).
+    Returns: (3, H, W) float32 in [0, 1].
+    Raises: UserError naming the file if it is unreadable or cannot be fitted.
+    """
+    return to_tensor(read_array(path, size, fit))
