@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import math
 
+from models.gan import SETUPS
+
 
 def number(kind, low=None, high=None, open_low=False):
     """Argparse type: an int or float within [low, high] (or above low, if `open_low`), with a teaching error."""
@@ -91,3 +93,651 @@ def as_options(cls, parser, argv):
 def as_plain(options):
     """Options dataclass -> dictionary of plain values, for options.json and checkpoints."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()}
+
+
+# --------------------------------------------------------------------------------------------------------------- train.py
+
+PRESETS = {
+    "default": {},
+    "released": {
+        "generator": "direct",
+        "base": "identity",
+        "norm": "batch",
+        "upsample": "bicubic",
+        "nce_levels": (0,),
+        "lambda_nce": 20.0,
+        "image_range": "stretch",
+        "inverse": "abs",
+        "rolled_real_profile": True,
+        "ema": 0.0,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Options of train.py; the parser below explains each."""
+
+    data: str
+    test_data: str | None
+    holdout: float
+    size: int
+    fit: str
+    skip_bad: bool
+    cache_gb: float
+    epoch: int
+    batch_size: int
+    lr: float
+    preset: str
+    generator: str
+    base: str
+    norm: str
+    upsample: str
+    image_range: str
+    inverse: str
+    rolled_real_profile: bool
+    ema: float
+    lambda_gan: float
+    lambda_psd: float
+    lambda_nce: float
+    lambda_identity: float
+    lambda_fake_identity: float
+    lambda_lf: float
+    nce_levels: tuple
+    sigma: int
+    tau: float
+    patches: int
+    amp: bool
+    compile: bool
+    sample_frequency: int
+    save_frequency: int
+    log_frequency: int
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+    dst: str
+    overwrite: bool
+    resume: bool
+
+
+TRAIN_TEXT = """Train STIG: translate the log-magnitude spectrum of generated images towards that of photographs.
+
+  python train.py --data demo --size 64 --epoch 2 --dst first_try
+  python train.py --data my_set --size 256 --holdout 0.2 --dst my_run --device 0
+
+Photographs lie in datasets/<data>/real, generated images in datasets/<data>/fake. Everything the run writes goes to
+results/<dst>: sample/, tensorboard/, log.csv, checkpoint.pt, eval/ and report.md."""
+
+
+def train_parser():
+    """Parser of train.py."""
+    parser = argparse.ArgumentParser(prog="train.py", description=TRAIN_TEXT, formatter_class=HelpFormatter)
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", required=True, help="name of a folder in datasets/ with real/ and fake/; 'demo' is made on first use"
+    )
+    data.add_argument("--test_data", help="name of another folder in datasets/ to evaluate on at the end")
+    data.add_argument("--holdout", type=number(float, 0, 0.9), default=0.0, help="fraction kept out of training and evaluated on")
+    data.add_argument("--size", type=image_size, default=256, help="side of the images in pixels, a multiple of 16")
+    add_reading_options(parser)
+
+    run = parser.add_argument_group("training")
+    run.add_argument("--epoch", type=number(int, 1), default=10, help="passes over the fakes")
+    run.add_argument("--batch_size", type=number(int, 1), default=1, help="pairs per step")
+    run.add_argument("--lr", type=number(float, 0, open_low=True), default=8e-5, help="Adam's rate: constant for 20 %%, then to 0")
+    run.add_argument(
+        "--ema", type=number(float, 0, 0.99999), default=0.99, help="decay of the averaged generator that is used; 0: none"
+    )
+    run.add_argument("--amp", action="store_true", help="bfloat16 networks; spectra and losses stay float32")
+    run.add_argument("--compile", action="store_true", help="compile the networks (slow start, faster steps on a GPU)")
+
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--preset", choices=PRESETS, default="default", help="released: the published code's behaviour, for comparison"
+    )
+    model.add_argument("--generator", choices=("residual", "direct"), default="residual", help="correct the input, or draw it anew")
+    model.add_argument(
+        "--base",
+        choices=("identity", "linear", "shrunk"),
+        default="identity",
+        help="what the generator starts from: the fake, or the fake after the linear filter (shrunk: its noise removed)",
+    )
+    model.add_argument("--norm", choices=("instance", "batch", "none"), default="instance", help="normalisation in the generator")
+    model.add_argument("--upsample", choices=("bilinear", "bicubic"), default="bilinear", help="upsampling in the generator")
+    model.add_argument("--image_range", choices=("clamp", "stretch"), default="clamp", help="how refined images come to [0, 1]")
+    model.add_argument("--inverse", choices=("real", "abs"), default="real", help="what is kept of the inverse transform")
+    model.add_argument(
+        "--rolled_real_profile", type=boolean, default=False, help="grey weights of the real profile in the released channel order"
+    )
+
+    loss = parser.add_argument_group("objective (each weight is applied once)")
+    weight = number(float, 0)
+    loss.add_argument("--lambda_gan", type=weight, default=3.0, help="PatchGAN on the magnitude")
+    loss.add_argument("--lambda_psd", type=weight, default=3.0, help="spectral discriminator on the chessboard profile")
+    loss.add_argument(
+        "--lambda_nce", type=weight, default=20.0, help="patch-wise contrastive cross-entropy, mean over --nce_levels"
+    )
+    loss.add_argument("--lambda_identity", type=weight, default=3.0, help="1 - SSIM of real and identity image")
+    loss.add_argument("--lambda_fake_identity", type=weight, default=1.0, help="1 - SSIM of fake and refined image")
+    loss.add_argument("--lambda_lf", type=weight, default=3.0, help="low frequencies stay")
+    loss.add_argument("--nce_levels", type=number_list(int, 0, 4), default=(0,), help="encoder levels, such as 0,1,2,3,4")
+    loss.add_argument("--sigma", type=number(int, 1), default=8, help="half the side of the low-frequency box in bins")
+    loss.add_argument("--tau", type=number(float, 0, open_low=True), default=0.07, help="temperature of the contrastive term")
+    loss.add_argument("--patches", type=number(int, 2), default=256, help="positions per level and image in the contrastive term")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--sample_frequency", type=number(int, 1), default=200, help="steps between pictures and monitor numbers")
+    output.add_argument("--save_frequency", type=number(int, 1), default=500, help="steps between checkpoints")
+    output.add_argument("--log_frequency", type=number(int, 1), default=10, help="steps between rows of log.csv")
+    add_machine_options(parser)
+    add_run_options(parser)
+    return parser
+
+
+def parse_train(argv=None):
+    """Command line -> `TrainOptions`; a preset sets defaults that explicit options override."""
+    parser = train_parser()
+    preset = parser.parse_args(argv).preset
+    parser.set_defaults(**PRESETS[preset])
+    options = as_options(TrainOptions, parser, argv)
+    if options.sigma > options.size // 2:
+        parser.error(f"argument --sigma: {options.sigma} is out of range for --size {options.size}: give 1 to {options.size // 2}")
+    return options
+
+
+# ---------------------------------------------------------------------------------------------------------------- eval.py
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions:
+    """Options of eval.py."""
+
+    eval_root: str | None
+    eval_mode: str
+    real: str | None
+    fake: str | None
+    refined: str | None
+    dst: str | None
+    out: str | None
+    size: int | None
+    fit: str
+    skip_bad: bool
+    inception_weights: str | None
+    batch_size: int
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+
+
+EVAL_TEXT = """Measure fake and refined images against real ones. Every number is a distance: lower is better, and the row
+'floor' (two halves of the real images against each other) says how low it can get with this many images.
+
+  python eval.py --eval_root my_run --eval_mode lfd
+  python eval.py --real photos --fake generated --eval_mode psd --dst photos_vs_generated
+
+Writes results/<run>/eval_<mode>.json; psd draws the profiles beside it."""
+
+
+def eval_parser():
+    """Parser of eval.py."""
+    parser = argparse.ArgumentParser(prog="eval.py", description=EVAL_TEXT, formatter_class=HelpFormatter)
+    what = parser.add_argument_group("what to measure: a run, or any folders")
+    what.add_argument("--eval_root", metavar="NAME", help="a run: results/NAME/eval/{real,fake,refined} and their _mag folders")
+    what.add_argument("--real", metavar="DIR", help="folder of photographs, instead of --eval_root")
+    what.add_argument("--fake", metavar="DIR", help="folder of generated images")
+    what.add_argument("--refined", metavar="DIR", help="folder of refined images (may be left out)")
+    what.add_argument(
+        "--eval_mode",
+        choices=("image_fid", "magnitude_fid", "lfd", "psd", "all"),
+        default="magnitude_fid",
+        help="FID and KID of the images or of the pictures of their log-magnitude, log frequency distance, profile gap, or all",
+    )
+    what.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights file, where it cannot be downloaded")
+    where = parser.add_argument_group("where the result goes")
+    where.add_argument("--dst", metavar="NAME", help="results/NAME instead of the measured run; needed with --real")
+    where.add_argument("--out", metavar="FILE", help="this .json file instead (an earlier result is replaced)")
+    read = parser.add_argument_group("reading images")
+    read.add_argument(
+        "--size", type=number(int, 16, 8192), help="side to bring images to; without it all must be of one size"
+    )
+    read.add_argument(
+        "--fit",
+        choices=("resize", "crop", "none"),
+        default="resize",
+        help="how --size is reached: resize (erases the artefacts being studied), centre crop, or refuse other sizes",
+    )
+    read.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
+    read.add_argument("--batch_size", type=number(int, 1), default=16, help="images at once; does not change the result")
+    add_machine_options(parser)
+    return parser
+
+
+def parse_eval(argv=None):
+    """Command line -> `EvalOptions`."""
+    parser = eval_parser()
+    options = as_options(EvalOptions, parser, argv)
+    folders = [options.real, options.fake, options.refined]
+    if options.eval_root and any(folders):
+        parser.error("--eval_root names a run, --real, --fake and --refined name folders: give one or the other")
+    if not options.eval_root and not (options.real and options.fake):
+        parser.error("give --eval_root NAME, or --real DIR and --fake DIR")
+    if not options.eval_root and not (options.dst or options.out):
+        parser.error("with --real and --fake, say where the result goes: --dst NAME or --out FILE")
+    if options.out and not options.out.endswith(".json"):
+        parser.error(f"argument --out: {options.out} must end in .json")
+    return options
+
+
+# ----------------------------------------------------------------------------------------------------------------- gan.py
+
+GAN_FAMILIES = {  # published settings of each loss
+    "gan": {"lr": 1e-4, "critic_steps": 1, "epochs": 50, "penalty": "none"},
+    "lsgan": {"lr": 1e-4, "critic_steps": 1, "epochs": 50, "penalty": "none"},
+    "wgan-gp": {"lr": 2e-4, "critic_steps": 5, "epochs": 100, "penalty": "zero"},
+}
+FINETUNE_RATES = {(0, True): 1e-4, (1, True): 1e-5, (1, False): 1e-6}  # (adversarial term, Fourier term) -> published rate
+
+
+@dataclasses.dataclass(frozen=True)
+class GanTrainOptions:
+    """Options of gan.py train."""
+
+    data: str
+    size: int
+    setup: str
+    adversarial: str
+    dim: int
+    latent_dim: int
+    epochs: int
+    batch_size: int
+    lr: float
+    critic_steps: int
+    penalty: str
+    penalty_sample: str
+    penalty_weight: float
+    spectral_loss: float
+    ema: float
+    monitor: str | None
+    monitor_samples: int
+    inception_weights: str | None
+    patience: int
+    log_frequency: int
+    fit: str
+    skip_bad: bool
+    cache_gb: float
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+    dst: str
+    overwrite: bool
+    resume: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GanSetupsOptions(GanTrainOptions):
+    """Options of gan.py study setups: those of train, for several set-ups."""
+
+    setups: tuple
+    reference: str | None
+    n: int
+    detectors: tuple
+    train_fraction: float
+    repeats: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GanSampleOptions:
+    """Options of gan.py sample."""
+
+    dst: str
+    checkpoint: str
+    n: int
+    out: str
+    overwrite: bool
+    batch_size: int
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GanInvertOptions:
+    """Options of gan.py invert."""
+
+    dst: str
+    checkpoint: str
+    data: str
+    n: int | None
+    out: str
+    steps: int
+    lr: float
+    threshold: float
+    batch_size: int
+    overwrite: bool
+    fit: str
+    skip_bad: bool
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GanFinetuneOptions:
+    """Options of gan.py finetune."""
+
+    generator: str
+    checkpoint: str
+    pairs: str
+    adv: int
+    lambda_fourier: float
+    metric: str
+    threshold: int | None
+    lr: float | None
+    epochs: int
+    batch_size: int
+    n: int
+    detector: str
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+    dst: str
+    overwrite: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GanSpectrumOptions:
+    """Options of gan.py study spectrum."""
+
+    real: str
+    inputs: tuple
+    n: int
+    size: int | None
+    fit: str
+    skip_bad: bool
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+    dst: str
+    overwrite: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GanTruncationOptions:
+    """Options of gan.py study truncation."""
+
+    pairs: str
+    n: int
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+    dst: str
+    overwrite: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class GanShardOptions:
+    """Options of gan.py shard."""
+
+    data: str
+    out: str
+    per_shard: int
+    size: int
+    fit: str
+    skip_bad: bool
+    num_workers: int
+    overwrite: bool
+
+
+GAN_TEXT = """Small GANs: make fakes instead of looking for them, and study what the last upsampling does to their spectrum.
+
+  python gan.py train --data photos --size 64 --adversarial lsgan --setup N.1.5 --dst my_gan
+  python gan.py sample --dst my_gan --n 1000 --out datasets/photos/fake
+  python gan.py invert --dst my_gan --data photos --out datasets/photo_pairs
+  python gan.py finetune --generator my_gan --pairs datasets/photo_pairs --adv 0 --dst my_gan_fourier
+  python gan.py study spectrum --real datasets/photos/real --inputs my_gan my_gan_fourier --dst my_study
+
+--data names a folder in datasets/ (its subfolder real/ if there is one, with all folders below), any other folder, or tar
+shards such as 'shards-{000000..000007}.tar'."""
+
+GAN_DATA_HELP = "folder in datasets/ (or its real/), any folder tree, or quoted tar shards such as 'photos-{000000..000007}.tar'"
+
+
+def power_of_two(text):
+    """Argparse type: 8, 16, 32, ... 1024."""
+    value = number(int, 8, 1024)(text)
+    if value & (value - 1):
+        raise argparse.ArgumentTypeError(f"{value} is not a power of two; the generator doubles 4 x 4 until it is reached")
+    return value
+
+
+def name_list(choices):
+    """Argparse type: comma-separated names out of `choices`, or `all` -> tuple."""
+
+    def parse(text):
+        names = tuple(choices) if text == "all" else tuple(text.split(","))
+        unknown = [name for name in names if name not in choices]
+        if unknown or len(set(names)) < len(names):
+            raise argparse.ArgumentTypeError(f"{text!r}: give different names out of {', '.join(choices)}, or all")
+        return names
+
+    return parse
+
+
+def _add_gan_training_options(parser):
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", required=True, help=GAN_DATA_HELP)
+    data.add_argument("--size", type=power_of_two, default=64, help="side of the images in pixels, a power of two")
+    add_reading_options(parser)
+
+    model = parser.add_argument_group("networks")
+    model.add_argument(
+        "--adversarial", choices=GAN_FAMILIES, default="gan", help="loss: DCGAN, LSGAN or WGAN with gradient penalty"
+    )
+    model.add_argument("--dim", type=number(int, 1, 512), default=32, help="channels before the last layer")
+    model.add_argument("--latent_dim", type=number(int, 1, 4096), default=128, help="length of the latent vector")
+
+    run = parser.add_argument_group("training (without a value: the published one of --adversarial)")
+    positive = number(float, 0, open_low=True)
+    run.add_argument("--epochs", type=number(int, 1), help="passes over the data: 50, 50, 100")
+    run.add_argument("--batch_size", type=number(int, 2), default=64, help="images per step")
+    run.add_argument("--lr", type=positive, help="Adam's rate: 1e-4, 1e-4, 2e-4")
+    run.add_argument("--critic_steps", type=number(int, 1), help="discriminator steps per generator step: 1, 1, 5")
+    run.add_argument("--penalty", choices=("none", "zero", "one", "lipschitz"), help="gradient penalty: none, none, zero(-centred)")
+    run.add_argument("--penalty_sample", choices=("line", "real", "fake", "dragan"), default="line", help="where it is taken")
+    run.add_argument("--penalty_weight", type=number(float, 0), default=10.0, help="its weight")
+    run.add_argument(
+        "--spectral_loss", type=number(float, 0), default=0.0, help="weight of the spectral regularisation (power profile)"
+    )
+    run.add_argument(
+        "--ema", type=number(float, 0, 0.99999), default=0.0, help="decay of an averaged generator that is used; 0: none"
+    )
+
+    watch = parser.add_argument_group("monitoring")
+    watch.add_argument(
+        "--monitor",
+        choices=("fid", "kid", "lfd"),
+        help="what drives rate decay, early stopping and best.pt; unset: fid, or lfd where the Inception weights are missing",
+    )
+    watch.add_argument("--monitor_samples", type=number(int, 2), default=10_000, help="fakes per epoch that it is measured on")
+    watch.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights file, where it cannot be downloaded")
+    watch.add_argument("--patience", type=number(int, 1), default=5, help="epochs without a better score before training stops")
+    watch.add_argument("--log_frequency", type=number(int, 1), default=20, help="steps between rows of log.csv")
+    add_machine_options(parser)
+    add_run_options(parser)
+
+
+def _add_gan_train(commands):
+    parser = commands.add_parser("train", help="train a GAN on photographs", formatter_class=HelpFormatter)
+    parser.add_argument("--setup", choices=SETUPS, default="BASELINE", help="last upsampling: see docs/generators.md")
+    _add_gan_training_options(parser)
+
+
+def _add_gan_setups(commands):
+    parser = commands.add_parser("setups", help="train several set-ups under one budget and compare", formatter_class=HelpFormatter)
+    study = parser.add_argument_group("study")
+    study.add_argument("--setups", type=name_list(SETUPS), default=SETUPS, help="comma-separated, or all; BASELINE is needed")
+    study.add_argument("--reference", help="reals to compare with, as --data; unset: the training images")
+    study.add_argument("--n", type=number(int, 20), default=1000, help="fakes per set-up (and reals) that the detectors see")
+    study.add_argument(
+        "--detectors",
+        type=name_list(("knn", "svm", "mlp")),
+        default=("knn", "svm", "mlp"),
+        help="on decay features, comma-separated",
+    )
+    study.add_argument("--train_fraction", type=number(float, 0.01, 0.9), default=0.1, help="share of images they are trained on")
+    study.add_argument("--repeats", type=number(int, 1), default=10, help="independent splits, averaged")
+    _add_gan_training_options(parser)
+    parser.set_defaults(setup="BASELINE")
+
+
+def _add_gan_reading(parser):
+    group = parser.add_argument_group("reading images")
+    group.add_argument(
+        "--fit", choices=("resize", "crop", "none"), default="resize", help="images of another size: resize, crop, or refuse"
+    )
+    group.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
+
+
+def _add_gan_run_to_read(parser):
+    parser.add_argument("--dst", required=True, help="the trained run results/<dst>")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="its best epoch by the monitor, or its last")
+
+
+def _add_gan_sample(commands):
+    parser = commands.add_parser("sample", help="write generated images", formatter_class=HelpFormatter)
+    _add_gan_run_to_read(parser)
+    parser.add_argument(
+        "--n", type=number(int, 1, 10**6), default=1000, help="number of images; the first of a seed are always the same"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder to fill, such as datasets/photos/fake; continued if begun"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="delete the images in DIR first")
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images at once; does not change them")
+    add_machine_options(parser)
+
+
+def _add_gan_invert(commands):
+    parser = commands.add_parser("invert", help="find the latents of photographs", formatter_class=HelpFormatter)
+    _add_gan_run_to_read(parser)
+    parser.add_argument("--data", required=True, help=GAN_DATA_HELP.split(", or")[0])
+    parser.add_argument("--n", type=number(int, 1), help="only the first n images")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for real/, fake/ and latent/ of the pairs that are kept"
+    )
+    parser.add_argument("--steps", type=number(int, 1), default=200, help="Adam steps per image")
+    parser.add_argument("--lr", type=number(float, 0, open_low=True), default=0.05, help="Adam's rate")
+    parser.add_argument("--threshold", type=number(float, 0), default=0.3, help="pairs with a larger final loss are dropped")
+    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images at once; they do not influence each other")
+    parser.add_argument("--overwrite", action="store_true", help="delete DIR's real/, fake/ and latent/ first")
+    _add_gan_reading(parser)
+    add_machine_options(parser)
+
+
+def _add_gan_finetune(commands):
+    parser = commands.add_parser("finetune", help="repair a generator's spectrum", formatter_class=HelpFormatter)
+    parser.add_argument("--generator", required=True, help="the trained run results/<generator> to start from")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="its best epoch by the monitor, or its last")
+    parser.add_argument("--pairs", required=True, metavar="DIR", help="folder that `gan.py invert` wrote")
+    loss = parser.add_argument_group("objective: adv * adversarial loss + lambda_fourier * dissimilarity")
+    loss.add_argument("--adv", type=int, choices=(0, 1), default=1, help="adversarial term on or off")
+    loss.add_argument("--lambda_fourier", type=number(float, 0), default=1e3, help="weight of the Fourier dissimilarity")
+    loss.add_argument("--metric", choices=("1", "2", "cos"), default="cos", help="dissimilarity: L1, Frobenius, or 1 - cosine")
+    loss.add_argument("--threshold", type=number(int, 0), help="frequencies below it do not count; unset: 20 per 256 pixels")
+    run = parser.add_argument_group("training")
+    run.add_argument(
+        "--lr", type=number(float, 0, open_low=True), help="Adam's rate; unset: 1e-4 Fourier, 1e-5 both, 1e-6 adversarial only"
+    )
+    run.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the pairs")
+    run.add_argument("--batch_size", type=number(int, 2), default=16, help="pairs per step")
+    run.add_argument("--n", type=number(int, 20), default=10_000, help="fresh samples per epoch that the detector judges")
+    run.add_argument(
+        "--detector", choices=("knn", "svm", "mlp", "logreg"), default="svm", help="detector of the untouched generator"
+    )
+    add_machine_options(parser)
+    add_run_options(parser, resume=False)
+
+
+def _add_gan_spectrum(commands):
+    parser = commands.add_parser("spectrum", help="compare the spectra of runs or folders", formatter_class=HelpFormatter)
+    parser.add_argument("--real", required=True, metavar="DIR", help="folder of photographs")
+    parser.add_argument("--inputs", required=True, nargs="+", help="runs in results/ or folders of images, as NAME or LABEL=NAME")
+    parser.add_argument("--n", type=number(int, 2), default=1000, help="images of each that are used")
+    parser.add_argument(
+        "--size", type=number(int, 16, 8192), help="bring images to this size; unset: all must have one size already"
+    )
+    _add_gan_reading(parser)
+    add_machine_options(parser)
+    add_run_options(parser, resume=False)
+
+
+def _add_gan_truncation(commands):
+    parser = commands.add_parser("truncation", help="dissimilarity against its threshold", formatter_class=HelpFormatter)
+    parser.add_argument("--pairs", required=True, metavar="DIR", help="folder that `gan.py invert` wrote")
+    parser.add_argument("--n", type=number(int, 1), default=1000, help="pairs that are used")
+    add_machine_options(parser)
+    add_run_options(parser, resume=False)
+
+
+def _add_gan_shard(commands):
+    parser = commands.add_parser("shard", help="pack images into tar shards", formatter_class=HelpFormatter)
+    parser.add_argument("--data", required=True, help=GAN_DATA_HELP.split(", or")[0])
+    parser.add_argument("--out", required=True, metavar="PREFIX", help="shards are PREFIX-000000.tar, PREFIX-000001.tar, ...")
+    parser.add_argument("--per_shard", type=number(int, 1), default=10_000, help="images per shard")
+    parser.add_argument("--size", type=power_of_two, default=128, help="side of the images in pixels, a power of two")
+    parser.add_argument("--overwrite", action="store_true", help="replace shards that exist")
+    _add_gan_reading(parser)
+    parser.add_argument("--num_workers", type=number(int, 0, 64), default=0, help="threads that check and read images")
+
+
+def gan_parser():
+    """Parser of gan.py with its sub-commands."""
+    parser = argparse.ArgumentParser(prog="gan.py", description=GAN_TEXT, formatter_class=HelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_gan_train, _add_gan_sample, _add_gan_invert, _add_gan_finetune, _add_gan_shard):
+        add(commands)
+    study = commands.add_parser("study", help="spectrum | truncation | setups", formatter_class=HelpFormatter)
+    studies = study.add_subparsers(dest="study", required=True, metavar="STUDY")
+    for add in (_add_gan_spectrum, _add_gan_truncation, _add_gan_setups):
+        add(studies)
+    return parser
+
+
+GAN_OPTIONS = {
+    "train": GanTrainOptions,
+    "sample": GanSampleOptions,
+    "invert": GanInvertOptions,
+    "finetune": GanFinetuneOptions,
+    "shard": GanShardOptions,
+    "spectrum": GanSpectrumOptions,
+    "truncation": GanTruncationOptions,
+    "setups": GanSetupsOptions,
+}
+
+
+def parse_gan(argv=None):
+    """Command line -> name of the sub-command (or study) and its options, published defaults filled in."""
+    parser = gan_parser()
+    values = vars(parser.parse_args(argv))
+    command = values.pop("command")
+    command = values.pop("study", command)
+    if command in ("train", "setups"):
+        family = GAN_FAMILIES[values["adversarial"]]
+        values |= {name: value for name, value in family.items() if values[name] is None}
+    if command == "setups" and "BASELINE" not in values["setups"]:
+        parser.error("argument --setups: BASELINE is needed, its fakes train the detectors")
+    if command == "finetune":
+        terms = (values["adv"], values["lambda_fourier"] > 0)
+        if terms not in FINETUNE_RATES:
+            parser.error("--adv 0 with --lambda_fourier 0 leaves no loss; give at least one of them")
+        values["lr"] = values["lr"] or FINETUNE_RATES[terms]
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return command, GAN_OPTIONS[command](**values)

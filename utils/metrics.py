@@ -17,6 +17,7 @@ from utils.profiles import GREY_WEIGHTS, radial_rings, ring_means
 
 GREY_LEVEL = 1 / 255
 FOLDS = 8
+CHUNK_PIXELS = 2**20  # pixels transformed at once: bounds the memory of large batches of large images
 
 
 def _double(tensor):
@@ -67,7 +68,12 @@ class SpectrumMean:
             raise ValueError(f"images must be a batch (N, 3, H, W), not {tuple(image.shape)}")
         if self.count and image.shape[1:] != self._log_mag_sum.shape:
             raise ValueError(f"images of {tuple(image.shape[1:])} cannot be averaged with {tuple(self._log_mag_sum.shape)}")
-        spectrum = fourier(_double(image))
+        chunk = max(1, CHUNK_PIXELS // image[0, 0].numel())
+        for part in image.split(chunk):
+            self._update(_double(part))
+
+    def _update(self, image):
+        spectrum = fourier(image)
         log_mag = spectrum.abs().log1p()  # (N, 3, H, W)
         low, high = log_mag.amin((1, 2, 3), keepdim=True), log_mag.amax((1, 2, 3), keepdim=True)
         profile = log_power_profile(spectrum)  # (N, R)

@@ -1,0 +1,131 @@
+"""Measure fake and refined images against real ones: FID and KID of images or of spectra, log frequency distance, profile gap."""
+
+import functools
+import sys
+from pathlib import Path
+
+from data.folder import compare_classes, load_folder
+from options import as_plain, parse_eval
+from utils.distributed import resolve_device
+from utils.errors import UserError, script
+from utils.measure import FeatureDistances, batches, measure_spectra
+from utils.plots import profile_figure
+from utils.run_dir import run_folder, write_json
+from utils.seeding import seed_everything
+from utils.tables import format_table, software_versions
+
+COLUMNS = {
+    "image_fid": {"image_fid": "image FID", "image_kid": "image KID", "image_kid_std": "± subsets"},
+    "magnitude_fid": {"magnitude_fid": "magnitude FID", "magnitude_kid": "magnitude KID", "magnitude_kid_std": "± subsets"},
+    "lfd": {"lfd_8bit": "LFD 8-bit", "lfd": "LFD float"},
+    "psd": {"gap": "profile gap", "gap_upper": "gap, upper half"},
+}
+FID_IMAGES = 2048
+
+
+def plan(options):
+    """What to read and where to write: {role: folder}, JSON path, folder of the cached statistics."""
+    if options.eval_root:
+        run = run_folder(options.eval_root)
+        if not (run / "eval").is_dir():
+            raise UserError(f"{run / 'eval'} does not exist; train.py makes it at its end, or name folders by --real and --fake")
+        paths = {role: run / "eval" / role for role in ("real", "fake", "refined")}
+    else:
+        run = None
+        paths = {role: Path(folder) for role, folder in vars(options).items() if role in ("real", "fake", "refined") and folder}
+    home = run_folder(options.dst) if options.dst else run
+    out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
+    return paths, out, (home or out.parent) / "statistics"
+
+
+def open_folders(paths, options, at_least):
+    """Check and open every folder: {role: ImageFolder} of one image size, and warnings."""
+    folders, infos = {}, {}
+    for role, path in paths.items():
+        arguments = {"skip_bad": options.skip_bad, "num_workers": options.num_workers}
+        folders[role], infos[role] = load_folder(path, options.size, options.fit, **arguments)
+        if len(folders[role]) < at_least:
+            raise UserError(f"{path} holds {len(folders[role])} images; at least {at_least} are needed for this --eval_mode")
+    if options.size is None:
+        first = infos["real"][0]
+        for info in (info for role in infos.values() for info in role):
+            if (info.width, info.height) != (first.width, first.height):
+                raise UserError(
+                    f"{info.path} is {info.width} x {info.height}, but {first.path} is {first.width} x {first.height}; "
+                    "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
+                )
+    return folders, compare_classes(infos["real"], infos["fake"])
+
+
+def open_magnitudes(paths, folders, options):
+    """The run's pictures of log-magnitudes; none if they are to be computed (other folders, another size, or not saved)."""
+    paths = {role: path.with_name(f"{role}_mag") for role, path in paths.items()}
+    if not options.eval_root or options.size is not None or not all(path.is_dir() for path in paths.values()):
+        return None
+    mags, _ = open_folders(paths, options, at_least=1)
+    for role, mag in mags.items():
+        if [path.name for path in mag.paths] != [Path(path).with_suffix(".png").name for path in folders[role].paths]:
+            raise UserError(f"{paths[role]} does not hold one picture for each image of {role}; delete it, and it will be computed")
+    return mags
+
+
+def measure(options, device, modes, paths, cache):
+    """Check and open everything, then measure.
+
+    Returns: the JSON's content, and {role: SpectrumMean} (empty unless the modes need spectra).
+    """
+    read = functools.partial(batches, device=device, batch_size=options.batch_size, num_workers=options.num_workers)
+    fid_modes = [mode for mode in modes if mode.endswith("_fid")]
+    features = FeatureDistances(options.inception_weights, device, cache, options.seed, read) if fid_modes else None
+    folders, warnings = open_folders(paths, options, at_least=4 if fid_modes else 2)
+    mags = open_magnitudes(paths, folders, options) if "magnitude_fid" in modes else None
+    if fid_modes and min(map(len, folders.values())) < FID_IMAGES:
+        warnings.append(f"FID of fewer than {FID_IMAGES} images is mostly bias: compare it with the floor only, and trust KID")
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+    backend, measured, spectra = {"device": str(device)}, [], {}
+    if fid_modes:
+        backend |= {"features": "pytorch-fid InceptionV3, 2048 dimensions", "weights_sha256": features.weights_hash}
+    if "image_fid" in modes:
+        measured.append(features.rows("image", folders))
+    if "magnitude_fid" in modes:
+        measured.append(features.rows("magnitude", mags or folders, from_images=not mags))
+        backend["magnitudes"] = "saved pictures" if mags else "computed from the images"
+    if len(fid_modes) < len(modes):
+        spectra, rows = measure_spectra(folders, read)
+        measured.append(rows)
+
+    counts = {role: len(images) for role, images in folders.items()}
+    result = {"count": counts, "size": list(folders["real"][0].shape[1:]), "backend": backend, "warnings": warnings, "rows": {}}
+    for role in measured[0]:
+        count = [counts["real"] // 2, counts["real"] - counts["real"] // 2] if role == "floor" else [counts["real"], counts[role]]
+        values = {name: value for rows in measured for name, value in rows[role].items()}
+        wanted = tuple(name for mode in modes for name in COLUMNS[mode])
+        result["rows"][role] = {"n": count} | {k: v for k, v in values.items() if k.removesuffix("_spread") in wanted}
+    return result, spectra
+
+
+@script
+def main(argv=None):
+    """Run eval.py; returns what it writes as JSON."""
+    options = parse_eval(argv)
+    device = resolve_device(options.device)
+    seed_everything(options.seed, options.deterministic)
+    modes = list(COLUMNS) if options.eval_mode == "all" else [options.eval_mode]
+    paths, out, cache = plan(options)
+    result, spectra = measure(options, device, modes, paths, cache)
+    if "psd" in modes:
+        profiles = {role: spectrum.profile for role, spectrum in spectra.items()}
+        profile_figure(profiles, out.with_suffix(".png"))
+        result["profiles"] = {role: profile.tolist() for role, profile in profiles.items()}
+    result = {"mode": options.eval_mode, "direction": "lower is better", **result, "versions": software_versions()}
+    result |= {"folders": {role: str(path) for role, path in paths.items()}, "options": as_plain(options)}
+    write_json(out, result)
+    print(format_table(result["rows"], {"n": "real, other"} | {k: v for mode in modes for k, v in COLUMNS[mode].items()}))
+    print(f"Lower is better; floor = halves of the real images against each other. Written to {out}")
+    return result
+
+
+if __name__ == "__main__":
+    main()

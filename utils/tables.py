@@ -1,0 +1,34 @@
+"""Text tables, and the versions of what made the numbers in them."""
+
+import importlib.metadata
+import platform
+
+
+def format_table(rows, titles):
+    """Markdown table that is aligned as plain text, too.
+
+    Args:
+        rows: {row name: {column: number, text or list of them}}; a missing cell is shown as "-".
+        titles: {column: title}, in order.
+    Returns: str without a final newline; floats with three decimals, small ones with three significant digits.
+    """
+
+    def cell(value):
+        if isinstance(value, float):
+            return f"{value:.3f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+        if isinstance(value, list):
+            return ", ".join(map(cell, value))
+        return "-" if value is None else str(value)
+
+    lines = [["", *titles.values()]]
+    lines += [[name, *(cell(row.get(column)) for column in titles)] for name, row in rows.items()]
+    widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(lines[0]))]
+    text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
+    rule = "| " + " | ".join("-" * width for width in widths) + " |"
+    return "\n".join([text[0], rule, *text[1:]])
+
+
+def software_versions():
+    """{"python": version, package: version} of what decides the numbers."""
+    packages = ("torch", "torchvision", "numpy", "scipy", "pillow", "pytorch-fid")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
