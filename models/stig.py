@@ -69,9 +69,10 @@ class STIG(nn.Module):
         objective: an `Objective`.
         mode, norm, upsample: see `NestedUNet`.
         base_log_gain: (3, H, W) log gain of a linear filter that every fake passes before the generator, or None.
+        amp: run the networks in bfloat16; spectra, normalisation of the result and losses stay in float32.
     """
 
-    def __init__(self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_log_gain=None):
+    def __init__(self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_log_gain=None, amp=False):
         super().__init__()
         if size % 2 ** (DEPTH - 1):
             raise ValueError(f"size {size} is not a multiple of {2 ** (DEPTH - 1)}")
@@ -80,9 +81,14 @@ class STIG(nn.Module):
         self.discriminator = PatchDiscriminator()
         self.spectral_discriminator = SpectralDiscriminator(size // 2 + 1)
         self.heads = PatchHeads(self.generator.channels)
+        self.amp = amp
         self.register_buffer("base_log_gain", base_log_gain)
         # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
         self.reuse_features = norm != "batch"
+
+    def _networks(self, tensor):
+        """Autocast context for what is a network, and nothing else."""
+        return torch.autocast(tensor.device.type, torch.bfloat16, enabled=self.amp)
 
     def _prepare(self, fake_image):
         return fake_image if self.base_log_gain is None else apply_gain(fake_image, self.base_log_gain)
@@ -91,25 +97,30 @@ class STIG(nn.Module):
         return to_unit_range(mag_to_image(mag, phase, mag_range, self.objective.inverse), self.objective.image_range)
 
     @torch.no_grad()
-    def refine(self, fake_image):
+    def refine(self, image, generator=None, is_real=False):
         """Refine images for use; an image's result does not depend on the others in the batch.
 
         Args:
-            fake_image: (N, 3, H, W) in [0, 1].
-        Returns: refined image (N, 3, H, W) in [0, 1].
+            image: (N, 3, H, W) in [0, 1].
+            generator: the `NestedUNet` to use instead of the trained one (its average, say).
+            is_real: the images are photographs, which skip the base filter: the result is the identity image.
+        Returns: refined (or identity) image (N, 3, H, W) in [0, 1].
         """
-        was_training = self.generator.training
-        self.generator.eval()
-        mag, phase, mag_range = image_to_mag(self._prepare(fake_image))
-        refined_image = self._to_image(self.generator(mag), phase, mag_range)
-        self.generator.train(was_training)
-        return refined_image
+        generator = self.generator if generator is None else generator
+        was_training = generator.training
+        generator.eval()
+        mag, phase, mag_range = image_to_mag(image if is_real else self._prepare(image))
+        with self._networks(mag):
+            refined_mag = generator(mag)
+        generator.train(was_training)
+        return self._to_image(refined_mag, phase, mag_range)
 
     def translate(self, fake_image, real_image):
         """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`."""
         mag, phase, mag_range = image_to_mag(torch.cat([self._prepare(fake_image), real_image]))  # (2N, 3, H, W)
-        features = self.generator.encode(mag)
-        out_mag = self.generator.decode(features, mag)  # (2N, 3, H, W)
+        with self._networks(mag):
+            features = self.generator.encode(mag)
+            out_mag = self.generator.decode(features, mag)  # (2N, 3, H, W)
         out_image = self._to_image(out_mag, phase, mag_range)  # (2N, 3, H, W)
         fake_mag, real_mag = mag.chunk(2)
         refined_mag, identity_mag = out_mag.chunk(2)
@@ -135,7 +146,8 @@ class STIG(nn.Module):
         Returns: dict of unweighted terms `d_patch`, `d_spectral` and `total`, their sum.
         """
         real_mag = t.real_mag.roll(1, dims=1) if self.objective.rolled_real_profile else t.real_mag
-        d_real, d_refined = self.discriminator(t.real_mag), self.discriminator(t.refined_mag.detach())
+        with self._networks(t.real_mag):
+            d_real, d_refined = self.discriminator(t.real_mag), self.discriminator(t.refined_mag.detach())
         s_real = self.spectral_discriminator(chessboard_profile(real_mag))
         s_refined = self.spectral_discriminator(t.refined_profile.detach())
         d_patch = (adversarial_loss(d_real, True) + adversarial_loss(d_refined, False)) / 2
@@ -149,8 +161,10 @@ class STIG(nn.Module):
             `low_frequency` and the weighted `total`.
         """
         o = self.objective
+        with self._networks(t.refined_mag):
+            d_refined = self.discriminator(t.refined_mag)
         terms = {
-            "g_patch": adversarial_loss(self.discriminator(t.refined_mag), True),
+            "g_patch": adversarial_loss(d_refined, True),
             "g_spectral": adversarial_loss(self.spectral_discriminator(t.refined_profile), True),
             "identity": 1 - ssim(t.real_image, t.identity_image),
             "fake_identity": 1 - ssim(self._prepare(t.fake_image), t.refined_image),
@@ -177,25 +191,41 @@ class STIG(nn.Module):
             return t.fake_mag.new_zeros(()), t.fake_mag.new_zeros(())
         levels = max(o.nce_levels) + 1
         if self.reuse_features:
-            queries = self.generator.encode(torch.cat([t.refined_mag, t.identity_mag]), levels)
+            queries = self._encode(torch.cat([t.refined_mag, t.identity_mag]), levels)
             pairs = [(query.chunk(2), key.detach().chunk(2)) for query, key in zip(queries, t.features[:levels], strict=True)]
             sides = [[(query[side], key[side]) for query, key in pairs] for side in (0, 1)]
         else:
             sides = [
-                list(zip(self.generator.encode(out, levels), self._keys(source, levels), strict=True))
+                list(zip(self._encode(out, levels), self._keys(source, levels), strict=True))
                 for out, source in ((t.refined_mag, t.fake_mag), (t.identity_mag, t.real_mag))
             ]
         return tuple(sum(self._level_nce(*side[level], level) for level in o.nce_levels) / len(o.nce_levels) for side in sides)
 
+    def _encode(self, mag, levels):
+        with self._networks(mag):
+            return self.generator.encode(mag, levels)
+
     @torch.no_grad()
     def _keys(self, mag, levels):
-        return self.generator.encode(mag, levels)
+        return self._encode(mag, levels)
 
     def _level_nce(self, query, key, level):
         positions = sample_positions(query, self.objective.patches)
         with torch.no_grad():
             projected_key = self.heads(key, positions, level)
         return patch_nce(self.heads(query, positions, level), projected_key, self.objective.tau)
+
+    @classmethod
+    def from_settings(cls, settings, base_log_gain=None, amp=False):
+        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, objective."""
+        objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
+        return cls(settings["size"], objective, settings["mode"], settings["norm"], settings["upsample"], base_log_gain, amp)
+
+    def compile_networks(self):
+        """Compile encoder, decoder and PatchGAN with torch.compile; parameters and their names stay."""
+        self.generator.encode = torch.compile(self.generator.encode)
+        self.generator.decode = torch.compile(self.generator.decode)
+        self.discriminator.compile()
 
     def discriminator_parameters(self):
         """Parameters of both discriminators."""

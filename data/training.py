@@ -1,0 +1,73 @@
+"""The image sets of a training run, opened and checked before anything is written."""
+
+from pathlib import Path
+
+from data.demo import make_demo
+from data.folder import ImageFolder, compare_classes, load_folder, warn
+from data.pairs import load_holdout, split_holdout
+from utils.errors import UserError
+
+DATASETS = Path("datasets")
+DEMO = "demo"
+
+
+def open_dataset(name, options):
+    """Open datasets/<name>/{real,fake}; the name "demo" is made on first use.
+
+    Args:
+        options: has size, fit, skip_bad, cache_gb, num_workers.
+    Returns: dict real, fake -> (`ImageFolder`, list of `ImageInfo`). What gives the classes away apart from the spectrum is told
+        as a warning.
+    Raises: UserError for whatever is missing or unreadable.
+    """
+    folder = DATASETS / name
+    if name == DEMO and not folder.exists():
+        print(f"making {folder} (drawn images, no download)")
+        make_demo(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; put photographs in {folder}/real and generated images in {folder}/fake")
+    half = options.cache_gb / 2
+    pair = {
+        side: load_folder(folder / side, options.size, options.fit, options.skip_bad, half, options.num_workers)
+        for side in ("real", "fake")
+    }
+    for sentence in compare_classes(pair["real"][1], pair["fake"][1]):
+        warn(sentence)
+    return pair
+
+
+def training_sets(options, manifest=None):
+    """The sets of train.py.
+
+    Args:
+        options: has data, test_data, holdout, seed and what `open_dataset` needs.
+        manifest: the images.json of a run to resume, whose split holds; None splits anew.
+    Returns:
+        sets: dict of `ImageFolder`s train_real, train_fake, test_real, test_fake.
+        source: what the test sets are, in words.
+        split: dict of lists of paths, as `split_holdout` gives it.
+    Raises: UserError as `open_dataset`, `split_holdout` and `load_holdout`.
+    """
+    pair = open_dataset(options.data, options)
+    real_paths, fake_paths = (pair[side][0].paths for side in ("real", "fake"))
+    if manifest:
+        split = load_holdout(manifest, real_paths, fake_paths)
+    else:
+        split = split_holdout(real_paths, fake_paths, options.holdout, options.seed)
+    sets = {f"train_{side}": _part(*pair[side], split[f"train_{side}"], options.cache_gb / 4) for side in pair}
+    if options.test_data:
+        tests = {side: dataset for side, (dataset, _) in open_dataset(options.test_data, options).items()}
+        source = f"{options.test_data}, another data set"
+    elif options.holdout:
+        tests = {side: _part(*pair[side], split[f"holdout_{side}"], options.cache_gb / 4) for side in pair}
+        source = f"the held-out {options.holdout:.0%} of {options.data}"
+    else:
+        tests = {side: sets[f"train_{side}"] for side in pair}
+        source = "the training images (the paper's protocol)"
+    return sets | {f"test_{side}": dataset for side, dataset in tests.items()}, source, split
+
+
+def _part(dataset, infos, paths, cache_gb):
+    kept = set(paths)
+    infos = [info for info in infos if info.path in kept]
+    return ImageFolder([info.path for info in infos], dataset.size, dataset.fit, cache_gb, infos)

@@ -1,0 +1,155 @@
+"""Train STIG on datasets/<data>/{real,fake}; everything it writes goes to results/<dst>."""
+
+import dataclasses
+import sys
+import time
+
+from tqdm import tqdm
+
+from data.pairs import PairLoader, save_holdout
+from data.training import training_sets
+from models.stig import STIG, Objective
+from models.training import Trainer
+from options import as_plain, parse_train
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.distributed import resolve_device
+from utils.errors import UserError, script
+from utils.interrupts import StopRequest
+from utils.linear_filter import LogSpectrum, fit_linear_filter
+from utils.logging import ScalarLog
+from utils.measure import batches
+from utils.monitor import Monitor
+from utils.report import evaluate_refiner, write_report
+from utils.run_dir import open_run_folder, run_folder, write_json
+from utils.seeding import random_state, seed_everything, set_random_state
+
+FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save_frequency", "log_frequency", "overwrite", "resume"}
+
+
+def fit_filters(sets, device):
+    """Both linear filters from the training images: dict base name -> (3, H, W) log gain on the CPU."""
+    spectra = []
+    for side in ("train_real", "train_fake"):
+        spectra.append(LogSpectrum())
+        for image in batches(sets[side], f"fitting the linear filter, {side}", device):
+            spectra[-1].update(image)
+    return {name: fit_linear_filter(*spectra, shrink=name == "shrunk").cpu() for name in ("linear", "shrunk")}
+
+
+def model_settings(options):
+    """What `STIG.from_settings` needs, as plain values for the checkpoint."""
+    objective = {field.name: getattr(options, field.name) for field in dataclasses.fields(Objective)}
+    objective["nce_levels"] = list(options.nce_levels)
+    return {name: getattr(options, name) for name in ("size", "norm", "upsample")} | {
+        "mode": options.generator,
+        "objective": objective,
+    }
+
+
+def read_resumed(options):
+    """The checkpoint that --resume continues; UserError if there is none or it belongs to other options."""
+    path = run_folder(options.dst) / "checkpoint.pt"
+    if not path.exists():
+        raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
+    checkpoint = load_checkpoint(path, "stig")
+    now = as_plain(options)
+    for name, value in checkpoint["options"].items():
+        if name not in FREE_ON_RESUME and now[name] != value:
+            raise UserError(f"--{name} is {now[name]}, but {path} was trained with {value}; give the same options to resume")
+    return checkpoint
+
+
+def train(trainer, loader, options, run, filters, log, monitor):
+    """The training loop; returns True when all steps are done, False when the user asked to stop."""
+    total = options.epoch * loader.steps_per_epoch
+
+    def save():
+        content = trainer.state_dict() | {
+            "settings": model_settings(options),
+            "base_log_gain": filters.get(options.base),
+            "options": as_plain(options),
+            "random": random_state(),
+        }
+        save_checkpoint(run / "checkpoint.pt", "stig", content)
+
+    bar = tqdm(total=total, initial=trainer.step, desc="training", unit="step", dynamic_ncols=True)
+    images, since = 0, time.perf_counter()
+    with StopRequest() as stop, bar:
+        while trainer.step < total:
+            epoch, start = divmod(trainer.step, loader.steps_per_epoch)
+            for real_image, fake_image in loader.batches(epoch, start):
+                terms = trainer.train_step(*(image.to(monitor.device, non_blocking=True) for image in (fake_image, real_image)))
+                step, last = trainer.step, trainer.step == total
+                images += len(fake_image)
+                bar.update()
+                saving = step % options.save_frequency == 0 or last or stop.asked
+                if step % options.log_frequency == 0 or saving:
+                    numbers = {name: term.item() for name, term in terms.items()}
+                    check_finite(numbers, step, run)
+                    rate = images / (time.perf_counter() - since)
+                    log.write(step, {"epoch": epoch, **numbers, "lr": trainer.lr, "images_per_s": rate})
+                    bar.set_postfix({name: f"{numbers[name]:.3f}" for name in ("loss_g", "loss_d", "nce_fake", "g_patch")})
+                    images, since = 0, time.perf_counter()
+                if step % options.sample_frequency == 0 or last:
+                    monitor.show(step, log)
+                    since = time.perf_counter()
+                if saving:
+                    save()
+                if stop.asked:
+                    return last
+    return True
+
+
+def check_finite(numbers, step, run):
+    """Stop when a loss is not a number: what follows would be lost."""
+    broken = [name for name, value in numbers.items() if value - value != 0]
+    if broken:
+        raise UserError(
+            f"{broken[0]} is not finite at step {step}; {run / 'checkpoint.pt'} keeps the last good state if one was saved: "
+            "try a lower --lr, or --preset default without --amp"
+        )
+
+
+@script
+def main(argv=None):
+    options = parse_train(argv)
+    device = resolve_device(options.device)
+    resumed = read_resumed(options) if options.resume else None
+    sets, source, split = training_sets(options, run_folder(options.dst) / "images.json" if resumed else None)
+    run = open_run_folder(options.dst, options.overwrite, options.resume)
+    print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
+    write_json(run / "options.json", as_plain(options))
+    save_holdout(run / "images.json", split, options.holdout, options.seed)
+
+    seed_everything(options.seed, options.deterministic)
+    filters = fit_filters(sets, device)
+    loader = PairLoader(sets["train_real"], sets["train_fake"], options.batch_size, options.seed, options.num_workers)
+    model = STIG.from_settings(model_settings(options), filters.get(options.base), options.amp).to(device)
+    if options.compile:
+        model.compile_networks()
+    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema)
+    if resumed:
+        trainer.load_state_dict(resumed)
+        set_random_state(resumed["random"])
+    log = ScalarLog(run, trainer.step if resumed else None)
+
+    def refine(image):
+        return model.refine(image, trainer.refiner)
+
+    def identify(image):
+        return model.refine(image, trainer.refiner, is_real=True)
+
+    monitor = Monitor(refine, identify, sets["test_real"], sets["test_fake"], run / "sample", device)
+    finished = train(trainer, loader, options, run, filters, log, monitor)
+    log.close()
+    if not finished:
+        print(f"stopped after step {trainer.step}; go on with the same command and --resume")
+        sys.exit(130)
+    shown = {"linear filter": filters["linear"], "linear filter, shrunk": filters["shrunk"]}
+    rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
+    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples()))
+    print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Pictures of images, spectra and profiles, written as PNG."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from utils.fft import image_to_mag
+from utils.run_dir import atomic_path, to_uint8
+
+COLOURS = {"real": "black", "fake": "tab:red", "refined": "tab:blue", "identity": "tab:gray", "linear filter": "tab:orange"}
+
+
+def save_figure(figure, path):
+    """Write a matplotlib figure as PNG atomically, close it, and return it as (H, W, 3) uint8."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return picture
+
+
+def _show(axis, picture, title, **options):
+    axis.imshow(picture, **options)
+    axis.set_title(title, fontsize=9)
+    axis.set_axis_off()
+
+
+def sample_figure(images, path):
+    """One example each, image above its log-magnitude spectrum.
+
+    Args:
+        images: dict name -> (3, H, W) in [0, 1].
+    Returns: the picture, (H, W, 3) uint8.
+    """
+    figure, axes = plt.subplots(2, len(images), figsize=(2.4 * len(images), 5), layout="constrained", squeeze=False)
+    for (name, image), (above, below) in zip(images.items(), axes.T, strict=True):
+        _show(above, to_uint8(image), name)
+        mag = image_to_mag(image[None].float().cpu())[0][0].mean(0)
+        _show(below, mag.numpy(), f"spectrum of {name}", cmap="viridis", vmin=-1, vmax=0.6)
+    return save_figure(figure, path)
+
+
+def spectra_figure(spectra, path):
+    """Mean spectra above their difference to real.
+
+    Args:
+        spectra: dict name -> (3, H, W), mean log-magnitudes in [0, 1]; must hold "real".
+    Returns: the picture, (H, W, 3) uint8.
+    """
+    grey = {name: spectrum.mean(0).cpu().numpy() for name, spectrum in spectra.items()}
+    differences = {name: spectrum - grey["real"] for name, spectrum in grey.items() if name != "real"}
+    limit = max(float(np.quantile(np.abs(list(differences.values())), 0.999)), 1e-6)
+    figure, axes = plt.subplots(2, len(grey), figsize=(2.6 * len(grey), 5.4), layout="constrained", squeeze=False)
+    for name, (above, below) in zip(grey, axes.T, strict=True):
+        _show(above, grey[name], f"mean spectrum: {name}", cmap="viridis", vmax=float(np.quantile(grey["real"], 0.999)))
+        if name == "real":
+            below.set_axis_off()
+        else:
+            _show(below, differences[name], f"{name} minus real", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    return save_figure(figure, path)
+
+
+def profile_figure(profiles, path):
+    """Mean log power over frequency, and its difference to real.
+
+    Args:
+        profiles: dict name -> (R,), mean log power per radial ring; must hold "real".
+    Returns: the picture, (H, W, 3) uint8.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    real = profiles["real"].cpu().numpy()
+    for name, profile in profiles.items():
+        values = profile.cpu().numpy()
+        left.plot(values, label=name, color=COLOURS.get(name), lw=1.2)
+        right.plot(values - real, label=name, color=COLOURS.get(name), lw=1.2)
+    left.set(xlabel="radial frequency (bins)", ylabel="mean log power", title="profile")
+    right.set(xlabel="radial frequency (bins)", ylabel="difference to real", title="profile minus real")
+    left.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def overview_figure(images, spectra, profiles, path):
+    """The whole story in one picture: an example, its spectrum, the mean spectra's difference to real and the profiles.
+
+    Args:
+        images: dict "fake", "refined", "real" -> (3, H, W) in [0, 1].
+        spectra: dict of the same names -> (3, H, W) mean log-magnitudes.
+        profiles: dict of names -> (R,).
+    Returns: the picture, (H, W, 3) uint8.
+    """
+    figure = plt.figure(figsize=(10, 6.6), layout="constrained")
+    grid = figure.add_gridspec(2, 6, height_ratios=(1, 1))
+    for place, name in enumerate(("fake", "refined", "real")):
+        _show(figure.add_subplot(grid[0, 2 * place : 2 * place + 2]), to_uint8(images[name]), name, interpolation="nearest")
+    differences = {name: (spectra[name] - spectra["real"]).mean(0).cpu().numpy() for name in ("fake", "refined")}
+    limit = max(float(np.quantile(np.abs(differences["fake"]), 0.999)), 1e-6)
+    for place, name in enumerate(("fake", "refined")):
+        axis = figure.add_subplot(grid[1, 2 * place : 2 * place + 2])
+        _show(axis, differences[name], f"mean spectrum: {name} minus real", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axis = figure.add_subplot(grid[1, 4:])
+    for name, profile in profiles.items():
+        axis.plot((profile - profiles["real"]).cpu().numpy(), label=name, color=COLOURS.get(name), lw=1.3)
+    axis.set(xlabel="radial frequency (bins)", title="mean log power minus real")
+    axis.legend(fontsize=8)
+    return save_figure(figure, path)

@@ -1,0 +1,163 @@
+"""The evaluation that ends a training: folders of pictures, the table of numbers and report.md."""
+
+from pathlib import Path
+
+import torch
+
+from utils.detection import fresh_profile_accuracy, log_profile
+from utils.fft import apply_gain, image_to_mag
+from utils.measure import batches
+from utils.metrics import SpectrumFolds, psnr, spectral_distances, ssim
+from utils.plots import overview_figure, profile_figure, spectra_figure
+from utils.run_dir import write_json, write_png, write_text
+from utils.tables import format_table
+
+COLUMNS = {
+    "lfd_8bit": "LFD 8-bit",
+    "lfd": "LFD float",
+    "gap": "gap, all bands",
+    "gap_upper": "gap, upper half",
+    "detector": "fresh detector",
+    "psnr": "PSNR to fake (dB)",
+    "ssim": "SSIM to fake",
+}
+LEGEND = (
+    "LFD and gaps: lower is better. Fresh detector: balanced accuracy of a logistic regression on radial profiles, trained to tell "
+    "the row from real and judged by cross-validation; 0.5 is chance. Floor: two halves of the reals against each other; nothing "
+    "can be told apart below it."
+)
+
+
+def output_names(paths, root=None):
+    """Name of the PNG written for each image: its path below `root` (default: the file name alone) with the suffix .png.
+
+    Two images that would share a name keep their own suffix too: a.jpg, a.png -> a.jpg.png, a.png.png.
+    """
+    names = [Path(path).relative_to(root) if root is not None else Path(Path(path).name) for path in paths]
+    stems = [name.with_suffix("") for name in names]
+    taken = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    return [Path(f"{name}.png") if stem in taken else Path(f"{stem}.png") for name, stem in zip(names, stems, strict=True)]
+
+
+def to_8bit(image):
+    """The image (values in [0, 1]) as an 8-bit file holds it."""
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+def mag_picture(image):
+    """Normalised log-magnitude of images (N, C, H, W) as pictures in [0, 1]."""
+    return (image_to_mag(image)[0] + 1) / 2
+
+
+class Measured:
+    """Running numbers of one row of the table."""
+
+    def __init__(self):
+        self.spectra = SpectrumFolds()
+        self.profiles, self._psnr, self._ssim = [], [], []
+
+    def update(self, image, source=None):
+        """Add images (N, 3, H, W) in [0, 1] and, where they were made from fakes, those fakes."""
+        self.spectra.update(image)
+        self.profiles.append(log_profile(image, corners=True).cpu())
+        if source is not None:
+            self._psnr.append(psnr(image, source).cpu())
+            self._ssim.append(ssim(image, source).cpu())
+
+    def numbers(self, real):
+        """Dictionary over `COLUMNS` against the `Measured` reals; what a row does not have is None."""
+        numbers = spectral_distances(real.spectra.total, self.spectra.total)
+        numbers["detector"] = detector_accuracy(real.profiles, self.profiles)
+        numbers["psnr"] = float(torch.cat(self._psnr).mean()) if self._psnr else None
+        numbers["ssim"] = float(torch.cat(self._ssim).mean()) if self._ssim else None
+        return numbers
+
+
+def detector_accuracy(real_profiles, other_profiles):
+    """Balanced accuracy of a fresh detector on lists of (N, R) profiles, or None with fewer than ten images a class."""
+    real, other = torch.cat(real_profiles), torch.cat(other_profiles)
+    return fresh_profile_accuracy(real.numpy(), other.numpy())[0] if min(len(real), len(other)) >= 10 else None
+
+
+def write_pictures(folder, name, files, image):
+    """Write images (N, 3, H, W) and their magnitude pictures to folder/<name> and folder/<name>_mag."""
+    for file, picture, mag in zip(files, image, mag_picture(image), strict=True):
+        write_png(folder / name / file, picture)
+        write_png(folder / f"{name}_mag" / file, mag)
+
+
+def evaluate_refiner(refine, filters, real, fake, folder, device):
+    """Refine every fake, write all pictures and measure every row on the 8-bit images.
+
+    Args:
+        refine: function (N, 3, H, W) -> (N, 3, H, W), on `device`.
+        filters: dict name -> log gain (3, H, W) of the linear filters to show beside it.
+        real, fake: datasets of images of one size with `.paths`.
+        folder: where real, fake, refined and their _mag folders go.
+    Returns: dict row name -> `Measured`: real, fake, each filter, refined.
+    """
+    rows = {name: Measured() for name in ("real", "fake", *filters, "refined")}
+    real_names, fake_names = iter(output_names(real.paths)), iter(output_names(fake.paths))
+    for image in map(to_8bit, batches(real, "writing reals", device)):
+        write_pictures(folder, "real", [next(real_names) for _ in image], image)
+        rows["real"].update(image)
+    for image in map(to_8bit, batches(fake, "refining fakes", device)):
+        files, refined_image = [next(fake_names) for _ in image], to_8bit(refine(image))
+        write_pictures(folder, "fake", files, image)
+        write_pictures(folder, "refined", files, refined_image)
+        rows["fake"].update(image)
+        rows["refined"].update(refined_image, image)
+        for name, log_gain in filters.items():
+            rows[name].update(to_8bit(apply_gain(image, log_gain.to(device))), image)
+    return rows
+
+
+def table_numbers(rows):
+    """Numbers of every row but real, and of the floor: dict row -> dict over `COLUMNS`."""
+    table = {name: row.numbers(rows["real"]) for name, row in rows.items() if name != "real"}
+    floor = rows["real"].spectra.floor()
+    table["floor (two halves of real)"] = {column: floor.get(column) for column in COLUMNS}
+    return table
+
+
+def verdict(table):
+    """One sentence: where refined beats the fakes and the better linear filter, and where it does not."""
+    judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap", "detector": "the fresh detector"}
+    filters = [numbers for name, numbers in table.items() if name.startswith("linear")]
+
+    def compare(others, label):
+        better, worse = [], []
+        for column, words in judged.items():
+            values = [other[column] for other in others if other[column] is not None]
+            if values and table["refined"][column] is not None:
+                (better if table["refined"][column] < min(values) else worse).append(words)
+        good, bad = (", ".join(words) or "nothing" for words in (better, worse))
+        return f"Against {label}, refined is better in {good} and not better in {bad}."
+
+    return compare([table["fake"]], "the fakes") + " " + compare(filters, "the best linear filter")
+
+
+def write_report(run_folder, rows, title, examples):
+    """Write report.md, table.json and the pictures beside it.
+
+    Args:
+        run_folder: results/<dst>.
+        rows: as `evaluate_refiner` gives them.
+        title: what was evaluated, one line.
+        examples: dict "fake", "refined", "real" -> (3, H, W) in [0, 1].
+    Returns: the text printed at the end of a run.
+    """
+    run_folder = Path(run_folder)
+    table = table_numbers(rows)
+    totals = {name: row.spectra.total for name, row in rows.items()}
+    spectra = {name: totals[name].log_mag for name in ("fake", "refined", "real")}
+    profiles = {name: total.profile for name, total in totals.items()}
+    overview_figure(examples, spectra, profiles, run_folder / "overview.png")
+    spectra_figure(spectra, run_folder / "spectra.png")
+    profile_figure(profiles, run_folder / "profiles.png")
+    text = f"{format_table(table, COLUMNS)}\n\n{verdict(table)}"
+    counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
+    pictures = "![overview](overview.png)\n\n![mean spectra](spectra.png)\n\n![profiles](profiles.png)\n"
+    write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{LEGEND}\n\n{pictures}")
+    write_json(run_folder / "table.json", table)
+    return text
