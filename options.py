@@ -741,3 +741,157 @@ def parse_gan(argv=None):
         values["lr"] = values["lr"] or FINETUNE_RATES[terms]
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return command, GAN_OPTIONS[command](**values)
+
+
+# -------------------------------------------------------------------------------------------------------------- detect.py
+
+_DECAY_PROTOCOL = {"runs": 10, "num_samples": 1000, "split": 0.1, "lr": None}  # lab protocol
+DETECT_DEFAULTS = {  # what an option left out means for each classifier
+    "cnn": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 2e-4},
+    "vit": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 2e-4},
+    "resnet50": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 1e-4},
+    "knn": _DECAY_PROTOCOL,
+    "svm": _DECAY_PROTOCOL,
+    "mlp": _DECAY_PROTOCOL,
+    "logreg": {"runs": 10, "num_samples": 1000, "split": 0.8, "lr": None},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectOptions:
+    """Options of detect.py; None in runs, num_samples, split, lr means the classifier's own default."""
+
+    mode: str
+    is_train: bool
+    classifier: tuple
+    domain: str | None
+    real: str | None
+    fake: str | None
+    eval_root: tuple
+    robustness: bool
+    size: int | None
+    fit: str
+    skip_bad: bool
+    cache_gb: float
+    runs: int | None
+    num_samples: int | None
+    split: float | None
+    lr: float | None
+    class_epoch: int
+    class_batch_size: int
+    patience: int
+    augment: float
+    vit_weights: str
+    resnet_weights: str
+    profile_corners: bool
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+    dst: str
+    overwrite: bool
+    resume: bool
+
+    def of(self, classifier):
+        """These options with the classifier's defaults filled in."""
+        own = {name: value for name, value in DETECT_DEFAULTS[classifier].items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **own)
+
+
+DETECT_TEXT = """Train and evaluate detectors of generated images. Every number is of images no detector was trained on.
+
+  python detect.py --is_train True --classifier cnn --lr 0.0002 --size 256 --class_epoch 20 --class_batch_size 32 --dst my_run
+  python detect.py --is_train False --classifier cnn --size 256 --dst my_run --eval_root results/my_run/eval/refined
+  python detect.py --classifier logreg,knn,svm,mlp --real photos --fake gan_a --eval_root gan_b,gan_c --dst matrix
+  python detect.py --mode before_after --classifier logreg --dst my_run
+  python detect.py --mode features --real photos --fake gan_a --dst features
+
+Without --real and --fake the folders are results/<dst>/eval/real and .../fake. A detector goes to
+results/<dst>/<classifier>_classifier/. Meant for research on image quality and on how robust detectors are."""
+
+
+def classifier_list(text):
+    """Argparse type: comma-separated classifiers -> tuple."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    unknown = [name for name in names if name not in DETECT_DEFAULTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(DETECT_DEFAULTS)}")
+    return names
+
+
+def _add_detector_options(parser):
+    fit = parser.add_argument_group("training a detector")
+    fit.add_argument("--lr", type=number(float, 0, open_low=True), help="networks' rate (cnn, vit: 2e-4; resnet50: 1e-4)")
+    fit.add_argument("--class_epoch", type=number(int, 1), default=20, help="networks: passes over the training images")
+    fit.add_argument("--class_batch_size", type=number(int, 1), default=32, help="networks: images per step")
+    fit.add_argument("--patience", type=number(int, 0), default=5, help="networks: stop after so many epochs without progress; 0: never")
+    fit.add_argument("--augment", type=number(float, 0, 1), default=0.5, help="resnet50: probability of blur and of JPEG in training")
+    fit.add_argument("--vit_weights", metavar="imagenet|none|PATH", default="imagenet", help="what the vit starts from")
+    fit.add_argument("--resnet_weights", metavar="imagenet|none|PATH", default="imagenet", help="what the resnet50 starts from")
+    fit.add_argument(
+        "--profile_corners",
+        type=boolean,
+        default=True,
+        help="logreg: also the frequencies that only the spectrum's corners hold; False keeps the complete rings",
+    )
+
+
+def detect_parser():
+    """Parser of detect.py."""
+    parser = argparse.ArgumentParser(prog="detect.py", description=DETECT_TEXT, formatter_class=HelpFormatter)
+    what = parser.add_argument_group("what to do")
+    what.add_argument(
+        "--mode",
+        choices=("detect", "before_after", "features"),
+        default="detect",
+        help="train and evaluate; compare fakes, refined and linearly filtered images; or write decay features of folders",
+    )
+    what.add_argument("--is_train", type=boolean, default=True, help="False evaluates detectors that are there already")
+    what.add_argument(
+        "--classifier",
+        type=classifier_list,
+        default=("cnn",),
+        metavar="NAME[,NAME...]",
+        help="cnn, vit (paper), resnet50; knn, svm, mlp (decay features); logreg (radial profile)",
+    )
+    what.add_argument(
+        "--domain", choices=("spectrum", "image"), help="what cnn and vit look at (default spectrum); resnet50: image, others: spectrum"
+    )
+    what.add_argument("--real", metavar="DIR", help="folder of photographs")
+    what.add_argument("--fake", metavar="DIR", help="folder of generated images to train on")
+    what.add_argument(
+        "--eval_root",
+        type=lambda text: tuple(part for part in text.split(",") if part),
+        default=(),
+        metavar="DIR[,DIR...]",
+        help="more folders of generated images to evaluate on (before_after: the refined ones)",
+    )
+    what.add_argument("--robustness", action="store_true", help="evaluate again after JPEG, resizing, blur and noise")
+    read = parser.add_argument_group("size")
+    read.add_argument("--size", type=number(int, 16, 8192), help="side of the images; left out, all must have one size already")
+    add_reading_options(parser)
+    protocol = parser.add_argument_group("protocol (each default depends on the classifier)")
+    protocol.add_argument("--runs", type=number(int, 1), help="independent splits and trainings (networks 1, others 10)")
+    protocol.add_argument("--num_samples", type=number(int, 2), help="images per class and run (networks all, others 1000)")
+    protocol.add_argument(
+        "--split", type=number(float, 0.01, 0.99), help="share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)"
+    )
+    _add_detector_options(parser)
+    add_machine_options(parser)
+    add_run_options(parser)
+    for action in parser._actions:
+        if action.dest in ("overwrite", "resume"):
+            action.help = {"overwrite": "train anew", "resume": "continue interrupted training"}[action.dest]
+            action.help += " in an existing results/<dst>/<classifier>_classifier"
+    return parser
+
+
+def parse_detect(argv=None):
+    """Command line -> `DetectOptions`."""
+    parser = detect_parser()
+    options = as_options(DetectOptions, parser, argv)
+    if not options.is_train and (options.overwrite or options.resume):
+        parser.error("--overwrite and --resume are for training; leave them out with --is_train False")
+    if options.mode == "before_after" and len(options.eval_root) > 1:
+        parser.error("--mode before_after takes one --eval_root, the folder of refined images")
+    return options
