@@ -18,10 +18,11 @@ class ClassicalJudge:
     Args:
         classifier: one of CLASSICAL.
         corners: logreg only, as `log_profile`.
+        seed: of the folds and the mlp's start.
     """
 
-    def __init__(self, classifier, corners=False):
-        self.classifier, self.corners = classifier, corners
+    def __init__(self, classifier, corners, seed):
+        self.classifier, self.corners, self.seed = classifier, corners, seed
         self.threshold, self.state = 0.5, None
 
     def _features(self, image_set, indices, perturbation="none"):
@@ -30,7 +31,7 @@ class ClassicalJudge:
             lambda image: classical_features(self.classifier, image, self.corners), key, indices, perturbation
         )
 
-    def fit(self, real, fake, split, seed):
+    def fit(self, real, fake, split):
         """Fit on the training and validation parts together; the threshold comes from out-of-fold scores.
 
         Args:
@@ -44,14 +45,16 @@ class ClassicalJudge:
             sides.append(self._features(images, chosen))
         if min(map(len, sides)) < FEWEST:
             raise ValueError(f"{self.classifier} needs at least {FEWEST} training images per class, not {min(map(len, sides))}")
-        folds = [fold_numbers(len(side), FOLDS, seed) for side in sides]
+        folds = [fold_numbers(len(side), FOLDS, self.seed) for side in sides]
         held_out = [np.zeros(len(side)) for side in sides]
         for number in range(FOLDS):
-            state = fit_classical(self.classifier, *(side[fold != number] for side, fold in zip(sides, folds, strict=True)), seed)
+            state = fit_classical(
+                self.classifier, *(side[fold != number] for side, fold in zip(sides, folds, strict=True)), self.seed
+            )
             for scores, side, fold in zip(held_out, sides, folds, strict=True):
                 scores[fold == number] = classical_scores(self.classifier, state, side[fold == number])
         self.threshold = best_threshold(*held_out)
-        self.state = fit_classical(self.classifier, *sides, seed)
+        self.state = fit_classical(self.classifier, *sides, self.seed)
 
     def scores(self, image_set, indices, perturbation="none"):
         """(N,) in [0, 1], higher = more likely fake."""
@@ -59,7 +62,7 @@ class ClassicalJudge:
 
     def content(self):
         """Plain values and tensors for a checkpoint."""
-        return {"threshold": self.threshold, "corners": self.corners, "state": self.state}
+        return {"threshold": self.threshold, "state": self.state}
 
     def load(self, content):
         """Undo `content`."""
@@ -81,8 +84,8 @@ class NetworkJudge:
         self.device, self.plan, self.folder = device, plan, folder
         self.threshold, self.best_epoch = 0.5, -1
 
-    def fit(self, real, fake, split, seed):
-        """Train, keep the best epoch and choose the threshold on the validation part; `seed` is the plan's."""
+    def fit(self, real, fake, split):
+        """Train, keep the best epoch and choose the threshold on the validation part."""
         train = LabelledImages(real.images, split["real"]["train"], fake.images, split["fake"]["train"], self.plan)
         validation = LabelledImages(real.images, split["real"]["validation"], fake.images, split["fake"]["validation"])
         self.best_epoch = train_network(self.network, train, validation, self.plan, self.device, self.folder)
@@ -106,13 +109,6 @@ class NetworkJudge:
         self.network.load_state_dict(content["state"])
 
 
-def default_domain(classifier):
-    """What a classifier looks at unless told otherwise."""
-    return "spectrum" if classifier in CLASSICAL else DOMAINS[classifier][0]
-
-
-def check_domain(classifier, domain):
-    """ValueError if the classifier cannot look at this domain."""
-    allowed = ("spectrum",) if classifier in CLASSICAL else DOMAINS[classifier]
-    if domain not in allowed:
-        raise ValueError(f"{classifier} looks at the {allowed[0]}, not at the {domain}")
+def domains(classifier):
+    """What a classifier can look at; the first is its default."""
+    return ("spectrum",) if classifier in CLASSICAL else DOMAINS[classifier]

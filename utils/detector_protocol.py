@@ -9,7 +9,8 @@ import torch
 from utils.errors import UserError
 from utils.fft import apply_gain
 from utils.linear_filter import LogSpectrum, fit_linear_filter
-from utils.perturbations import PERTURBATIONS, as_8_bit
+from utils.perturbations import PERTURBATIONS
+from utils.report import to_8bit
 
 PARTS = ("train", "validation", "test")
 FEATURE_BATCH = 8
@@ -33,12 +34,12 @@ class ImageSet:
         return len(self.names)
 
     def indices(self, names):
-        """Positions of files by name; UserError if one is gone."""
-        where = {name: i for i, name in enumerate(self.names)}
-        missing = [name for name in names if name not in where]
-        if missing:
-            raise UserError(f"{self.folder / missing[0]} was there in training and is gone; put it back or train again")
-        return np.array([where[name] for name in names], dtype=int)
+        """Positions of files by name, or by name without suffix (a.png is the version of a.jpg); UserError if one is missing."""
+        where = {Path(name).stem: i for i, name in enumerate(self.names)} | {name: i for i, name in enumerate(self.names)}
+        found = [where.get(name, where.get(Path(name).stem)) for name in names]
+        if None in found:
+            raise UserError(f"{self.folder} lacks {names[found.index(None)]} or a version of it; put it back or train again")
+        return np.array(found, dtype=int)
 
     def features(self, extract, key, indices, perturbation="none"):
         """Rows (N, F) of `extract(images (B, 3, H, W))` for some images; each is computed once per `key` and perturbation."""
@@ -61,7 +62,7 @@ class FilteredImages:
         return len(self.paths)
 
     def __getitem__(self, index):
-        return as_8_bit(apply_gain(self.fake[index][None], self.log_gain)[0])
+        return to_8bit(apply_gain(self.fake[index][None], self.log_gain)[0])
 
 
 def linear_filter_of(real, real_indices, fake, fake_indices):
@@ -92,9 +93,9 @@ def unseen(image_set, content, count, seed):
     like a training or validation image, of which they are versions. Of any other folder: all. At most `count` of the last two.
 
     Args:
-        content: the detector's checkpoint: `names` and `folders`.
+        content: the detector's checkpoint: its `names` and the folders in `training`.
     """
-    trained = Path(content["folders"]["fake"]).resolve()
+    trained = Path(content["training"]["fake"]).resolve()
     here = image_set.folder.resolve()
     names = content["names"]["fake"]
     if here == trained:
@@ -110,6 +111,6 @@ def unseen(image_set, content, count, seed):
 
 def unseen_reals(image_set, content, count, seed):
     """The same for reals: the test part of the folder it was trained on, or a sample of any other."""
-    if image_set.folder.resolve() == Path(content["folders"]["real"]).resolve():
+    if image_set.folder.resolve() == Path(content["training"]["real"]).resolve():
         return image_set.indices(content["names"]["real"]["test"])
     return image_set.indices(draw_samples(image_set.names, count, seed))

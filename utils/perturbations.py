@@ -8,6 +8,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import gaussian_blur
 
+from utils.report import to_8bit
 from utils.run_dir import to_uint8
 
 
@@ -38,20 +39,15 @@ def noise(image, std, index):
     return (image + std * torch.randn(image.shape, generator=generator)).clamp(0, 1)
 
 
-def as_8_bit(image):
-    """Rounded to the 256 levels a file would hold."""
-    return (image.clamp(0, 1) * 255).round() / 255
-
-
 PERTURBATIONS = {
     "none": lambda image, index: image,
     "jpeg 95": lambda image, index: jpeg(image, 95),
     "jpeg 85": lambda image, index: jpeg(image, 85),
     "jpeg 75": lambda image, index: jpeg(image, 75),
-    "resize 0.75": lambda image, index: as_8_bit(resize(image, 0.75)),
-    "resize 0.5": lambda image, index: as_8_bit(resize(image, 0.5)),
-    "blur 1": lambda image, index: as_8_bit(blur(image, 1.0)),
-    "noise 0.02": lambda image, index: as_8_bit(noise(image, 0.02, index)),
+    "resize 0.75": lambda image, index: to_8bit(resize(image, 0.75)),
+    "resize 0.5": lambda image, index: to_8bit(resize(image, 0.5)),
+    "blur 1": lambda image, index: to_8bit(blur(image, 1.0)),
+    "noise 0.02": lambda image, index: to_8bit(noise(image, 0.02, index)),
 }
 
 

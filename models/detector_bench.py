@@ -1,0 +1,115 @@
+"""Where the detectors of one classifier are made, saved and found again."""
+
+from models.classical_detectors import CLASSICAL
+from models.judges import ClassicalJudge, NetworkJudge, domains
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.detector_protocol import PARTS
+from utils.detector_training import TrainingPlan, remove_progress
+from utils.errors import UserError
+from utils.seeding import seed_everything
+
+CROP = 224  # resnet50's training crop
+SHAPING = {  # settings that shape a detector, besides its identity
+    "every": ("seed", "split", "num_samples", "fit"),
+    "network": ("lr", "class_epoch", "class_batch_size", "patience"),
+    "vit": ("vit_weights",),
+    "resnet50": ("resnet_weights", "augment"),
+}
+
+
+class Bench:
+    """Makes, saves and reads the detectors of one classifier.
+
+    Args:
+        classifier: a name of `models.detectors.NETWORKS` or `models.classical_detectors.CLASSICAL`.
+        size: side of the images.
+        settings: plain values: those of SHAPING, and domain (None = the classifier's own), profile_corners, deterministic,
+            num_workers.
+        device: torch device.
+        pretrained: ImageNet weights for vit and resnet50, or None.
+    Raises: UserError if the classifier cannot take this size, domain or these weights.
+    """
+
+    def __init__(self, classifier, size, settings, device, pretrained=None):
+        self.classifier, self.size, self.settings, self.device = classifier, size, settings, device
+        self.pretrained = pretrained
+        self.domain = settings["domain"] or domains(classifier)[0]
+        if self.domain not in domains(classifier):
+            raise UserError(f"--domain {self.domain}: {classifier} looks at the {domains(classifier)[0]}; leave the option out")
+        self.new_judge(0, None)
+
+    def new_judge(self, run, folder):
+        """An unfitted judge; the same run starts the same way. Networks log to `folder`."""
+        settings, seed = self.settings, self.settings["seed"] + run
+        if self.classifier in CLASSICAL:
+            return ClassicalJudge(self.classifier, settings["profile_corners"], seed)
+        resnet = self.classifier == "resnet50"
+        plan = TrainingPlan(
+            epochs=settings["class_epoch"],
+            batch_size=settings["class_batch_size"],
+            lr=settings["lr"],
+            optimizer="adam" if resnet else "sgd",
+            patience=settings["patience"],
+            augment=settings["augment"] if resnet else None,
+            crop=CROP,
+            seed=seed,
+            num_workers=settings["num_workers"],
+        )
+        seed_everything(seed, settings["deterministic"])
+        try:
+            return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.device, plan, folder)
+        except ValueError as error:
+            raise UserError(f"--classifier {self.classifier}: {error}") from error
+
+    def identity(self):
+        """What a saved detector must share with this bench to be used at all."""
+        corners = self.settings["profile_corners"] if self.classifier == "logreg" else None
+        return {"classifier": self.classifier, "size": self.size, "domain": self.domain, "profile_corners": corners}
+
+    def training(self, real, fake):
+        """What else shapes a detector: training again with the same values gives the same detector."""
+        kind = () if self.classifier in CLASSICAL else SHAPING["network"]
+        names = (*SHAPING["every"], *kind, *SHAPING.get(self.classifier, ()))
+        return {"real": real.folder.as_posix(), "fake": fake.folder.as_posix()} | {name: self.settings[name] for name in names}
+
+    def fit(self, folder, real, fake, names, run):
+        """Train and save one detector, or read the finished one in `folder`.
+
+        Args:
+            real, fake: image sets.
+            names: dict side -> dict part -> names, the split of this run.
+        Returns: judge, content of its checkpoint.
+        Raises: UserError if there are too few images, or the finished one was trained otherwise.
+        """
+        path, training = folder / "detector.pt", self.training(real, fake)
+        if path.is_file():
+            return self.load(folder, training)
+        judge, sides = self.new_judge(run, folder), {"real": real, "fake": fake}
+        split = {side: {part: images.indices(names[side][part]) for part in PARTS} for side, images in sides.items()}
+        try:
+            judge.fit(real, fake, split)
+        except ValueError as error:
+            raise UserError(f"{error}; add images or raise --split") from error
+        record = {"identity": self.identity(), "training": training, "names": names, "trained_on": fake.label}
+        content = {**record, **judge.content()}
+        save_checkpoint(path, "detector", content)
+        remove_progress(folder)
+        return judge, content
+
+    def load(self, folder, training=None):
+        """Read a saved detector: (judge, content).
+
+        Args:
+            training: what it must have been trained with, None = anything.
+        Raises: UserError if it is not there, not a detector, or made for something else.
+        """
+        content = load_checkpoint(folder / "detector.pt", "detector")
+        advice = "--overwrite trains anew" if training else "train one for this with --is_train True"
+        for kind, wanted in (("identity", self.identity()), ("training", training or {})):
+            for name, value in wanted.items():
+                found = content[kind].get(name)
+                if found != value:
+                    raise UserError(f"{folder / 'detector.pt'} was made with {name} = {found}, not {value}; {advice}")
+        judge = self.new_judge(0, folder)
+        judge.load(content)
+        return judge, content
