@@ -65,25 +65,28 @@ def _low_byte_tiles(image):
     Returns: the tiles to decode for the lower byte, or None if `image` (not yet loaded) is of another kind.
     """
     tiles = []
-    for codec, extents, offset, arguments in image.tile:
+    for tile in image.tile:
+        arguments = tile[3]
         raw_mode, *rest = [arguments] if isinstance(arguments, str) else arguments or [""]
         if raw_mode not in (f"{image.mode};16B", f"{image.mode};16L", f"{image.mode};16N") or image.mode not in ("RGB", "RGBA"):
             return None
         native = "B" if sys.byteorder == "little" else "L"
         swapped = raw_mode[:-1] + {"B": "L", "L": "B", "N": native}[raw_mode[-1]]
-        tiles.append((codec, extents, offset, swapped if isinstance(arguments, str) else (swapped, *rest)))
+        swapped = swapped if isinstance(arguments, str) else (swapped, *rest)
+        tiles.append(tile._replace(args=swapped) if hasattr(tile, "_replace") else (*tile[:3], swapped))
     return tiles or None
 
 
 def _pixels(image):
     """Pillow image -> (H, W), (H, W, 3) or (H, W, 4) array, uint8 or uint16, not yet upright."""
     tiles = _low_byte_tiles(image)
+    image.load()
     if tiles:
         with Image.open(image.filename, formats=_FORMATS) as again:
             again.tile = tiles
+            again.load()
             low = np.asarray(again)
         return np.asarray(image).astype(np.uint16) << 8 | low
-    image.load()
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):

@@ -1,0 +1,152 @@
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+import data.folder
+from data.folder import ImageFolder, ImageInfo, check_images, compare_classes, list_images, load_folder
+from utils.errors import UserError
+
+
+def put(folder, *names, size=(16, 16), **save):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        rng = np.random.default_rng(number)
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(folder / name, **save)
+    return folder
+
+
+def infos(count, **changes):
+    return [dataclasses.replace(ImageInfo("x", "PNG", 256, 256, None), **changes) for _ in range(count)]
+
+
+def test_listing_is_sorted_and_takes_any_case(tmp_path):
+    names = ["b.PNG", "a.jpeg", "C.JPG", "10.webp", "9.bmp", "z.TIFF", "t.tif"]
+    put(tmp_path, *names)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "._a.png").write_bytes(b"left by a file manager")
+    put(tmp_path / "sub.png", "inner.png")
+    assert [path.name for path in list_images(tmp_path)] == sorted(names)
+    found = list_images(tmp_path, recursive=True)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted([*names, "sub.png/inner.png"])
+
+
+def test_a_missing_or_empty_folder_is_explained(tmp_path):
+    with pytest.raises(UserError, match="absent does not exist; make it"):
+        list_images(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"holds no PNG.*put some there"):
+        list_images(tmp_path)
+    put(tmp_path / "sub", "x.png")
+    with pytest.raises(UserError, match="subfolders"):
+        list_images(tmp_path)
+    with pytest.raises(UserError, match="is not a folder"):
+        list_images(tmp_path / "sub" / "x.png")
+
+
+@pytest.mark.parametrize("num_workers", [0, 3])
+def test_bad_files_are_named_or_left_out(tmp_path, capsys, num_workers):
+    put(tmp_path, "a.png", "b.png", "c.jpg", "d.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:300])
+    (tmp_path / "d.png").write_bytes(b"")
+    paths = list_images(tmp_path)
+    with pytest.raises(UserError, match=r"b\.png cannot be read.*--skip_bad \(1 more"):
+        check_images(paths, num_workers=num_workers)
+    good, found = check_images(paths, skip_bad=True, num_workers=num_workers)
+    assert [path.name for path in good] == ["a.png", "c.jpg"] and [info.path for info in found] == good
+    told = capsys.readouterr().err
+    assert "b.png" in told and "d.png" in told and told.count("warning: left out") == 2
+    with pytest.raises(UserError, match="none of the 2 images"):
+        check_images([tmp_path / "b.png", tmp_path / "d.png"], skip_bad=True, num_workers=num_workers)
+
+
+def test_a_broken_link_is_named(tmp_path):
+    put(tmp_path, "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"b\.png"):
+        check_images(list_images(tmp_path))
+
+
+def test_equal_classes_raise_no_warning():
+    assert compare_classes(infos(80), infos(60)) == []
+    assert compare_classes(infos(80, format="JPEG", jpeg_quality=90), infos(9, format="JPEG", jpeg_quality=91)) == []
+
+
+def test_class_differences_that_leak_the_label_are_told():
+    (format_told,) = compare_classes(infos(3, format="JPEG", jpeg_quality=90), infos(3))
+    assert "formats differ" in format_told and "real: JPEG 3; fake: PNG 3" in format_told
+    jpegs = [infos(5, format="JPEG", jpeg_quality=quality) for quality in (75, 95)]
+    (quality_told,) = compare_classes(*jpegs)
+    assert "JPEG quality" in quality_told and "real 75, fake 95" in quality_told
+    (size_told,) = compare_classes(infos(4), infos(4, width=512, height=512))
+    assert "256 x 256: 4" in size_told and "512 x 512: 4" in size_told
+    assert len(compare_classes(infos(4, height=384), infos(4, width=384))) == 1
+
+
+def test_varied_sizes_of_one_kind_raise_no_warning():
+    rng = np.random.default_rng(0)
+
+    def draw(count):
+        return [dataclasses.replace(infos(1)[0], width=int(w), height=int(h)) for w, h in rng.lognormal(6, 0.4, (count, 2))]
+
+    assert [compare_classes(draw(50), draw(40)) for _ in range(20)].count([]) >= 18
+
+
+def test_loading_warns_once_about_resizing(tmp_path, capsys):
+    put(tmp_path, "a.png", "b.png", size=(32, 20))
+    put(tmp_path, "c.png")
+    dataset, found = load_folder(tmp_path, 16, "resize")
+    told = capsys.readouterr().err
+    assert told.count("warning: ") == 1 and "2 of 3" in told and "erases the artefacts" in told and "--fit crop" in told
+    assert len(dataset) == len(found) == 3 and dataset[0].shape == (3, 16, 16)
+    load_folder(tmp_path, 16, "crop")
+    load_folder(tmp_path, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_loading_refuses_sizes_before_any_work(tmp_path):
+    put(tmp_path, "a.png")
+    put(tmp_path, "b.png", "c.png", size=(32, 24))
+    with pytest.raises(UserError, match=r"b\.png is 32 x 24 and not 16 x 16"):
+        load_folder(tmp_path, 16, "none")
+    with pytest.raises(UserError, match=r"a\.png is 16 x 16, too small"):
+        load_folder(tmp_path, 32, "crop")
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_cached_equals_read_anew(tmp_path, monkeypatch, fit):
+    put(tmp_path, "a.png", "b.png", size=(20, 24))
+    plain, cached = (load_folder(tmp_path, 16, fit, cache_gb=gb)[0] for gb in (0, 0.1))
+    assert cached.cached and not plain.cached
+    first = [cached[i].clone() for i in range(2)]
+    cached[0].zero_()  # a caller may change what it was given
+    reads = []
+    monkeypatch.setattr(data.folder, "read_array", lambda *arguments: reads.append(arguments))
+    again = [cached[i] for i in range(2)]
+    monkeypatch.undo()
+    assert not reads
+    for i in range(2):
+        assert torch.equal(first[i], again[i]) and torch.equal(first[i], plain[i])
+
+
+def test_the_cache_keeps_to_its_budget(tmp_path):
+    put(tmp_path, "a.png", "b.png", size=(16, 16))
+    need = 2 * 3 * 16 * 16 / 2**30
+    assert load_folder(tmp_path, 16, cache_gb=need)[0].cached
+    assert not load_folder(tmp_path, 16, cache_gb=need * 0.99)[0].cached
+    assert ImageFolder(list_images(tmp_path), cache_gb=need).cached and not ImageFolder(list_images(tmp_path)).cached
+    Image.fromarray(np.zeros((16, 16), np.uint16)).save(tmp_path / "b.png")
+    assert not load_folder(tmp_path, 16, cache_gb=need)[0].cached  # two bytes per value now
+
+
+def test_worker_processes_get_no_copy_of_the_cache(tmp_path):
+    put(tmp_path, "a.png", "b.png", "c.png")
+    dataset, _ = load_folder(tmp_path, 16, cache_gb=0.1)
+    expected = torch.stack(list(dataset))
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(dataset._arrays) == 3 and not copy._arrays and torch.equal(copy[1], expected[1])
+    assert torch.equal(torch.cat(list(DataLoader(dataset, batch_size=2, num_workers=1))), expected)
