@@ -70,7 +70,7 @@ def add_run_options(parser, resume=True):
         group.add_argument("--resume", action="store_true", help="continue an interrupted results/<dst>")
 
 
-def add_reading_options(parser):
+def add_reading_options(parser, cache=True):
     """Options of scripts that read images of any size."""
     group = parser.add_argument_group("reading images")
     group.add_argument(
@@ -80,9 +80,10 @@ def add_reading_options(parser):
         help="images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse",
     )
     group.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
-    group.add_argument(
-        "--cache_gb", type=number(float, 0), default=2.0, help="memory for decoded images; 0 reads from disk each time"
-    )
+    if cache:
+        group.add_argument(
+            "--cache_gb", type=number(float, 0), default=2.0, help="memory for decoded images; 0 reads from disk each time"
+        )
 
 
 def as_options(cls, parser, argv):
@@ -246,6 +247,75 @@ def parse_train(argv=None):
     return options
 
 
+# ----------------------------------------------------------------------------------------------------------- inference.py
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceOptions:
+    """Options of inference.py; the parser below explains each."""
+
+    inference_data: str
+    inference_params: str | None
+    method: str
+    real: str | None
+    fake: str | None
+    size: int | None
+    fit: str
+    skip_bad: bool
+    batch_size: int
+    save_mag: bool
+    device: str
+    seed: int
+    deterministic: bool
+    num_workers: int
+    dst: str
+    overwrite: bool
+
+
+INFERENCE_TEXT = """Refine a folder of generated images; names, subfolders and order stay, the format becomes PNG.
+
+  python inference.py --inference_data more_fakes --inference_params results/my_run/checkpoint.pt --dst refined_more
+  python inference.py --inference_data more_fakes --method shrunk --real photos --fake fakes --dst filtered_more
+
+The images go to results/<dst>/refined. A checkpoint of the released code (the folder with Generator... files) works too."""
+
+
+def inference_parser():
+    """Parser of inference.py."""
+    parser = argparse.ArgumentParser(prog="inference.py", description=INFERENCE_TEXT, formatter_class=HelpFormatter)
+    group = parser.add_argument_group("refining")
+    group.add_argument("--inference_data", required=True, help="folder of generated images; its subfolders count too")
+    group.add_argument("--inference_params", help="checkpoint.pt of train.py, or a folder with a released checkpoint")
+    group.add_argument(
+        "--method",
+        choices=("stig", "linear", "shrunk"),
+        default="stig",
+        help="the trained network, or the linear filter alone (shrunk: its noise removed) of the checkpoint or of --real and --fake",
+    )
+    group.add_argument("--real", help="folder of photographs to fit the linear filter on")
+    group.add_argument("--fake", help="folder of generated images to fit the linear filter on")
+    group.add_argument("--size", type=image_size, help="side of the images in pixels; default: the checkpoint's, else 256")
+    group.add_argument("--batch_size", type=number(int, 1), default=4, help="images at once; no image's result depends on it")
+    group.add_argument("--save_mag", action="store_true", help="write pictures of the log-magnitudes to refined_mag as well")
+    add_reading_options(parser, cache=False)
+    add_machine_options(parser)
+    add_run_options(parser, resume=False)
+    return parser
+
+
+def parse_inference(argv=None):
+    """Command line -> `InferenceOptions`."""
+    parser = inference_parser()
+    options = as_options(InferenceOptions, parser, argv)
+    if (options.real is None) != (options.fake is None):
+        parser.error("--real and --fake belong together; give both or neither")
+    if options.real and options.method == "stig":
+        parser.error("--real and --fake fit the linear filter; add --method linear or --method shrunk")
+    if not options.real and not options.inference_params:
+        parser.error("give --inference_params CHECKPOINT, or --method linear with --real and --fake")
+    return options
+
+
 # ---------------------------------------------------------------------------------------------------------------- eval.py
 
 
@@ -299,9 +369,7 @@ def eval_parser():
     where.add_argument("--dst", metavar="NAME", help="results/NAME instead of the measured run; needed with --real")
     where.add_argument("--out", metavar="FILE", help="this .json file instead (an earlier result is replaced)")
     read = parser.add_argument_group("reading images")
-    read.add_argument(
-        "--size", type=number(int, 16, 8192), help="side to bring images to; without it all must be of one size"
-    )
+    read.add_argument("--size", type=number(int, 16, 8192), help="side to bring images to; without it all must be of one size")
     read.add_argument(
         "--fit",
         choices=("resize", "crop", "none"),
@@ -824,8 +892,12 @@ def _add_detector_options(parser):
     fit.add_argument("--lr", type=number(float, 0, open_low=True), help="networks' rate (cnn, vit: 2e-4; resnet50: 1e-4)")
     fit.add_argument("--class_epoch", type=number(int, 1), default=20, help="networks: passes over the training images")
     fit.add_argument("--class_batch_size", type=number(int, 1), default=32, help="networks: images per step")
-    fit.add_argument("--patience", type=number(int, 0), default=5, help="networks: stop after so many epochs without progress; 0: never")
-    fit.add_argument("--augment", type=number(float, 0, 1), default=0.5, help="resnet50: probability of blur and of JPEG in training")
+    fit.add_argument(
+        "--patience", type=number(int, 0), default=10, help="networks: stop after so many epochs without progress; 0: never"
+    )
+    fit.add_argument(
+        "--augment", type=number(float, 0, 1), default=0.5, help="resnet50: probability of blur and of JPEG in training"
+    )
     fit.add_argument("--vit_weights", metavar="imagenet|none|PATH", default="imagenet", help="what the vit starts from")
     fit.add_argument("--resnet_weights", metavar="imagenet|none|PATH", default="imagenet", help="what the resnet50 starts from")
     fit.add_argument(
@@ -855,7 +927,9 @@ def detect_parser():
         help="cnn, vit (paper), resnet50; knn, svm, mlp (decay features); logreg (radial profile)",
     )
     what.add_argument(
-        "--domain", choices=("spectrum", "image"), help="what cnn and vit look at (default spectrum); resnet50: image, others: spectrum"
+        "--domain",
+        choices=("spectrum", "image"),
+        help="what cnn and vit look at (default spectrum); resnet50: image, others: spectrum",
     )
     what.add_argument("--real", metavar="DIR", help="folder of photographs")
     what.add_argument("--fake", metavar="DIR", help="folder of generated images to train on")
@@ -874,7 +948,9 @@ def detect_parser():
     protocol.add_argument("--runs", type=number(int, 1), help="independent splits and trainings (networks 1, others 10)")
     protocol.add_argument("--num_samples", type=number(int, 2), help="images per class and run (networks all, others 1000)")
     protocol.add_argument(
-        "--split", type=number(float, 0.01, 0.99), help="share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)"
+        "--split",
+        type=number(float, 0.01, 0.99),
+        help="share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)",
     )
     _add_detector_options(parser)
     add_machine_options(parser)

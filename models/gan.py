@@ -7,6 +7,7 @@ frequencies. Networks work on images in [-1, 1]: `to_image` and `from_image` tra
 import itertools
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -145,3 +146,28 @@ def update_average(average, module, decay):
         mean.lerp_(value, 1 - decay)
     for mean, value in zip(average.buffers(), module.buffers(), strict=True):
         mean.copy_(value)
+
+
+def seeded_latents(indices, latent_dim, seed, stream=0):
+    """Latent vectors that depend on (seed, stream, index) alone, so that image i is the same in any batch.
+
+    Args:
+        indices: iterable of non-negative integers. stream: another row of vectors for another purpose.
+    Returns: (len(indices), latent_dim) float64, standard normal.
+    """
+    rows = [np.random.default_rng([seed, stream, index]).standard_normal(latent_dim) for index in indices]
+    return torch.from_numpy(np.stack(rows))
+
+
+@torch.no_grad()
+def generate(generator, latent):
+    """Images of latent vectors, with the running BatchNorm statistics: (N, latent_dim) -> (N, 3, S, S) in [0, 1].
+
+    Runs in the precision and on the device of the generator's weights.
+    """
+    was_training = generator.training
+    generator.eval()
+    weight = next(generator.parameters())
+    image = to_image(generator(latent.to(weight.device, weight.dtype)))
+    generator.train(was_training)
+    return image

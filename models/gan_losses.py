@@ -74,34 +74,31 @@ def gradient_penalty(critic, real, fake, kind="zero", sample="line"):
     raise ValueError(f"gradient penalty {kind!r} is none of {', '.join(PENALTIES[1:])}")
 
 
-def high_frequency_magnitude(image, threshold):
-    """Magnitude of the high frequencies of the grey image, one half-plane.
+def one_sided_magnitude(image):
+    """Magnitude of the grey image's one-sided, unshifted transform: (N, 3, H, W) in [0, 1] -> (N, H, W // 2 + 1)."""
+    height, width = image.shape[-2:]
+    magnitude = fourier(to_grey(image)).abs()  # (N, H, W), DC in the centre
+    return magnitude.roll((-(height // 2), -(width // 2)), dims=(-2, -1))[..., : width // 2 + 1]
 
-    Args:
-        image: (N, 3, H, W) in [0, 1].
-        threshold: t; rows t..H-t and columns t..W/2 of the unshifted one-sided transform stay.
-    Returns: (N, H - 2t, W // 2 + 1 - t), differentiable.
+
+def high_frequencies(magnitude, threshold):
+    """Rows t..H-t and columns t.. of a one-sided magnitude: (N, H, W // 2 + 1) -> (N, H - 2t, W // 2 + 1 - t).
+
     Raises: ValueError if nothing would stay.
     """
-    height, width = image.shape[-2:]
-    if not 0 <= threshold < min(height, width) / 2:
-        raise ValueError(
-            f"threshold {threshold} leaves no frequency of a {height} x {width} image; give 0..{min(height, width) // 2 - 1}"
-        )
-    magnitude = fourier(to_grey(image)).abs()  # (N, H, W), DC in the centre
-    one_sided = magnitude.roll((-(height // 2), -(width // 2)), dims=(-2, -1))[..., : width // 2 + 1]
-    return one_sided[:, threshold : height - threshold, threshold:]
+    height, limit = magnitude.shape[-2], min(magnitude.shape[-2] / 2, magnitude.shape[-1] - 1)
+    if not 0 <= threshold < limit:
+        raise ValueError(f"threshold {threshold} leaves no frequency of images of this size; give 0 to {int(limit - 0.5)}")
+    return magnitude[:, threshold : height - threshold, threshold:]
 
 
-def fourier_dissimilarity(fake_image, real_image, metric="cos", threshold=20):
-    """How unlike the high frequencies of fakes and their real partners are; mean over the batch, lower is better.
+def magnitude_dissimilarity(fake, real, metric):
+    """How unlike two batches of magnitudes (N, ...) are; mean over the batch, lower is better.
 
     Args:
-        fake_image, real_image: (N, 3, H, W) in [0, 1].
-        metric: "1" = 1e-8 x L1 norm, "2" = 2e-4 x Frobenius norm of the difference of magnitudes, "cos" = 1 - cosine.
-        threshold: see `high_frequency_magnitude`; 20 is meant for 256 px.
+        metric: "1" = 1e-8 x L1 norm, "2" = 2e-4 x Frobenius norm of the difference, "cos" = 1 - cosine.
     """
-    fake, real = (high_frequency_magnitude(image, threshold).flatten(1) for image in (fake_image, real_image))
+    fake, real = fake.flatten(1), real.flatten(1)
     if metric == "1":
         return 1e-8 * (fake - real).abs().sum(1).mean()
     if metric == "2":
@@ -109,6 +106,18 @@ def fourier_dissimilarity(fake_image, real_image, metric="cos", threshold=20):
     if metric == "cos":
         return (1 - functional.cosine_similarity(fake, real, dim=1)).mean()
     raise ValueError(f"metric {metric!r} is none of {', '.join(METRICS)}")
+
+
+def fourier_dissimilarity(fake_image, real_image, metric="cos", threshold=20):
+    """How unlike the high frequencies of fakes and their real partners are; mean over the batch, lower is better.
+
+    Args:
+        fake_image, real_image: (N, 3, H, W) in [0, 1].
+        metric: see `magnitude_dissimilarity`.
+        threshold: see `high_frequencies`; 20 is meant for 256 px.
+    """
+    bands = (high_frequencies(one_sided_magnitude(image), threshold) for image in (fake_image, real_image))
+    return magnitude_dissimilarity(*bands, metric)
 
 
 def power_profile(image):

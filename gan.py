@@ -1,0 +1,33 @@
+"""Small GANs that make fakes, and studies of what their last upsampling does to the spectrum; see docs/generators.md."""
+
+from gan_commands.finetune import finetune
+from gan_commands.invert import invert
+from gan_commands.sample import sample
+from gan_commands.setups import compare_setups
+from gan_commands.shard import shard
+from gan_commands.spectrum import compare_spectra
+from gan_commands.train import train
+from gan_commands.truncation import study_truncation
+from options import parse_gan
+from utils.errors import script
+
+COMMANDS = {
+    "train": train,
+    "sample": sample,
+    "invert": invert,
+    "finetune": finetune,
+    "shard": shard,
+    "spectrum": compare_spectra,
+    "truncation": study_truncation,
+    "setups": compare_setups,
+}
+
+
+@script
+def main(argv=None):
+    command, options = parse_gan(argv)
+    COMMANDS[command](options)
+
+
+if __name__ == "__main__":
+    main()

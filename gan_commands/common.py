@@ -1,0 +1,72 @@
+"""What the sub-commands share: trained runs, images drawn from them, folders that are filled."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.gan import generate, seeded_latents
+from models.gan_training import restore_generator
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.report import to_8bit
+from utils.run_dir import run_folder
+
+KIND = "gan"
+SAMPLE, MONITOR, GRID, INVERT, DETECTOR = range(5)  # streams of latent vectors that do not overlap
+
+
+def load_run(dst, which="best"):
+    """Checkpoint of results/<dst>: its best epoch (the last one if none is marked) or its last; UserError if there is none."""
+    folder = run_folder(dst)
+    path = folder / "best.pt"
+    if which == "last" or not path.is_file():
+        path = folder / "checkpoint.pt"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no trained generator; train one with gan.py train --dst {dst}")
+    return load_checkpoint(path, KIND)
+
+
+def draw_batches(generator, indices, seed, stream, batch_size=64):
+    """Yield (indices, 8-bit images (N, 3, S, S) in [0, 1]) of numbered latents, batch by batch."""
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        yield chosen, to_8bit(generate(generator, seeded_latents(chosen, generator.latent_dim, seed, stream)))
+
+
+def draw(checkpoint, count, seed, device, stream=SAMPLE, start=0):
+    """Yield 8-bit images (N, 3, S, S) of a run, those that `gan.py sample` writes for the same seed."""
+    generator = sampling_generator(checkpoint, device)
+    for _, image in draw_batches(generator, range(start, start + count), seed, stream):
+        yield image.float()
+
+
+def sampling_generator(checkpoint, device):
+    """The run's generator in double precision, so that the 8-bit images depend neither on batch size nor on the device.
+
+    Apple's GPU has no double precision: there the CPU draws.
+    """
+    device = torch.device("cpu") if device.type == "mps" else device
+    return restore_generator(checkpoint).to(device, torch.float64)
+
+
+def default_threshold(size):
+    """20 at 256 px, and as much of the spectrum at other sizes."""
+    return round(20 * size / 256)
+
+
+def images_of(folder, count, seed):
+    """At most `count` positions of a dataset, drawn without replacement, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(len(folder))[:count]).tolist()
+
+
+def batches_of(images, positions, batch_size=64):
+    """Yield (N, 3, H, W) of a dataset's images at these positions."""
+    for start in range(0, len(positions), batch_size):
+        yield torch.stack([images[index] for index in positions[start : start + batch_size]])
+
+
+def label_of(text):
+    """`LABEL=NAME` or `NAME` -> (label, name)."""
+    label, separator, name = text.partition("=")
+    return (label, name) if separator else (Path(text).name if Path(text).is_dir() else text, text)

@@ -1,0 +1,109 @@
+"""gan.py study setups: several last layers under one budget, and what detectors trained on BASELINE make of the others."""
+
+import dataclasses
+
+import numpy as np
+
+from data.folder import load_folder
+from data.streams import find_photographs, is_shards
+from gan_commands.common import batches_of, draw, images_of, load_run
+from gan_commands.detection import SplitDetector, features_of
+from gan_commands.monitor import GanMonitor, choose_monitor
+from gan_commands.train import train
+from options import GanTrainOptions, as_plain
+from utils.decay import DECAY_NAMES
+from utils.detection_report import write_csv
+from utils.distributed import resolve_device
+from utils.errors import UserError
+from utils.run_dir import open_run_folder, run_folder, write_json, write_text
+from utils.seeding import seed_everything
+from utils.tables import format_table
+
+PUBLISHED_FID = {  # CelebA, 128 px; columns gan, lsgan, wgan-gp (Chandrasegaran et al., CVPR 2021)
+    "BASELINE": (88.60, 73.26, 60.60),
+    "N.1.5": (87.52, 70.69, 48.69),
+    "Z.1.5": (69.14, 60.29, 47.73),
+    "B.1.5": (84.65, 78.66, 52.18),
+    "N.1.7": (90.80, 73.09, 60.11),
+    "Z.1.7": (71.45, 59.55, 43.10),
+    "B.1.7": (79.92, 76.33, 55.28),
+    "N.1.3": (93.54, 74.07, 58.35),
+    "Z.1.3": (65.46, 61.45, 56.91),
+    "B.1.3": (76.04, 81.97, 58.55),
+    "N.3.5": (73.63, 78.31, 55.47),
+    "Z.3.5": (68.41, 66.27, 57.59),
+    "B.3.5": (80.89, 72.29, 54.84),
+}
+FAMILIES = ("gan", "lsgan", "wgan-gp")
+
+
+def train_setup(options, setup):
+    """Train results/<dst>/<setup> with the study's options, or continue it; its name."""
+    dst = f"{options.dst}/{setup}"
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(GanTrainOptions)}
+    begun = (run_folder(dst) / "checkpoint.pt").is_file()
+    train(GanTrainOptions(**values | {"setup": setup, "dst": dst, "resume": begun, "overwrite": not begun}))
+    return dst
+
+
+def open_reals(options):
+    """The reals of the comparison and which of them are used."""
+    name = options.reference or options.data
+    if is_shards(name):
+        raise UserError("the set-ups are compared with a folder of reals; give one by --reference")
+    reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
+    images = load_folder(find_photographs(name), options.size, *reading, recursive=True)[0]
+    return images, images_of(images, options.n, options.seed)
+
+
+def detection_rates(real, fakes, options):
+    """Detectors of BASELINE on every set-up.
+
+    Args:
+        real: (N, 3) decay features. fakes: dict set-up -> (M, 3).
+    Returns: list of (detector, set-up or "real", rates of the repeats): share called fake, for "real" called real.
+    """
+    rows = []
+    for classifier in options.detectors:
+        repeats = []
+        for repeat in range(options.repeats):
+            detector = SplitDetector(classifier, real, fakes["BASELINE"], options.train_fraction, options.seed + repeat)
+            rates = {"real": 1 - detector.called_fake(detector.unseen_real)}
+            for setup, features in fakes.items():
+                rates[setup] = detector.called_fake(detector.unseen_fake if setup == "BASELINE" else features)
+            repeats.append(rates)
+        rows += [(classifier, name, [rates[name] for rates in repeats]) for name in repeats[0]]
+    return rows
+
+
+def compare_setups(options):
+    """Train every set-up, measure it, and write the table beside the published FIDs."""
+    device = resolve_device(options.device)
+    kind, weights = choose_monitor(options.monitor, options.inception_weights)
+    options = dataclasses.replace(options, monitor=kind)
+    images, chosen = open_reals(options)
+    folder = open_run_folder(options.dst, options.overwrite, options.resume)
+    write_json(folder / "options.json", as_plain(options))
+    runs = {setup: load_run(train_setup(options, setup)) for setup in options.setups}
+
+    seed_everything(options.seed, options.deterministic)
+    monitor = GanMonitor(kind, weights, batches_of(images, chosen), options.n, options.seed, device)
+    real = features_of("svm", batches_of(images, chosen))
+    fakes = {setup: features_of("svm", draw(run, options.n, options.seed, device)) for setup, run in runs.items()}
+    features = [(name, *row) for name, table in ({"real": real} | fakes).items() for row in table.tolist()]
+    write_csv(folder / "decay.csv", ("source", *DECAY_NAMES), features)
+    rates = detection_rates(real, fakes, options)
+    header = ("detector", "source", "mean", *(f"run_{number}" for number in range(options.repeats)))
+    write_csv(folder / "detection.csv", header, [(d, name, float(np.mean(values)), *values) for d, name, values in rates])
+    table = {}
+    for setup, run in runs.items():
+        score = monitor.distance(monitor.summary(draw(run, options.n, options.seed, device)))
+        own = {detector: float(np.mean(values)) for detector, name, values in rates if name == setup}
+        published = PUBLISHED_FID[setup][FAMILIES.index(options.adversarial)]
+        table[setup] = {"epochs": run["progress"]["epoch"], "score": score, **own, "published": published}
+    table["real (called real)"] = {detector: float(np.mean(values)) for detector, name, values in rates if name == "real"}
+    write_json(folder / "table.json", table)
+    found = {detector: f"{detector} finds" for detector in options.detectors}
+    text = format_table(table, {"epochs": "best epoch", "score": kind.upper(), **found, "published": "published FID"})
+    write_text(folder / "table.md", text + "\n")
+    print(text)

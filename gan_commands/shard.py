@@ -1,0 +1,10 @@
+"""gan.py shard: a folder of images as tar shards."""
+
+from data.streams import write_shards
+
+
+def shard(options):
+    """Write the shards and say how to train on them."""
+    reading = (options.fit, options.skip_bad, options.num_workers, options.overwrite)
+    pattern = write_shards(options.data, options.out, options.per_shard, options.size, *reading)
+    print(f"train on them with: python gan.py train --data '{pattern}' --size {options.size} --dst NAME")

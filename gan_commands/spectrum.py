@@ -1,0 +1,103 @@
+"""gan.py study spectrum: runs and folders of images side by side in the Fourier domain."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from data.folder import load_folder
+from gan_commands import figures
+from gan_commands.common import batches_of, draw, images_of, label_of, load_run
+from options import as_plain
+from utils.decay import DECAY_NAMES, decay_features
+from utils.detection_report import write_csv
+from utils.distributed import resolve_device
+from utils.errors import UserError
+from utils.metrics import SpectrumFolds, spectral_distances
+from utils.plots import spectra_figure
+from utils.run_dir import open_run_folder, run_folder, write_json
+from utils.seeding import seed_everything
+from utils.tables import format_table
+
+TITLES = {
+    "images": "images",
+    "lfd": "LFD",
+    "gap_upper": "upper profile gap",
+    "exponent_mean": "decay exponent",
+    "exponent_std": "its std",
+}
+
+
+def read_folder(folder, options):
+    """Function giving batches (N, 3, H, W) of at most --n images of a folder; UserError if they are of several sizes."""
+    reading = (options.size, options.fit, options.skip_bad)
+    images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
+    sizes = {(info.width, info.height) for info in infos}
+    if options.size is None and (len(sizes) > 1 or infos[0].width != infos[0].height):
+        raise UserError(f"{folder} holds images of several sizes, or not square ones; give --size and --fit crop")
+    chosen = images_of(images, options.n, options.seed)
+    return lambda: batches_of(images, chosen)
+
+
+def sources(options, device):
+    """dict label -> function giving batches of images: "real" and every input, all checked before anything is measured."""
+    found = {"real": read_folder(Path(options.real), options)}
+    for text in options.inputs:
+        label, name = label_of(text)
+        if label in found:
+            raise UserError(f"--inputs: two inputs are called {label}; name them as LABEL=NAME")
+        if Path(name).is_dir():
+            found[label] = read_folder(Path(name), options)
+        elif run_folder(name).is_dir():
+            found[label] = functools.partial(draw, load_run(name), options.n, options.seed, device)
+        else:
+            raise UserError(f"--inputs {name} is neither a folder nor a run in results/; check the name")
+    return found
+
+
+def compare_spectra(options):
+    """Measure every source once; write summary.csv, profiles.csv, decay.csv and the figures."""
+    device = resolve_device(options.device)
+    seed_everything(options.seed, options.deterministic)
+    readers = sources(options, device)
+    folder = open_run_folder(options.dst, options.overwrite)
+    write_json(folder / "options.json", as_plain(options))
+    folds, decay = {}, {}
+    for label, read in readers.items():
+        folds[label], rows = SpectrumFolds(), []
+        for image in read():
+            folds[label].update(image.to(device))
+            rows.append(decay_features(image.to(device)).cpu().numpy())
+        decay[label] = np.concatenate(rows)
+    spectra = {label: fold.total for label, fold in folds.items()}
+    sizes = {spectrum.log_mag.shape[-1] for spectrum in spectra.values()}
+    if len(sizes) > 1:
+        raise UserError(f"the inputs have images of the sizes {sorted(sizes)}; give --size and --fit crop, or other inputs")
+    print(write_results(folder, spectra, decay, folds["real"].floor()))
+    print(f"tables and figures are in {folder}")
+
+
+def write_results(folder, spectra, decay, floor):
+    """All files of the study; returns the summary as a table."""
+    summary = {}
+    for label, spectrum in spectra.items():
+        distances = floor if label == "real" else spectral_distances(spectra["real"], spectrum)
+        exponent = decay[label][:, 0]
+        numbers = {name: distances[name] for name in ("lfd", "lfd_8bit", "gap", "gap_upper")}
+        shape = {"exponent_mean": float(exponent.mean()), "exponent_std": float(exponent.std())}
+        summary["real (two halves)" if label == "real" else label] = {"images": spectrum.count, **numbers, **shape}
+    columns = list(next(iter(summary.values())))
+    write_csv(folder / "summary.csv", ("source", *columns), [(label, *row.values()) for label, row in summary.items()])
+    profiles = [
+        (label, ring, mean, std)
+        for label, spectrum in spectra.items()
+        for ring, (mean, std) in enumerate(zip(spectrum.profile.tolist(), spectrum.profile_std.tolist(), strict=True))
+    ]
+    write_csv(folder / "profiles.csv", ("source", "ring", "mean_log_power", "std"), profiles)
+    write_csv(
+        folder / "decay.csv", ("source", *DECAY_NAMES), [(label, *row) for label, table in decay.items() for row in table.tolist()]
+    )
+    spectra_figure({label: spectrum.log_mag for label, spectrum in spectra.items()}, folder / "spectra.png")
+    figures.profile_bands(spectra, folder / "profiles.png")
+    figures.violins(decay, DECAY_NAMES, folder / "decay.png")
+    return format_table(summary, TITLES)

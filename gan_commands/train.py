@@ -1,0 +1,169 @@
+"""gan.py train: a GAN of one family and set-up on photographs."""
+
+import dataclasses
+import sys
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from data.streams import open_stream
+from gan_commands.common import GRID, KIND
+from gan_commands.monitor import GanMonitor, choose_monitor
+from models.gan import generate, seeded_latents
+from models.gan_training import GanConfig, GanTrainer
+from options import as_plain
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.distributed import resolve_device
+from utils.errors import UserError
+from utils.interrupts import StopRequest
+from utils.logging import ScalarLog
+from utils.run_dir import open_run_folder, run_folder, to_uint8, write_json, write_png
+from utils.seeding import random_state, seed_everything, set_random_state
+
+FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume"}
+LOWEST_RATE = 1e-6
+GRID_IMAGES = 64
+
+
+def config_of(options):
+    """The `GanConfig` in the options."""
+    return GanConfig(**{field.name: getattr(options, field.name) for field in dataclasses.fields(GanConfig)})
+
+
+def read_resumed(options):
+    """The checkpoint that --resume continues; UserError if there is none or it belongs to other options."""
+    path = run_folder(options.dst) / "checkpoint.pt"
+    if not path.exists():
+        raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
+    checkpoint = load_checkpoint(path, KIND)
+    if "options" not in checkpoint:
+        raise UserError(f"{path} was fine-tuned, which cannot be resumed; choose another --dst")
+    now = as_plain(options)
+    for name, value in checkpoint["options"].items():
+        if name not in FREE_ON_RESUME and now[name] != value:
+            raise UserError(f"--{name} is {now[name]}, but {path} was trained with {value}; give the same options to resume")
+    return checkpoint
+
+
+class Run:
+    """One training run: the trainer, its schedule and everything that makes it resumable."""
+
+    def __init__(self, options, device):
+        self.options, self.folder = options, run_folder(options.dst)
+        self.trainer = GanTrainer(config_of(options), options.lr, device)
+        # one factor per plateau, such that a rate that falls in every epoch ends at LOWEST_RATE (published)
+        factor = min((LOWEST_RATE / options.lr) ** (1 / options.epochs), 0.999)
+        self.schedulers = [
+            ReduceLROnPlateau(optimiser, factor=factor, patience=1, threshold=0, min_lr=min(LOWEST_RATE, options.lr))
+            for optimiser in (self.trainer.generator_optimiser, self.trainer.discriminator_optimiser)
+        ]
+        self.epoch, self.batch = 0, 0  # where the next step is
+        self.best, self.stale = float("inf"), 0  # best score, epochs since
+
+    @property
+    def finished(self):
+        return self.epoch >= self.options.epochs or self.stale >= self.options.patience
+
+    def save(self, name="checkpoint.pt"):
+        """Write results/<dst>/<name> with everything that `load` needs."""
+        progress = {key: getattr(self, key) for key in ("epoch", "batch", "best", "stale")}
+        content = {
+            "progress": progress,
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "random": random_state(),
+            "options": as_plain(self.options),
+        }
+        save_checkpoint(self.folder / name, KIND, self.trainer.state() | content)
+
+    def load(self, checkpoint):
+        """Continue where `save` was called."""
+        self.trainer.load_state(checkpoint)
+        for scheduler, state in zip(self.schedulers, checkpoint["schedulers"], strict=True):
+            scheduler.load_state_dict(state)
+        for key, value in checkpoint["progress"].items():
+            setattr(self, key, value)
+        set_random_state(checkpoint["random"])
+
+    def train_epoch(self, stream, device, log, stop):
+        """The rest of the current epoch; False if the user asked to stop before its end."""
+        bar = tqdm(
+            total=stream.steps_per_epoch, initial=self.batch, desc=f"epoch {self.epoch + 1}", unit="step", leave=False, delay=1
+        )
+        log_every = self.options.log_frequency * self.options.critic_steps  # a step that also updates the generator
+        with bar:
+            for real_image in stream.batches(self.epoch, self.batch):
+                terms = self.trainer.step(real_image.to(device, non_blocking=True))
+                self.batch += 1
+                bar.update()
+                if self.trainer.steps % log_every == 0:
+                    self._write_terms(terms, log, bar)
+                if stop.asked:
+                    return False
+        return True
+
+    def _write_terms(self, terms, log, bar):
+        numbers = {name: value.item() for name, value in terms.items()}
+        broken = [name for name, value in numbers.items() if value - value != 0]
+        if broken:
+            raise UserError(
+                f"the loss {broken[0]} is not finite at step {self.trainer.steps}; the last epoch is kept: try a lower --lr"
+            )
+        log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
+        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
+
+    def end_epoch(self, monitor, log):
+        """Score, rate decay, pictures and checkpoints at the end of an epoch."""
+        score = monitor.score(self.trainer.sampler)
+        rate = self.trainer.generator_optimiser.param_groups[0]["lr"]
+        log.write(self.trainer.steps, {"epoch": self.epoch, monitor.kind: score, "lr": rate}, table="epochs")
+        self._write_grid(log)
+        for scheduler in self.schedulers:
+            scheduler.step(score)
+        improved = score < self.best
+        self.best, self.stale = (score, 0) if improved else (self.best, self.stale + 1)
+        self.epoch, self.batch = self.epoch + 1, 0
+        if improved:
+            self.save("best.pt")
+        self.save()
+        print(f"epoch {self.epoch}: {monitor.kind} {score:.4g}{' (best so far)' if improved else ''}, lr {rate:.3g}")
+
+    def _write_grid(self, log):
+        latent = seeded_latents(range(GRID_IMAGES), self.options.latent_dim, self.options.seed, GRID)
+        picture = to_uint8(make_grid(generate(self.trainer.sampler, latent), nrow=8))
+        write_png(self.folder / "sample" / f"epoch_{self.epoch + 1:04d}.png", picture)
+        log.add_image("samples", picture, self.trainer.steps)
+
+
+def train(options):
+    """Train until the epochs are done, the score stops falling, or the user asks to stop (then exit code 130)."""
+    device = resolve_device(options.device)
+    kind, weights = choose_monitor(options.monitor, options.inception_weights)
+    options = dataclasses.replace(options, monitor=kind)
+    resumed = read_resumed(options) if options.resume else None
+    reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
+    stream = open_stream(options.data, options.size, options.batch_size, options.seed, *reading)
+    folder = open_run_folder(options.dst, options.overwrite, options.resume)
+    write_json(folder / "options.json", as_plain(options))
+    print(f"training {options.adversarial} {options.setup} at {options.size} px on {device}; results in {folder}")
+
+    seed_everything(options.seed, options.deterministic)
+    run = Run(options, device)
+    monitor = GanMonitor(kind, weights, stream.batches(0), options.monitor_samples, options.seed, device)
+    if resumed:
+        run.load(resumed)
+    log = ScalarLog(folder, run.trainer.steps if resumed else None)
+    with StopRequest() as stop:
+        while not run.finished:
+            if not run.train_epoch(stream, device, log, stop):
+                run.save()
+                break
+            run.end_epoch(monitor, log)
+    log.close()
+    if not run.finished:
+        print(f"stopped after step {run.trainer.steps}; go on with the same command and --resume")
+        sys.exit(130)
+    print(
+        f"done after {run.epoch} epochs, best {kind} {run.best:.4g}; draw images with gan.py sample --dst {options.dst} --out DIR"
+    )
+    return run.best

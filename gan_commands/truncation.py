@@ -1,0 +1,41 @@
+"""gan.py study truncation: which frequencies to regularise."""
+
+import numpy as np
+
+from gan_commands import figures
+from gan_commands.common import batches_of, images_of
+from gan_commands.pairs import open_pairs
+from models.gan_losses import high_frequencies, magnitude_dissimilarity, one_sided_magnitude
+from options import as_plain
+from utils.detection_report import write_csv
+from utils.distributed import resolve_device
+from utils.run_dir import open_run_folder, write_json
+from utils.seeding import seed_everything
+
+
+def study_truncation(options):
+    """Mean dissimilarity of pairs for every threshold from 1 to just under the highest frequency."""
+    device = resolve_device(options.device)
+    seed_everything(options.seed, options.deterministic)
+    real, fake, _ = open_pairs(options.pairs)
+    chosen = images_of(real, options.n, options.seed)
+    folder = open_run_folder(options.dst, options.overwrite)
+    write_json(folder / "options.json", as_plain(options))
+    thresholds = np.arange(1, min(real[0].shape[-2:]) // 2)
+    sums = np.zeros((2, len(thresholds)))
+    for images in zip(batches_of(real, chosen), batches_of(fake, chosen), strict=True):
+        magnitudes = [one_sided_magnitude(image.to(device)) for image in images]
+        for column, threshold in enumerate(thresholds.tolist()):
+            bands = [high_frequencies(magnitude, threshold) for magnitude in magnitudes]
+            for row, metric in enumerate(("2", "cos")):
+                sums[row, column] += magnitude_dissimilarity(*bands, metric).item() * len(images[0])
+    frobenius, cosine = sums / len(chosen)
+    derivative = np.gradient(frobenius, thresholds)
+    header = ("threshold", "frobenius", "frobenius_derivative", "cosine")
+    write_csv(
+        folder / "truncation.csv",
+        header,
+        zip(thresholds.tolist(), frobenius.tolist(), derivative.tolist(), cosine.tolist(), strict=True),
+    )
+    figures.truncation_curves(thresholds, frobenius, cosine, folder / "truncation.png")
+    print(f"{len(chosen)} pairs; truncation.csv and truncation.png are in {folder}")

@@ -1,0 +1,145 @@
+"""One step of GAN training: discriminator, generator, moving average, and everything a checkpoint needs."""
+
+import copy
+import dataclasses
+
+import torch
+
+from models.gan import Discriminator, Generator, from_image, to_image, update_average
+from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
+
+BETAS = (0.5, 0.999)
+
+
+@dataclasses.dataclass(frozen=True)
+class GanConfig:
+    """Everything that decides the networks and their objective; each weight is applied once, in `GanTrainer`."""
+
+    size: int = 128
+    setup: str = "BASELINE"
+    dim: int = 32
+    latent_dim: int = 128
+    adversarial: str = "gan"
+    penalty: str = "none"
+    penalty_sample: str = "line"
+    penalty_weight: float = 10.0
+    critic_steps: int = 1
+    spectral_loss: float = 0.0
+    ema: float = 0.0
+
+    def generator(self):
+        """A new `Generator`."""
+        return Generator(self.size, self.setup, self.dim, self.latent_dim)
+
+    def discriminator(self):
+        """A new `Discriminator`; a gradient penalty needs one that does not mix the batch."""
+        return Discriminator(self.size, self.dim, "batch" if self.penalty == "none" else "layer")
+
+
+class GanTrainer:
+    """Networks and optimisers of one GAN.
+
+    Args:
+        config: `GanConfig`.
+        lr: Adam's rate of both networks.
+        device: where they live.
+    """
+
+    def __init__(self, config, lr, device):
+        self.config = config
+        self.generator, self.discriminator = config.generator().to(device), config.discriminator().to(device)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else None
+        self.generator_optimiser = torch.optim.Adam(self.generator.parameters(), lr, BETAS)
+        self.discriminator_optimiser = torch.optim.Adam(self.discriminator.parameters(), lr, BETAS)
+        self.steps = 0
+
+    @property
+    def sampler(self):
+        """The generator to draw from: the moving average where there is one."""
+        return self.generator if self.average is None else self.average
+
+    def latent(self, count):
+        """(count, latent_dim) drawn from torch's CPU generator, so that every device sees the same."""
+        return torch.randn(count, self.config.latent_dim).to(next(self.generator.parameters()).device)
+
+    def discriminator_step(self, real, fake):
+        """Update the discriminator on images (N, 3, S, S) in [-1, 1]; the fakes' graph is not followed.
+
+        Returns: dict of unweighted, detached scalars `discriminator` and, with a gradient penalty, `penalty`.
+        """
+        config = self.config
+        loss = discriminator_loss(config.adversarial, self.discriminator(real), self.discriminator(fake.detach()))
+        terms, total = {"discriminator": loss.detach()}, loss
+        if config.penalty != "none":
+            penalty = gradient_penalty(self.discriminator, real, fake, config.penalty, config.penalty_sample)
+            terms["penalty"] = penalty.detach()
+            total = loss + config.penalty_weight * penalty
+        self.discriminator_optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self.discriminator_optimiser.step()
+        return terms
+
+    def generator_step(self, real):
+        """Update the generator against the current discriminator; `real` (N, 3, S, S) serves the spectral loss alone.
+
+        Returns: dict of unweighted, detached scalars `generator` and, if it is on, `spectral`.
+        """
+        config = self.config
+        self.discriminator.requires_grad_(False)
+        fake = self.generator(self.latent(len(real)))
+        loss = generator_loss(config.adversarial, self.discriminator(fake))
+        terms, total = {"generator": loss.detach()}, loss
+        if config.spectral_loss:
+            spectral = spectral_loss(to_image(fake), to_image(real))
+            terms["spectral"] = spectral.detach()
+            total = loss + config.spectral_loss * spectral
+        self.generator_optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        self.generator_optimiser.step()
+        self.discriminator.requires_grad_(True)
+        if self.average is not None:
+            update_average(self.average, self.generator, config.ema)
+        return terms
+
+    def step(self, real_image):
+        """One discriminator step and, every `critic_steps`, one generator step.
+
+        Args:
+            real_image: (N, 3, S, S) in [0, 1].
+        Returns: dict of unweighted, detached scalars; the generator's only when it was updated.
+        """
+        real = from_image(real_image)
+        with torch.no_grad():
+            fake = self.generator(self.latent(len(real)))
+        terms = self.discriminator_step(real, fake)
+        self.steps += 1
+        if self.steps % self.config.critic_steps == 0:
+            terms |= self.generator_step(real)
+        return terms
+
+    def state(self):
+        """Plain dictionary for a checkpoint."""
+        return {
+            "config": dataclasses.asdict(self.config),
+            "generator": self.generator.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "generator_optimiser": self.generator_optimiser.state_dict(),
+            "discriminator_optimiser": self.discriminator_optimiser.state_dict(),
+            "steps": self.steps,
+        }
+
+    def load_state(self, state):
+        """Undo `state`."""
+        for name in ("generator", "discriminator", "generator_optimiser", "discriminator_optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.steps = state["steps"]
+
+
+def restore_generator(state):
+    """The generator to draw from out of `GanTrainer.state`, in evaluation mode on the CPU."""
+    generator = GanConfig(**state["config"]).generator()
+    generator.load_state_dict(state["generator"] if state["average"] is None else state["average"])
+    return generator.eval()
