@@ -1,6 +1,7 @@
 """Distances between two sets of feature vectors: Frechet distance (FID) and kernel distance (KID), in float64."""
 
 import numpy as np
+from scipy.linalg import lapack
 
 
 class Moments:
@@ -58,13 +59,19 @@ def frechet_distance(mean_1, covariance_1, mean_2, covariance_2):
         raise ValueError(f"two means (D,) and two covariances (D, D) of one D are needed, D = {size} does not fit all")
     if not all(np.isfinite(value).all() for value in (mean_1, covariance_1, mean_2, covariance_2)):
         raise ValueError("a mean or covariance holds values that are not finite")
-    values, vectors = np.linalg.eigh(covariance_1)
-    kept = values > values[-1] * size * np.finfo(np.float64).eps  # the rest is rounding
-    root = vectors[:, kept] * np.sqrt(values[kept])  # (D, rank)
-    product = np.linalg.eigvalsh(root.T @ covariance_2 @ root)
+    root = _root(covariance_1)
+    product = np.linalg.eigvalsh(root.T @ covariance_2 @ root)  # (rank,)
     shared = np.sqrt(product.clip(min=0)).sum()
     distance = np.square(mean_1 - mean_2).sum() + np.trace(covariance_1) + np.trace(covariance_2) - 2 * shared
     return max(float(distance), 0.0)
+
+
+def _root(covariance):
+    """R (D, rank) with R R^T = covariance: pivoted Cholesky, which stops where only rounding is left."""
+    factor, pivots, rank, _ = lapack.dpstrf(covariance, lower=1)
+    root = np.empty((len(covariance), rank))
+    root[pivots - 1] = np.tril(factor[:, :rank])
+    return root
 
 
 def kernel_distance(first, second, subset_size=1000, subsets=100, seed=0):

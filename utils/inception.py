@@ -13,7 +13,7 @@ from pytorch_fid import inception
 
 from utils.errors import UserError
 from utils.feature_metrics import Moments
-from utils.metrics import FOLDS, fold_of
+from utils.metrics import half_of
 from utils.run_dir import atomic_path
 
 DIMENSIONS = 2048
@@ -96,7 +96,7 @@ class FeatureStatistics:
         self._halves = (Moments(), Moments())
         chosen = np.random.default_rng(total).permutation(total)[:KEPT_FEATURES]
         self._is_kept = np.isin(np.arange(total), chosen)
-        self._is_first = np.array([fold_of(index) < FOLDS // 2 for index in range(total)])
+        self._is_first = np.array([half_of(index) == 0 for index in range(total)])
         self._features, self._pending = [], []
 
     def update(self, features):

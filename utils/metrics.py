@@ -154,13 +154,22 @@ class SpectrumFolds:
 
 
 def fold_of(index):
-    """Part 0..7 of the image with this index: every eight consecutive images are spread over the parts in a fixed random order."""
+    """Part 0..7 of the image with this index, in a fixed random order: any eight consecutive images from a multiple of eight on
+    fill all parts, and any two from an even index on go to an even and an odd part.
+    """
     return _fold_order(index // FOLDS)[index % FOLDS]
+
+
+def half_of(index):
+    """Half 0 or 1 of the image with this index: as many images in both, but for one."""
+    return fold_of(index) % 2
 
 
 @functools.lru_cache(maxsize=8)
 def _fold_order(block):
-    return np.random.default_rng(block).permutation(FOLDS).tolist()
+    generator = np.random.default_rng(block)
+    pairs = np.stack([2 * generator.permutation(FOLDS // 2), 2 * generator.permutation(FOLDS // 2) + 1], axis=1)
+    return generator.permuted(pairs, axis=1).flatten().tolist()
 
 
 def lfd(real, other, bits=8):

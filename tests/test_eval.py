@@ -1,0 +1,270 @@
+"""eval.py end to end on small folders, and the Inception statistics behind FID and KID."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_fid import inception as pytorch_fid_inception
+
+import eval as eval_script
+from options import parse_eval
+from utils import inception
+from utils.fft import image_to_mag
+from utils.run_dir import write_png
+
+NAMES = {
+    "image_fid": ["image_fid", "image_kid", "image_kid_std"],
+    "magnitude_fid": ["magnitude_fid", "magnitude_kid", "magnitude_kid_std"],
+    "lfd": ["lfd_8bit", "lfd", "lfd_8bit_spread", "lfd_spread"],
+    "psd": ["gap", "gap_upper", "gap_spread", "gap_upper_spread"],
+}
+NAMES["all"] = [name for names in NAMES.values() for name in names]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights in the format of pytorch-fid's file, drawn at random: the numbers mean nothing, the way to them is the real one."""
+    made = []
+    original = pytorch_fid_inception._inception_v3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytorch_fid_inception, "_inception_v3", lambda **options: made.append(original(**options)) or made[0])
+        patch.setattr(pytorch_fid_inception, "load_state_dict_from_url", lambda *_, **__: made[0].state_dict())
+        network = pytorch_fid_inception.fid_inception_v3()
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """results/run/eval with 4 real, 5 fake and 5 refined images and their magnitude pictures; the working folder is tmp_path."""
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(1)
+    checkerboard = torch.ones(32, 32)
+    checkerboard[::2, 1::2] = checkerboard[1::2, ::2] = -1
+    for role, count, strength in (("real", 4, 0.0), ("fake", 5, 0.2), ("refined", 5, 0.002)):
+        for index in range(count):
+            noise = torch.rand(3, 32, 32, generator=generator)
+            image = ((0.25 + 0.5 * noise + strength * checkerboard).clamp(0, 1) * 255).round() / 255
+            write_png(tmp_path / f"results/run/eval/{role}/{index}.png", image)
+            write_png(tmp_path / f"results/run/eval/{role}_mag/{index}.png", (image_to_mag(image[None])[0][0] + 1) / 2)
+    return tmp_path / "results" / "run"
+
+
+def folders(run):
+    return [part for role in ("real", "fake", "refined") for part in (f"--{role}", str(run / "eval" / role))]
+
+
+def measure(*arguments, **options):
+    extra = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    return eval_script.main([*map(str, arguments), *extra, "--device", "cpu"])
+
+
+def fails(capsys, *arguments, **options):
+    with pytest.raises(SystemExit) as stop:
+        measure(*arguments, **options)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["lfd", "psd", "all"])
+def test_a_run(run, weights, capsys, mode):
+    needed = {"inception_weights": weights} if mode == "all" else {}
+    result = measure("--eval_root", "run", eval_mode=mode, **needed)
+    printed = capsys.readouterr()
+    assert json.loads((run / f"eval_{mode}.json").read_text()) == result
+    assert (run / f"eval_{mode}.png").is_file() == (mode in ("psd", "all"))
+    rows = result["rows"]
+    assert [line.split("|")[1].strip() for line in printed.out.splitlines()[2:5]] == ["fake", "refined", "floor"] == list(rows)
+    for role, counts in (("fake", [4, 5]), ("refined", [4, 5]), ("floor", [2, 2])):
+        assert rows[role]["n"] == counts
+        assert set(rows[role]) - {"n"} == {name for name in NAMES[mode] if role == "floor" or not name.endswith("_spread")}
+    assert "lower is better" in printed.out.lower() and result["direction"] == "lower is better"
+    assert result["size"] == [32, 32] and result["versions"]["torch"] == torch.__version__.split("+")[0]
+    if mode == "all":
+        assert "2048" in printed.err
+        assert result["backend"]["weights_sha256"] == inception.file_hash(weights)
+        assert result["backend"]["magnitudes"] == "saved pictures"
+    if mode != "psd":
+        assert rows["fake"]["lfd"] > rows["refined"]["lfd"] > 0
+    if mode != "lfd":
+        assert len(result["profiles"]["real"]) == 17
+
+
+def test_magnitude_fid_is_the_default_and_the_same_from_images(run, weights):
+    """From the saved pictures, and computed from the images in other batches: one number."""
+    saved = measure("--eval_root", "run", inception_weights=weights)
+    assert saved["mode"] == "magnitude_fid"
+    computed = measure(*folders(run), inception_weights=weights, dst="other", batch_size=2)
+    assert computed["backend"]["magnitudes"] == "computed from the images"
+    for role, row in saved["rows"].items():
+        assert row["magnitude_fid"] > 0
+        for name in NAMES["magnitude_fid"]:
+            assert computed["rows"][role][name] == pytest.approx(row[name], rel=1e-4, abs=1e-6)
+
+
+def test_statistics_are_cached_until_an_image_changes(run, weights, monkeypatch, capsys):
+    arguments = {"eval_mode": "image_fid", "inception_weights": weights}
+    first = measure("--eval_root", "run", **arguments)
+    calls = []  # sizes of the batches that went through the network
+    original = inception.inception_features
+    monkeypatch.setattr(inception, "inception_features", lambda *given: calls.append(len(given[1])) or original(*given))
+    assert measure("--eval_root", "run", **arguments)["rows"] == first["rows"]
+    assert calls == []
+    shutil.copy(run / "eval/fake/0.png", run / "eval/refined/0.png")
+    damaged = next((run / "statistics").glob("inception_real_*.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    changed = measure("--eval_root", "run", **arguments)
+    assert calls == [4, 5]
+    assert changed["rows"]["fake"] == first["rows"]["fake"] and changed["rows"]["floor"] == first["rows"]["floor"]
+    assert changed["rows"]["refined"] != first["rows"]["refined"]
+
+
+def test_an_images_features_do_not_depend_on_the_batch(weights):
+    network = inception.load_inception(weights)
+    image = torch.rand(3, 3, 32, 32)
+    together = inception.inception_features(network, image)
+    alone = np.concatenate([inception.inception_features(network, image[i : i + 1]) for i in range(3)])
+    assert together.shape == (3, 2048) and together.std(0).mean() > 1e-3
+    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-4 * together.max())
+
+
+@pytest.mark.parametrize("kept", [10_000, 30])
+def test_statistics_count_every_image_and_survive_the_file(tmp_path, monkeypatch, kept):
+    """With fewer kept features than images the moments still count all, in halves."""
+    monkeypatch.setattr(inception, "KEPT_FEATURES", kept)
+    monkeypatch.setattr(inception, "DIMENSIONS", 16)
+    features = np.random.default_rng(0).normal(size=(101, 8)).astype(np.float32)
+    made = inception.FeatureStatistics(101)
+    for start in range(0, 101, 13):
+        made.update(features[start : start + 13])
+    made.save(tmp_path / "made.npz")
+    for statistics in (made, inception.FeatureStatistics.load(tmp_path / "made.npz")):
+        moments = statistics.moments()
+        assert moments.count == 101
+        assert {statistics.moments(half).count for half in (0, 1)} == {50, 51}
+        np.testing.assert_allclose(moments.mean, features.astype(float).mean(0), atol=1e-12)
+        np.testing.assert_allclose(moments.covariance, np.cov(features.astype(float), rowvar=False), atol=1e-12)
+        assert len(statistics.features()) == min(kept, 101)
+        assert len(statistics.features(0)) + len(statistics.features(1)) == min(kept, 101)
+        if kept > 101:
+            np.testing.assert_allclose(statistics.features(0).mean(0), statistics.moments(0).mean, atol=1e-6)
+
+
+def test_without_weights_or_network(run, monkeypatch, capsys, tmp_path):
+    """The error comes before any image is read and names the file, the address and the option."""
+    address = "http://127.0.0.1:9/pt_inception-2015-12-05-6726825d.pth"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(pytorch_fid_inception, "FID_WEIGHTS_URL", address)
+    monkeypatch.setattr(eval_script, "load_folder", lambda *_, **__: pytest.fail("images were read first"))
+    message = fails(capsys, "--eval_root", "run", eval_mode="image_fid")
+    assert message.count("\n") == 1
+    assert all(part in message for part in ("pt_inception-2015-12-05-6726825d.pth", address, "--inception_weights"))
+    assert not list((tmp_path / "torch").rglob("*.pth")) and not list(run.glob("*.json"))
+
+
+def test_weights_in_torchs_cache_are_used(run, weights, monkeypatch, tmp_path):
+    cached = tmp_path / "torch/hub/checkpoints/pt_inception-2015-12-05-6726825d.pth"
+    cached.parent.mkdir(parents=True)
+    cached.symlink_to(weights)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    assert inception.find_weights() == cached
+
+
+class Trap:
+    """Writes a file when it is unpickled carelessly."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_wrong_weights(run, tmp_path, capsys):
+    trapped, other, text = tmp_path / "trap.pth", tmp_path / "other.pth", tmp_path / "text.pth"
+    torch.save({"weight": Trap(str(tmp_path / "sprung"))}, trapped)
+    torch.save({"weight": torch.ones(3)}, other)
+    text.write_text("no weights")
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung")), protocol=2))
+    for path in (trapped, other, text, plain):
+        message = fails(capsys, "--eval_root", "run", eval_mode="image_fid", inception_weights=path)
+        assert str(path) in message and message.count("\n") == 1
+    assert not (tmp_path / "sprung").exists()
+    assert "--inception_weights" in fails(capsys, "--eval_root", "run", eval_mode="all", inception_weights=tmp_path / "none.pth")
+
+
+def test_images_of_several_sizes(run, capsys):
+    Image.new("RGB", (48, 40)).save(run / "eval/fake/wide.png")
+    assert "wide.png" in fails(capsys, "--eval_root", "run", eval_mode="lfd")
+    assert "wide.png" in fails(capsys, "--eval_root", "run", eval_mode="lfd", size=32, fit="none")
+    for fit in ("crop", "resize"):
+        assert measure("--eval_root", "run", eval_mode="lfd", size=32, fit=fit)["count"]["fake"] == 6
+
+
+def test_size_applies_to_the_images_and_not_to_the_magnitude_pictures(run):
+    for arguments, found in ([], True), (["--size", "16", "--fit", "crop"], False):
+        options = parse_eval(["--eval_root", "run", *arguments])
+        paths, _, _ = eval_script.plan(options)
+        images, _ = eval_script.open_folders(paths, options, at_least=1)
+        assert images["real"][0].shape == ((3, 32, 32) if found else (3, 16, 16))
+        assert (eval_script.open_magnitudes(paths, images, options) is not None) == found
+
+
+def test_unreadable_images(run, capsys):
+    (run / "eval/fake/broken.png").write_bytes(b"not an image")
+    assert "broken.png" in fails(capsys, "--eval_root", "run", eval_mode="psd")
+    assert not (run / "eval_psd.json").exists()
+    assert measure("--eval_root", "run", "--skip_bad", eval_mode="psd")["count"]["fake"] == 5
+
+
+def test_stale_magnitude_pictures(run, weights, capsys):
+    (run / "eval/fake_mag/0.png").rename(run / "eval/fake_mag/9.png")
+    assert "fake_mag" in fails(capsys, "--eval_root", "run", inception_weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "--eval_root"),
+        (["--eval_root", "run", "--real", "x"], "one or the other"),
+        (["--real", "x", "--fake", "y"], "--dst"),
+        (["--real", "x", "--fake", "y", "--dst", "z", "--eval_mode", "lfd"], "x does not exist"),
+        (["--eval_root", "missing", "--eval_mode", "lfd"], "train.py"),
+        (["--eval_root", "../elsewhere", "--eval_mode", "lfd"], "elsewhere"),
+        (["--eval_root", "run", "--dst", "../elsewhere", "--eval_mode", "lfd"], "--dst"),
+        (["--eval_root", "run", "--out", "result.txt"], ".json"),
+        (["--eval_root", "run", "--eval_mode", "ssim"], "ssim"),
+        (["--eval_root", "run", "--size", "8"], "at least 16"),
+        (["--eval_root", "run", "--batch_size", "0"], "at least 1"),
+    ],
+)
+def test_wrong_options(run, capsys, arguments, part):
+    assert part in fails(capsys, *arguments)
+
+
+def test_wrong_device_and_too_few_images(run, capsys):
+    with pytest.raises(SystemExit) as stop:
+        eval_script.main(["--eval_root", "run", "--eval_mode", "lfd", "--device", "99"])
+    assert stop.value.code == 2 and "99" in capsys.readouterr().err
+    for path in list((run / "eval/real").iterdir())[1:]:
+        path.unlink()
+    assert "at least 2" in fails(capsys, "--eval_root", "run", eval_mode="lfd")
+
+
+def test_out_file_workers_and_batches(run, tmp_path):
+    """Two reading processes and another batch size: the same numbers, in the named file."""
+    first = measure(*folders(run), eval_mode="lfd", out=tmp_path / "deep" / "one.json", batch_size=1)
+    second = measure(*folders(run), eval_mode="lfd", out=tmp_path / "deep" / "two.json", batch_size=4, num_workers=2)
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["one.json", "two.json"]
+    for role, row in first["rows"].items():
+        assert row["lfd"] == pytest.approx(second["rows"][role]["lfd"], rel=1e-9)
