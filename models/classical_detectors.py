@@ -4,9 +4,12 @@ scikit-learn fits them; what is kept is plain arrays, and `classical_scores` nee
 therefore runs no code of the file's.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
@@ -32,18 +35,14 @@ def _fit(classifier, features, labels, seed):
     if classifier == "knn":
         return {"features": features, "labels": labels}
     if classifier == "svm":
-        model = SVC(kernel="rbf", class_weight="balanced").fit(features, labels)
-        return {
-            "support": model.support_vectors_,
-            "dual": model.dual_coef_[0],
-            "offset": model.intercept_[0],
-            "gamma": model._gamma,
-        }
+        gamma = 1 / features.shape[1]  # scikit-learn's "scale" for standardised features
+        model = SVC(kernel="rbf", gamma=gamma, class_weight="balanced").fit(features, labels)
+        return {"support": model.support_vectors_, "dual": model.dual_coef_[0], "offset": model.intercept_[0], "gamma": gamma}
     if classifier == "mlp":
-        layers = {"hidden_layer_sizes": (10, 10), "activation": "logistic"}
-        model = MLPClassifier(**layers, solver="adam", learning_rate_init=1e-3, max_iter=2000, random_state=seed).fit(
-            features, labels
-        )
+        layers = {"hidden_layer_sizes": (10, 10), "activation": "logistic", "solver": "adam", "learning_rate_init": 1e-3}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops at 2000 steps
+            model = MLPClassifier(**layers, max_iter=2000, random_state=seed).fit(features, labels)
         return {
             f"{kind}_{i}": value for i in range(3) for kind, value in (("weight", model.coefs_[i]), ("bias", model.intercepts_[i]))
         }

@@ -51,11 +51,13 @@ def adapt_pretrained(classifier, size, state):
         size: side of the input; the ViT's position embeddings are interpolated to it (bicubic).
         state: state dictionary of torchvision's `vit_b_16` or `resnet50`, with any number of classes.
     Returns: the state dictionary without its last layer.
-    Raises: KeyError if it is of another network.
+    Raises: ValueError if it is of another network.
     """
+    mark = {"vit": "encoder.pos_embedding", "resnet50": "fc.weight"}[classifier]
+    if mark not in state:
+        raise ValueError(f"these weights are not of {classifier}: they lack {mark}")
     if classifier == "vit":
         return dict(interpolate_embeddings(size, VIT["patch_size"], dict(state), reset_heads=True))
-    state["fc.weight"]  # a ResNet
     return {name: value for name, value in state.items() if not name.startswith("fc.")}
 
 

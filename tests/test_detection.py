@@ -1,0 +1,127 @@
+"""Scores, thresholds, intervals and the fresh profile detector."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
+
+from utils.detection import (
+    MEASURES,
+    best_threshold,
+    curves,
+    detection_scores,
+    fold_numbers,
+    fresh_profile_accuracy,
+    log_profile,
+    scores_with_intervals,
+)
+
+SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size=30)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SCORES, SCORES, st.floats(0.05, 0.95))
+def test_scores_are_scikit_learns(real, fake, threshold):
+    got = detection_scores(real, fake, threshold)
+    labels, scores = np.repeat([0, 1], [len(real), len(fake)]), np.array(real + fake)
+    assert set(got) == set(MEASURES)
+    assert got["ap"] == pytest.approx(average_precision_score(labels, scores))
+    assert got["auc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert got["accuracy"] == pytest.approx(((scores > 0.5) == labels).mean())
+    assert got["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, scores > 0.5))
+    assert got["real_right_at_threshold"] == pytest.approx(np.mean(np.array(real) <= threshold))
+    assert got["fake_right_at_threshold"] == pytest.approx(np.mean(np.array(fake) > threshold))
+
+
+def test_no_accuracy_without_reals():
+    with pytest.raises(ValueError, match="both reals and fakes"):
+        detection_scores([], [0.9, 0.8], 0.5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SCORES, SCORES)
+def test_no_threshold_beats_the_best(real, fake):
+    def balanced(threshold):
+        return np.mean(np.array(real) <= threshold) + np.mean(np.array(fake) > threshold)
+
+    values = sorted(set(real + fake))
+    between = [(a + b) / 2 for a, b in itertools.pairwise(values)]
+    best = balanced(best_threshold(real, fake))
+    assert all(balanced(threshold) <= best + 1e-9 for threshold in between)
+
+
+def test_threshold_lies_in_the_middle_of_the_gap():
+    assert best_threshold([0.1, 0.2], [0.6, 0.9]) == pytest.approx(0.4)
+
+
+def test_interval_holds_the_value_and_narrows_with_more_images():
+    generator = np.random.default_rng(0)
+    widths = []
+    for count in (20, 2000):
+        result = scores_with_intervals(generator.normal(0.4, 0.2, count), generator.normal(0.6, 0.2, count), 0.5)
+        assert all(low <= value <= high for value, low, high in result.values())
+        widths.append(result["auc"][2] - result["auc"][1])
+    assert widths[1] < widths[0] / 4
+
+
+def test_interval_has_the_width_of_the_binomial():
+    real, fake = np.repeat([0.2, 0.8], 50), np.repeat([0.2, 0.8], [30, 70])
+    _, low, high = scores_with_intervals(real, fake, 0.5, rounds=4000)["real_right"]
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 100), rel=0.1)
+
+
+def test_curves_end_where_they_must():
+    lines = curves(np.array([0.1, 0.4, 0.6]), np.array([0.5, 0.9]))
+    assert (lines["false_positive"][-1], lines["true_positive"][-1]) == (1, 1)
+    assert lines["recall"].max() == 1 and lines["precision"][0] == pytest.approx(2 / 5)
+
+
+@given(st.integers(5, 60), st.integers(2, 5), st.integers(0, 100))
+def test_folds_are_even_and_the_same_for_classes_of_one_size(count, folds, seed):
+    numbers = fold_numbers(count, folds, seed)
+    counts = np.bincount(numbers, minlength=folds)
+    assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(numbers, fold_numbers(count, folds, seed))
+
+
+def test_fresh_detector_finds_a_planted_band_and_nothing_else():
+    generator = np.random.default_rng(1)
+    real, same = generator.normal(size=(60, 20)), generator.normal(size=(60, 20))
+    accuracy, low, high = fresh_profile_accuracy(real, same, seed=0)
+    assert low <= 0.5 <= high and 0.3 < accuracy < 0.7
+    marked = same.copy()
+    marked[:, 15] += 4
+    accuracy, low, high = fresh_profile_accuracy(real, marked, seed=0)
+    assert accuracy > 0.9 and low > 0.85 and high <= 1
+
+
+def test_fresh_detector_guesses_for_unequal_classes_too():
+    generator = np.random.default_rng(2)
+    accuracy, _, _ = fresh_profile_accuracy(generator.normal(size=(150, 5)), generator.normal(size=(20, 5)), seed=0)
+    assert 0.3 < accuracy < 0.7
+
+
+def test_fresh_detector_is_repeatable_and_refuses_too_few():
+    generator = np.random.default_rng(3)
+    real, fake = generator.normal(size=(20, 5)), generator.normal(0.5, 1, size=(20, 5))
+    assert fresh_profile_accuracy(real, fake, seed=5) == fresh_profile_accuracy(real, fake, seed=5)
+    with pytest.raises(ValueError, match="at least 5 profiles"):
+        fresh_profile_accuracy(real[:3], fake)
+    with pytest.raises(ValueError, match="equal length"):
+        fresh_profile_accuracy(real, fake[:, :4])
+
+
+def test_log_profile_of_a_single_wave():
+    column = torch.arange(64, dtype=torch.float64)
+    wave = 0.5 + 0.25 * torch.cos(2 * torch.pi * 10 * column / 64).expand(1, 3, 64, 64)
+    profile = log_profile(wave)
+    assert profile.shape == (1, 33) and profile.dtype == torch.float64
+    ring_size = (torch.hypot(*torch.meshgrid(column - 32, column - 32, indexing="ij")).floor() == 10).sum()
+    power = 2 * (0.25 * 64 * 64 / 2) ** 2 / ring_size  # two bins of the ring hold the wave
+    assert profile[0, 10].item() == pytest.approx(np.log(power.item()), rel=1e-6)
+    assert profile[0, 11].item() < -10
+    assert log_profile(wave, corners=True).shape == (1, 46)

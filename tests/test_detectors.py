@@ -1,0 +1,313 @@
+"""Detector networks, classical detectors as plain arrays, their training."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.svm import SVC
+from torchvision.models import resnet50
+from torchvision.models.vision_transformer import VisionTransformer
+
+import models.detectors as detectors
+from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
+from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.decay import decay_features
+from utils.detection import log_profile
+from utils.detector_training import LabelledImages, TrainingPlan, network_logits, train_network, validate
+from utils.errors import UserError
+from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
+from utils.pretrained import pretrained_weights
+
+TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
+
+
+@pytest.fixture
+def tiny_vit(monkeypatch):
+    monkeypatch.setattr(detectors, "VIT", TINY_VIT)
+
+
+def blobs(count=40, width=3, gap=2.0, seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.normal(0, 1, (count, width)) * [1, 50, 0.01][:width], generator.normal(gap, 1, (count, width)) * [1, 50, 0.01][
+        :width
+    ]
+
+
+# ---- networks
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_the_papers_cnn(size):
+    network = PaperCNN(size)
+    convolutions = [(3, 3), (3, 8), (8, 16), (16, 32)]
+    expected = sum(9 * a * b + b for a, b in convolutions) + 2 * 32 * (size // 4) ** 2 + 2
+    assert sum(p.numel() for p in network.parameters()) == expected
+    assert network(torch.rand(2, 3, size, size)).shape == (2, 2)
+
+
+def test_spectrum_input_is_the_normalised_log_magnitude_of_each_image():
+    detector = Detector("cnn", 32, "spectrum")
+    image = torch.rand(2, 3, 32, 32)
+    image[1] *= 0.1
+    seen = detector.prepare(image)
+    assert torch.equal(seen.flatten(1).amin(1), -torch.ones(2)) and torch.equal(seen.flatten(1).amax(1), torch.ones(2))
+    magnitude = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(image[0].double().numpy()), axes=(-2, -1))))
+    expected = 2 * (magnitude - magnitude.min()) / (magnitude.max() - magnitude.min()) - 1
+    np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-5)
+
+
+def test_image_inputs(tiny_vit):
+    image = torch.full((1, 3, 32, 32), 0.5)
+    assert Detector("cnn", 32, "image").prepare(image).abs().max() == 0
+    assert Detector("vit", 32, "image").prepare(image)[0, 0, 0, 0].item() == pytest.approx((0.5 - 0.485) / 0.229)
+
+
+def test_the_vit_is_vit_b_16():
+    with torch.device("meta"):
+        network = VisionTransformer(image_size=224, num_classes=1000, **detectors.VIT)
+    assert sum(p.numel() for p in network.parameters()) == 86_567_656
+
+
+def test_vit_position_embeddings_are_interpolated(tiny_vit):
+    state = VisionTransformer(image_size=224, num_classes=1000, **TINY_VIT).state_dict()
+    ramp = torch.linspace(0, 1, 14)[None, :, None].expand(14, 14, 32).reshape(1, 196, 32)
+    state["encoder.pos_embedding"] = torch.cat([torch.full((1, 1, 32), 9.0), ramp], dim=1)
+    detector = Detector("vit", 64, "spectrum", state)
+    positions = detector.network.encoder.pos_embedding[0]
+    assert positions.shape == (17, 32) and torch.all(positions[0] == 9)
+    grid = positions[1:, 0].reshape(4, 4)
+    assert torch.all(grid.diff(dim=1) > 0.2) and torch.allclose(grid[0], grid[3])
+    assert torch.equal(detector.network.conv_proj.weight, state["conv_proj.weight"])
+    assert detector(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+
+def test_weights_from_a_file(tmp_path):
+    state = resnet50().state_dict()
+    torch.save(state, tmp_path / "resnet.pth")
+    loaded = pretrained_weights(str(tmp_path / "resnet.pth"), "https://example.org/resnet.pth", "--resnet_weights")
+    detector = Detector("resnet50", 64, "image", loaded)
+    assert torch.equal(detector.network.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
+    assert detector.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 2)
+
+
+def test_weights_that_cannot_be_had_name_file_address_and_option(monkeypatch):
+    def no_network(*_arguments, **_options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    with pytest.raises(UserError, match=r"https://example.org/vit.pth.*checkpoints/vit.pth.*--vit_weights PATH"):
+        pretrained_weights("imagenet", "https://example.org/vit.pth", "--vit_weights")
+    assert pretrained_weights("none", "https://example.org/vit.pth", "--vit_weights") is None
+
+
+@pytest.mark.parametrize("classifier", ["vit", "resnet50"])
+def test_weights_of_another_network_are_refused(tiny_vit, classifier):
+    other = {"vit": "resnet50", "resnet50": "vit"}[classifier]
+    state = Detector(other, 64, detectors.DOMAINS[other][0]).network.state_dict()
+    with pytest.raises(ValueError, match=f"weights are not of {classifier}"):
+        Detector(classifier, 64, detectors.DOMAINS[classifier][0], state)
+
+
+@pytest.mark.parametrize(
+    "classifier, size, domain", [("cnn", 34, "spectrum"), ("vit", 40, "image"), ("resnet50", 64, "spectrum"), ("cnn", 16, "image")]
+)
+def test_what_a_network_cannot_take_is_refused(classifier, size, domain):
+    with pytest.raises(ValueError, match=f"{classifier} (takes|looks)"):
+        Detector(classifier, size, domain)
+
+
+# ---- classical detectors
+
+
+@pytest.mark.parametrize("classifier", ["knn", "svm", "mlp"])
+def test_scores_from_arrays_are_scikit_learns(classifier):
+    real, fake = blobs(gap=0.8)
+    state = fit_classical(classifier, real, fake, seed=1)
+    features, labels = np.concatenate([real, fake]), np.repeat([0, 1], [len(real), len(fake)])
+    standardised = (features - features.mean(0)) / features.std(0)
+    model = {
+        "knn": KNeighborsClassifier(5),
+        "svm": SVC(kernel="rbf"),
+        "mlp": MLPClassifier((10, 10), activation="logistic", max_iter=2000, random_state=1),
+    }[classifier].fit(standardised, labels)
+    new = np.concatenate(blobs(25, gap=0.8, seed=9))
+    got = classical_scores(classifier, state, new)
+    np.testing.assert_array_equal(got > 0.5, model.predict((new - features.mean(0)) / features.std(0)) == 1)
+    if classifier != "svm":
+        np.testing.assert_allclose(got, model.predict_proba((new - features.mean(0)) / features.std(0))[:, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("classifier", CLASSICAL)
+def test_classical_detectors_survive_a_checkpoint_without_pickled_code(classifier, tmp_path):
+    real, fake = blobs()
+    state = fit_classical(classifier, real, fake, seed=0)
+    save_checkpoint(tmp_path / "detector.pt", "detector", {"state": state})
+    again = load_checkpoint(tmp_path / "detector.pt", "detector")["state"]
+    scores = classical_scores(classifier, again, np.concatenate([real, fake]))
+    np.testing.assert_array_equal(scores, classical_scores(classifier, state, np.concatenate([real, fake])))
+    assert np.mean(scores[:40] > 0.5) < 0.1 and np.mean(scores[40:] > 0.5) > 0.9
+    with pytest.raises(ValueError, match="fitted on 3 features, not on 2"):
+        classical_scores(classifier, again, real[:, :2])
+
+
+@pytest.mark.parametrize("classifier", CLASSICAL)
+def test_unequal_classes_are_balanced_and_constant_columns_harmless(classifier):
+    def with_constant(sides):
+        return [np.column_stack([side, np.ones(len(side))]) for side in sides]
+
+    real, fake = with_constant(blobs(200, gap=0.5))
+    state = fit_classical(classifier, real, fake[:20], seed=0)
+    scores = classical_scores(classifier, state, np.concatenate(with_constant(blobs(200, gap=0.5, seed=5))))
+    assert 0.3 < np.mean(scores > 0.5) < 0.75  # an unbalanced fit calls nearly everything real
+
+
+def test_too_few_images_are_refused():
+    real, fake = blobs(4)
+    with pytest.raises(ValueError, match="at least 5 training images"):
+        fit_classical("knn", real, fake, seed=0)
+
+
+def test_features_by_classifier():
+    image = torch.rand(2, 3, 64, 64)
+    assert torch.equal(classical_features("svm", image), decay_features(image))
+    assert torch.equal(classical_features("logreg", image), log_profile(image))
+    assert classical_features("logreg", image, corners=True).shape[1] > 33
+
+
+# ---- perturbations
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_perturbations_keep_shape_range_and_repeat(name):
+    image = (torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    changed = PERTURBATIONS[name](image, 7)
+    assert changed.shape == image.shape and changed.min() >= 0 and changed.max() <= 1
+    assert torch.equal(changed, PERTURBATIONS[name](image, 7))
+    assert torch.equal(changed, image) == (name == "none")
+    torch.testing.assert_close(changed * 255, (changed * 255).round(), atol=1e-3, rtol=0)
+
+
+def test_stronger_perturbations_change_more():
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert (jpeg(image, 75) - image).abs().mean() > (jpeg(image, 95) - image).abs().mean()
+    assert (resize(image, 0.5) - image).abs().mean() > (resize(image, 0.75) - image).abs().mean()
+
+
+def test_augmentation_crops_and_is_repeatable():
+    image = torch.rand(3, 40, 48)
+    once, again = (augment(image, np.random.default_rng(3), 1.0, 32) for _ in range(2))
+    assert once.shape == (3, 32, 32) and torch.equal(once, again)
+    assert augment(image, np.random.default_rng(0), 0.5, 224).shape == (3, 40, 40)
+
+
+# ---- training
+
+
+def plan(**changes):
+    values = {
+        "epochs": 4,
+        "batch_size": 8,
+        "lr": 0.05,
+        "optimizer": "sgd",
+        "patience": 0,
+        "augment": None,
+        "crop": 224,
+        "seed": 0,
+        "num_workers": 0,
+    }
+    return TrainingPlan(**(values | changes))
+
+
+def tiny_problem(count=12):
+    """Reals are dark, fakes bright."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, 3, 32, 32, generator=generator) * 0.5, torch.rand(count, 3, 32, 32, generator=generator) * 0.5 + 0.5
+
+
+def train_tiny(folder, **changes):
+    real, fake = tiny_problem()
+    torch.manual_seed(0)
+    network = Detector("cnn", 32, "image")
+    train = LabelledImages(real, range(8), fake, range(8), plan(**changes))
+    validation = LabelledImages(real, range(8, 12), fake, range(8, 12))
+    best = train_network(network, train, validation, plan(**changes), torch.device("cpu"), folder)
+    return network, best, validation
+
+
+def test_training_learns_and_scores_the_right_way_round(tmp_path):
+    network, _, validation = train_tiny(tmp_path, epochs=15)
+    assert validate(network, validation, 4, torch.device("cpu"))[1] == 1.0
+    real, fake = tiny_problem()
+    scores = [fake_probability(network_logits(network, images, range(12), 5, torch.device("cpu"))) for images in (real, fake)]
+    assert scores[0].max() < 0.5 < scores[1].min()
+    assert (FAKE, REAL) == (0, 1)
+
+
+def test_resumed_training_is_uninterrupted_training(tmp_path, monkeypatch):
+    import utils.detector_training as module
+
+    whole, best, _ = train_tiny(tmp_path / "whole")
+    original = module._train_epoch
+
+    def interrupted(network, images, *rest):
+        if images.epoch == 2:
+            raise KeyboardInterrupt
+        return original(network, images, *rest)
+
+    monkeypatch.setattr(module, "_train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_tiny(tmp_path / "parts")
+    monkeypatch.setattr(module, "_train_epoch", original)
+    resumed, best_again, _ = train_tiny(tmp_path / "parts")
+    assert best == best_again
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert (tmp_path / "whole" / "log.csv").read_text() == (tmp_path / "parts" / "log.csv").read_text()
+
+
+def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path):
+    network, best, validation = train_tiny(tmp_path, epochs=60, lr=2.0, patience=3)  # a rate at which it falls apart
+    rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+    losses = [float(row[2]) for row in rows]
+    assert len(rows) == best + 4 < 60
+    assert min(losses) == losses[best]
+    assert validate(network, validation, 8, torch.device("cpu"))[0] == pytest.approx(losses[best], rel=1e-6)
+
+
+def test_rate_schedule_is_the_papers(tmp_path, monkeypatch):
+    import utils.detector_training as module
+
+    rates = []
+    original = module._train_epoch
+
+    def spying(network, images, optimizer, *rest):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return original(network, images, optimizer, *rest)
+
+    monkeypatch.setattr(module, "_train_epoch", spying)
+    train_tiny(tmp_path, epochs=3, lr=2e-4)
+    assert rates == pytest.approx([2e-4, 2e-4 * 0.95, 2e-4 * 0.95**2])
+
+
+def test_unequal_classes_weigh_alike():
+    images = LabelledImages(torch.zeros(30, 3, 8, 8), range(30), torch.zeros(10, 3, 8, 8), range(10))
+    assert images.class_weights.tolist() == pytest.approx([2.0, 40 / 60])
+    assert len(images) == 40 and images[0][1] == REAL and images[39][1] == FAKE
+
+
+def test_augmentation_changes_with_the_epoch_only(tmp_path):
+    real, fake = tiny_problem(2)
+    images = LabelledImages(real, range(2), fake, range(2), plan(augment=1.0, crop=16))
+    first, again = images[0][0], images[0][0]
+    images.epoch = 1
+    assert torch.equal(first, again) and not torch.equal(first, images[0][0])
+
+
+def test_a_lonely_last_image_does_not_stop_batch_normalisation(tmp_path):
+    real, fake = tiny_problem(6)
+    network = Detector("resnet50", 32, "image")
+    settings = plan(epochs=1, batch_size=4, optimizer="adam", lr=1e-4, augment=0.5)
+    train = LabelledImages(real, range(5), fake, range(4), settings)  # 9 images: 4 + 4 + 1
+    train_network(network, train, LabelledImages(real, [5], fake, [5]), settings, torch.device("cpu"), tmp_path)
