@@ -51,7 +51,7 @@ def before_after(before, after, path):
         left.imshow(to_uint8(make_grid(images, nrow=len(images) // 2)), interpolation="nearest")
         spectrum = SpectrumMean()
         spectrum.update(images)
-        right.imshow(spectrum.log_mag.mean(0).cpu(), cmap="viridis")
+        right.imshow(spectrum.log_mag.mean(0).cpu().numpy(), cmap="viridis")
         left.set_title(name, fontsize=9)
         right.set_title("mean spectrum", fontsize=9)
         for axis in (left, right):

@@ -1,0 +1,326 @@
+"""gan.py from the command line: every sub-command end to end at tiny size."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import gan_commands.train as train_module
+from gan import main
+from gan_commands.common import draw, load_run
+from gan_commands.pairs import open_pairs
+from gan_commands.setups import PUBLISHED_FID
+from models.gan import SETUPS
+from models.gan_losses import fourier_dissimilarity
+from models.gan_training import restore_generator
+from options import parse_gan
+from utils.checkpoint import load_checkpoint
+
+SMALL = "--size 16 --dim 4 --latent_dim 8 --batch_size 8 --monitor lfd --monitor_samples 16 --log_frequency 1 --device cpu"
+CPU = torch.device("cpu")
+
+
+def run(text):
+    """One command line; the paths in these tests hold no blanks."""
+    main(text.split())
+
+
+def refused(text, capsys):
+    """The sentence a mistake ends with."""
+    with pytest.raises(SystemExit) as stop:
+        run(text)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def table(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def pixels(folder):
+    return {path.name: np.asarray(Image.open(path)) for path in sorted(Path(folder).glob("*.png"))}
+
+
+def photographs(folder, count=24, size=16):
+    """Smooth pictures in two subfolders."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        path = Path(folder) / ("a" if index % 2 else "b") / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((size, size), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with photographs, a trained run and its pairs."""
+    folder = tmp_path_factory.mktemp("gan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        photographs("datasets/set/real")
+        run(f"train --data set --dst base --adversarial lsgan --epochs 2 --lr 1e-3 {SMALL}")
+        run("invert --dst base --data set --out pairs --steps 20 --threshold 4 --device cpu --batch_size 10")
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def inside(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+
+
+def test_train_leaves_a_complete_run():
+    folder = Path("results/base")
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"options.json", "checkpoint.pt", "best.pt", "log.csv", "epochs.csv", "sample", "tensorboard"}
+    log, epochs = table(folder / "log.csv"), table(folder / "epochs.csv")
+    assert [int(row["step"]) for row in log] == [1, 2, 3, 4, 5, 6]
+    assert set(log[0]) == {"step", "epoch", "discriminator", "generator"}
+    assert [row["epoch"] for row in epochs] == ["0", "1"]
+    assert len(list((folder / "sample").iterdir())) == 2
+    best = load_checkpoint(folder / "best.pt", "gan")
+    scores = [float(row["lfd"]) for row in epochs]
+    assert best["progress"]["best"] == pytest.approx(min(scores))
+    assert best["progress"]["epoch"] == 1 + int(np.argmin(scores))
+    assert json.loads((folder / "options.json").read_text())["monitor"] == "lfd"
+
+
+def test_run_folders_are_kept_unless_told(capsys):
+    assert "exists already" in refused(f"train --data set --dst base --epochs 1 {SMALL}", capsys)
+    assert "--setup is N.1.5" in refused(
+        f"train --data set --dst base --adversarial lsgan --epochs 2 --lr 1e-3 --setup N.1.5 --resume {SMALL}", capsys
+    )
+    assert "nothing to resume" in refused(f"train --data set --dst new --resume {SMALL}", capsys)
+    assert "neither datasets/nothing" in refused(f"train --data nothing --dst new {SMALL}", capsys)
+    assert "power of two" in refused(f"train --data set --dst new {SMALL} --size 48", capsys)
+
+
+class StopAfter:
+    """Stands in for `StopRequest`: asks to stop once it was looked at `count` times."""
+
+    count = 10**9
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    @property
+    def asked(self):
+        StopAfter.count -= 1
+        return StopAfter.count < 0
+
+
+@pytest.mark.parametrize("steps_before_stop", [1, 3, 4])
+def test_resumed_run_is_bit_identical(steps_before_stop, monkeypatch):
+    """Stopped in the middle of an epoch, at its end before it is scored, and in the second epoch."""
+    monkeypatch.setattr(train_module, "StopRequest", StopAfter)
+    command = (
+        "train --data set --adversarial wgan-gp --critic_steps 2 --epochs 2 --ema 0.9 --spectral_loss 0.1 --setup B.1.3 " + SMALL
+    )
+    StopAfter.count = 10**9
+    run(command + " --overwrite --dst straight")
+    StopAfter.count = steps_before_stop - 1
+    with pytest.raises(SystemExit) as stop:
+        run(command + " --overwrite --dst halted")
+    assert stop.value.code == 130
+    assert load_checkpoint("results/halted/checkpoint.pt", "gan")["steps"] == steps_before_stop
+    StopAfter.count = 10**9
+    run(command + " --resume --dst halted")
+    straight, halted = (load_checkpoint(f"results/{name}/checkpoint.pt", "gan") for name in ("straight", "halted"))
+    for part in ("generator", "average", "discriminator"):
+        assert all(torch.equal(value, halted[part][name]) for name, value in straight[part].items())
+    assert straight["progress"] == halted["progress"]
+    for name in ("log.csv", "epochs.csv"):
+        assert Path(f"results/straight/{name}").read_text() == Path(f"results/halted/{name}").read_text()
+    run(command + " --resume --dst halted")  # a finished run has nothing left to do
+    assert Path("results/straight/log.csv").read_text() == Path("results/halted/log.csv").read_text()
+
+
+def test_bad_scores_lower_the_rate_and_end_the_run(monkeypatch, capsys):
+    monkeypatch.setattr(train_module.GanMonitor, "score", lambda self, generator: 1.0)
+    run(f"train --data set --dst stale --overwrite --epochs 30 --patience 4 {SMALL}")
+    epochs = table("results/stale/epochs.csv")
+    assert len(epochs) == 5  # the first is the best, then four without a better one
+    rates = [float(row["lr"]) for row in epochs]
+    factor = (1e-6 / 1e-4) ** (1 / 30)
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 1e-4 * factor, 1e-4 * factor], rel=1e-6)
+    assert load_checkpoint("results/stale/best.pt", "gan")["progress"]["epoch"] == 1
+    assert "done after 5 epochs" in capsys.readouterr().out
+
+
+def test_published_defaults():
+    for family, expected in {
+        "gan": (1e-4, 1, 50, "none"),
+        "lsgan": (1e-4, 1, 50, "none"),
+        "wgan-gp": (2e-4, 5, 100, "zero"),
+    }.items():
+        options = parse_gan(f"train --data x --dst y --adversarial {family}".split())[1]
+        assert (options.lr, options.critic_steps, options.epochs, options.penalty) == expected
+        assert (options.batch_size, options.penalty_weight, options.monitor_samples, options.patience) == (64, 10, 10_000, 5)
+    words = f"train --data x --dst y --adversarial {family} --critic_steps 2".split()
+    assert parse_gan(words)[1].critic_steps == 2
+    rates = {"": 1e-5, "--adv 0": 1e-4, "--lambda_fourier 0": 1e-6, "--adv 0 --lr 3e-3": 3e-3}
+    for text, rate in rates.items():
+        assert parse_gan(f"finetune --generator g --pairs p --dst y {text}".split())[1].lr == rate
+    assert set(PUBLISHED_FID) == set(SETUPS)
+
+
+def test_samples_do_not_depend_on_batch_or_history(capsys):
+    run("sample --dst base --n 9 --out out/one --batch_size 1 --device cpu")
+    run("sample --dst base --n 9 --out out/four --batch_size 4 --device cpu --num_workers 2")
+    one, four = pixels("out/one"), pixels("out/four")
+    assert list(one) == [f"{index:06d}.png" for index in range(9)]
+    assert all(np.array_equal(one[name], four[name]) for name in one)
+    Path("out/four/000003.png").unlink()
+    untouched = Path("out/four/000004.png").stat().st_mtime_ns
+    run("sample --dst base --n 12 --out out/four --device cpu")
+    assert Path("out/four/000004.png").stat().st_mtime_ns == untouched
+    assert len(pixels("out/four")) == 12
+    assert np.array_equal(pixels("out/four")["000003.png"], one["000003.png"])
+    drawn = torch.cat(list(draw(load_run("base"), 9, 42, CPU)))
+    assert np.array_equal((drawn[8] * 255).byte().permute(1, 2, 0).numpy(), one["000008.png"])
+    assert "another run or seed" in refused("sample --dst base --n 3 --out out/one --seed 1", capsys)
+    run("sample --dst base --n 3 --out out/one --seed 1 --overwrite --device cpu")
+    other = pixels("out/one")
+    assert len(other) == 3 and not np.array_equal(other["000000.png"], one["000000.png"])
+    assert "did not write" in refused("sample --dst base --n 3 --out datasets/set/real/a --overwrite", capsys)
+    assert "no trained generator" in refused("sample --dst nothing --n 3 --out out/x", capsys)
+
+
+def test_inversion_writes_triplets_that_belong_together(capsys):
+    rows = table("pairs/pairs.csv")
+    assert len(rows) == 24 and {row["kept"] for row in rows} == {"1"}
+    real, fake, latent = open_pairs("pairs")
+    generator = restore_generator(load_run("base"))
+    with torch.no_grad():
+        signed = generator(latent)
+    drawn = torch.stack([fake[index] for index in range(24)])
+    assert (drawn - (signed + 1) / 2).abs().max() < 0.51 / 255 + 1e-5
+    losses = {row["name"]: float(row["loss"]) for row in rows}
+    names = [path.relative_to("pairs/real").as_posix() for path in real.paths]
+    for index, name in enumerate(names):
+        assert (signed[index] - (2 * real[index] - 1)).square().mean().item() == pytest.approx(losses[name], rel=1e-3)
+
+    middle = sorted(losses.values())[11]
+    run(f"invert --dst base --data set --out some --steps 20 --threshold {middle + 1e-4} --device cpu")
+    summary = json.loads(Path("some/pairs.json").read_text())
+    assert summary["kept"] == len(open_pairs("some")[0]) and summary["kept"] + summary["dropped"] == 24
+    assert abs(summary["kept"] - 12) <= 1
+    assert "exists already" in refused("invert --dst base --data set --out pairs --device cpu", capsys)
+    run("invert --dst base --data set --out some --steps 1 --n 5 --threshold 4 --device cpu --overwrite")
+    assert len(open_pairs("some")[0]) == 5
+
+
+def dissimilarity_of(checkpoint, threshold, metric="cos"):
+    real, _, latent = open_pairs("pairs")
+    with torch.no_grad():
+        fake = (restore_generator(checkpoint)(latent) + 1) / 2
+    return fourier_dissimilarity(fake, torch.stack([real[index] for index in range(len(real))]), metric, threshold).item()
+
+
+def test_fourier_finetuning_brings_the_spectra_closer():
+    run(
+        "finetune --generator base --pairs pairs --dst fourier --overwrite --adv 0 --threshold 2 --epochs 3 --lr 1e-3 --n 20 "
+        "--batch_size 8 --detector logreg --device cpu"
+    )
+    folder = Path("results/fourier")
+    assert {path.name for path in folder.iterdir()} >= {"losses.png", "detection.png", "samples.png", "log.csv", "epochs.csv"}
+    before, after = load_run("base"), load_run("fourier")
+    assert dissimilarity_of(after, 2) < dissimilarity_of(before, 2) - 1e-3
+    assert all(torch.equal(value, after["discriminator"][name]) for name, value in before["discriminator"].items())
+    statistics = [name for name in before["generator"] if "running" in name]
+    assert statistics and all(torch.equal(before["generator"][name], after["generator"][name]) for name in statistics)
+    rows = table(folder / "epochs.csv")
+    assert set(rows[0]) == {"step", "epoch", "dissimilarity", "called_fake", "real_right"}
+    assert float(rows[-1]["dissimilarity"]) < float(rows[0]["dissimilarity"])
+    assert len(table(folder / "log.csv")) == 9
+    run("sample --dst fourier --n 2 --out out/fourier --device cpu")
+
+
+@pytest.mark.parametrize("terms", ["--adv 1 --metric 2", "--adv 1 --lambda_fourier 0 --metric 1"])
+def test_adversarial_finetuning_trains_the_discriminator(terms):
+    run(f"finetune --generator base --pairs pairs --dst both --overwrite {terms} --epochs 1 --n 20 --batch_size 8 --device cpu")
+    before, after = load_run("base"), load_run("both")
+    assert not torch.equal(before["discriminator"]["logit.weight"], after["discriminator"]["logit.weight"])
+    assert {"adversarial", "dissimilarity"} <= set(table("results/both/epochs.csv")[0])
+
+
+def test_finetune_refuses_what_cannot_work(capsys):
+    base = "finetune --generator base --dst no --device cpu --epochs 1"
+    assert "leaves no frequency" in refused(f"{base} --pairs pairs --threshold 8", capsys)
+    assert "does not exist" in refused(f"{base} --pairs nothing", capsys)
+    assert "too few" in refused(f"{base} --pairs pairs --batch_size 25", capsys)
+    assert "leaves no loss" in refused(f"{base} --pairs pairs --adv 0 --lambda_fourier 0", capsys)
+    assert not Path("results/no").exists()
+
+
+def test_study_spectrum():
+    run(
+        "study spectrum --real datasets/set/real --inputs base same=datasets/set/real --n 24 --dst spectra --overwrite --device cpu"
+    )
+    folder = Path("results/spectra")
+    rows = {row["source"]: row for row in table(folder / "summary.csv")}
+    assert list(rows) == ["real (two halves)", "base", "same"]
+    assert float(rows["same"]["lfd"]) == 0 and float(rows["same"]["gap"]) == 0
+    assert float(rows["base"]["lfd"]) > float(rows["real (two halves)"]["lfd"])
+    assert len(table(folder / "decay.csv")) == 3 * 24
+    assert len(table(folder / "profiles.csv")) == 3 * 9
+    assert {path.name for path in folder.glob("*.png")} == {"spectra.png", "profiles.png", "decay.png"}
+
+
+def test_study_spectrum_refuses(capsys):
+    base = "study spectrum --real datasets/set/real --dst no --device cpu --inputs"
+    assert "two inputs are called" in refused(f"{base} a=base a=base", capsys)
+    assert "neither a folder nor a run" in refused(f"{base} nothing", capsys)
+    photographs("datasets/wide", 3, size=20)
+    photographs("datasets/wide/c", 2, size=16)
+    assert "several sizes" in refused(f"{base} datasets/wide", capsys)
+
+
+def test_study_truncation():
+    run("study truncation --pairs pairs --dst cut --overwrite --device cpu")
+    rows = table("results/cut/truncation.csv")
+    assert [int(row["threshold"]) for row in rows] == list(range(1, 8))
+    real, fake, _ = open_pairs("pairs")
+    images = [torch.stack([part[index] for index in range(24)]) for part in (fake, real)]
+    for row in rows[::3]:
+        for name, metric in (("frobenius", "2"), ("cosine", "cos")):
+            assert float(row[name]) == pytest.approx(fourier_dissimilarity(*images, metric, int(row["threshold"])).item(), rel=1e-3)
+    values = [float(row["frobenius"]) for row in rows]
+    assert float(rows[3]["frobenius_derivative"]) == pytest.approx((values[4] - values[2]) / 2, rel=1e-3)
+
+
+def test_study_setups(capsys):
+    command = (
+        "study setups --data set --dst setups --setups BASELINE,N.1.3 --adversarial lsgan --epochs 1 --n 20 --repeats 2 "
+        f"--train_fraction 0.3 --detectors knn,svm {SMALL}"
+    )
+    run(command)
+    numbers = json.loads(Path("results/setups/table.json").read_text())
+    assert list(numbers) == ["BASELINE", "N.1.3", "real (called real)"]
+    assert numbers["N.1.3"]["published"] == 74.07 and numbers["N.1.3"]["epochs"] == 1
+    rows = {(row["detector"], row["source"]): row for row in table("results/setups/detection.csv")}
+    assert len(rows) == 6
+    row = rows["svm", "N.1.3"]
+    assert float(row["mean"]) == pytest.approx((float(row["run_0"]) + float(row["run_1"])) / 2, abs=1e-5)
+    assert numbers["N.1.3"]["svm"] == pytest.approx(float(row["mean"]), abs=1e-5)
+    assert len(table("results/setups/decay.csv")) == 3 * 20
+    assert load_run("setups/N.1.3")["config"]["setup"] == "N.1.3"
+    assert "published FID" in capsys.readouterr().out
+    run(command + " --resume")  # trained runs are continued, not trained again
+    assert json.loads(Path("results/setups/table.json").read_text()) == numbers
+    assert "BASELINE is needed" in refused(command.replace("BASELINE,", ""), capsys)
+    assert "different names" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
+
+
+def test_shards_train_like_a_folder(capsys):
+    run("shard --data set --out shards/set --per_shard 10 --size 16")
+    assert "shards/set-{000000..000002}.tar" in capsys.readouterr().out
+    run("train --data shards/set-{000000..000002}.tar --dst from_shards --overwrite --epochs 1 " + SMALL)
+    assert len(table("results/from_shards/log.csv")) == 3

@@ -1,0 +1,204 @@
+"""GAN steps, the monitor and the pieces of the sub-commands, without any command line."""
+
+import numpy as np
+import pytest
+import torch
+
+from gan_commands import monitor as monitor_module
+from gan_commands.common import batches_of, default_threshold, draw, images_of
+from gan_commands.detection import SplitDetector
+from gan_commands.figures import moving
+from gan_commands.invert import invert_batch
+from gan_commands.monitor import GanMonitor, choose_monitor
+from models.gan import Generator, generate, seeded_latents
+from models.gan_training import GanConfig, GanTrainer, restore_generator
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+TINY = {"size": 16, "dim": 4, "latent_dim": 6}
+
+
+def reals(count=8, seed=0):
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def test_latents_depend_on_their_index_alone():
+    together = seeded_latents(range(5), 4, seed=3)
+    assert torch.equal(seeded_latents([3], 4, seed=3)[0], together[3])
+    assert not torch.equal(seeded_latents([3], 4, seed=4)[0], together[3])
+    assert not torch.equal(seeded_latents([3], 4, seed=3, stream=1)[0], together[3])
+    many = seeded_latents(range(2000), 4, seed=0)
+    assert many.mean().abs() < 0.05 and abs(many.std() - 1) < 0.05
+
+
+def test_generate_keeps_mode_and_statistics():
+    generator = Generator(16, dim=4, latent_dim=4)
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    image = generate(generator, seeded_latents(range(3), 4, 0))
+    assert image.min() >= 0 and image.max() <= 1
+    assert generator.training
+    assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"adversarial": "gan"},
+        {"adversarial": "lsgan", "setup": "Z.1.3", "spectral_loss": 0.5},
+        {"adversarial": "wgan-gp", "penalty": "zero", "critic_steps": 2, "ema": 0.9},
+    ],
+)
+def test_state_makes_training_repeatable(settings):
+    def trained(stop=None):
+        torch.manual_seed(0)
+        trainer = GanTrainer(GanConfig(**TINY, **settings), 1e-3, CPU)
+        for step in range(4):
+            if step == stop:
+                state, random = trainer.state(), torch.get_rng_state()
+                state = torch.load(saved(state), weights_only=True)
+                torch.manual_seed(99)
+                trainer = GanTrainer(GanConfig(**state["config"]), 1.0, CPU)
+                trainer.load_state(state)
+                torch.set_rng_state(random)
+            trainer.step(reals(seed=step))
+        return trainer
+
+    def saved(state):
+        import io
+
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        buffer.seek(0)
+        return buffer
+
+    straight, resumed = trained().state(), trained(stop=2).state()
+    for name in ("generator", "discriminator"):
+        assert all(torch.equal(value, resumed[name][key]) for key, value in straight[name].items())
+    assert straight["steps"] == resumed["steps"] == 4
+
+
+def test_generator_moves_only_with_every_critic_step():
+    torch.manual_seed(0)
+    trainer = GanTrainer(GanConfig(**TINY, adversarial="wgan-gp", penalty="zero", critic_steps=3), 1e-3, CPU)
+    weight = trainer.generator.last.weight.detach().clone()
+    assert set(trainer.step(reals())) == {"discriminator", "penalty"}
+    trainer.step(reals())
+    assert torch.equal(trainer.generator.last.weight, weight)
+    assert set(trainer.step(reals())) == {"discriminator", "penalty", "generator"}
+    assert not torch.equal(trainer.generator.last.weight, weight)
+
+
+def test_spectral_weight_counts_once():
+    """With the adversarial gradient taken away, the generator's gradient is the weight times that of the spectral loss."""
+    gradients = []
+    for weight in (1.0, 2.0):
+        torch.manual_seed(0)
+        trainer = GanTrainer(GanConfig(**TINY, spectral_loss=weight), 1e-9, CPU)
+        for parameter in trainer.discriminator.parameters():
+            parameter.data.zero_()
+        trainer.generator_step(2 * reals() - 1)
+        gradients.append(trainer.generator.last.weight.grad.clone())
+    assert gradients[0].abs().sum() > 0
+    assert torch.allclose(2 * gradients[0], gradients[1], rtol=1e-4)
+
+
+def test_average_is_what_is_drawn():
+    torch.manual_seed(0)
+    trainer = GanTrainer(GanConfig(**TINY, ema=0.5), 1e-2, CPU)
+    trainer.step(reals())
+    restored = restore_generator(trainer.state())
+    assert torch.equal(restored.last.weight, trainer.average.last.weight)
+    assert not torch.equal(restored.last.weight, trainer.generator.last.weight)
+    assert not restored.training
+
+
+def test_drawn_images_are_those_of_any_other_start():
+    torch.manual_seed(0)
+    state = GanTrainer(GanConfig(**TINY), 1e-3, CPU).state()
+    whole = torch.cat(list(draw(state, 70, 5, CPU)))
+    assert whole.shape == (70, 3, 16, 16) and whole.dtype == torch.float32
+    assert torch.equal(whole, (whole * 255).round() / 255)
+    assert torch.equal(torch.cat(list(draw(state, 10, 5, CPU, start=60))), whole[60:])
+
+
+def test_inversion_finds_images_of_the_generator_whatever_the_batch():
+    torch.manual_seed(0)
+    generator = Generator(16, dim=4, latent_dim=4).eval().requires_grad_(False)
+    for module in generator.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.fill_(1e-3)  # an untrained network draws nothing but grey
+    target = generate(generator, seeded_latents(range(3), 4, 0))
+    start = seeded_latents(range(3), 4, 1)
+    shown = []
+    latent, loss = invert_batch(generator, target, start, 60, 0.1, shown.append)
+    assert shown[-1] < shown[0] / 2
+    assert loss.shape == (3,) and latent.shape == (3, 4)
+    alone, alone_loss = invert_batch(generator, target[1:2], start[1:2], 60, 0.1, shown.append)
+    assert torch.allclose(alone[0], latent[1], atol=1e-3)
+    assert alone_loss[0].item() == pytest.approx(loss[1].item(), rel=1e-2, abs=1e-5)
+
+
+def test_monitor_prefers_the_right_spectrum():
+    photographs = reals(16).cumsum(-1) / 16
+    monitor = GanMonitor("lfd", None, [photographs[:8], photographs[8:]], 16, 0, CPU)
+    assert monitor.real.count == 16
+    assert monitor.distance(monitor.summary([photographs])) == pytest.approx(0, abs=1e-6)
+    assert monitor.distance(monitor.summary([reals(16, 5)])) > 1
+    few = GanMonitor("lfd", None, iter([photographs[:8], photographs[8:]]), 10, 0, CPU)
+    assert few.real.count == 10
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    generator = Generator(16, dim=4, latent_dim=4)
+    assert few.score(generator) == few.score(generator)
+    assert generator.training
+    torch.manual_seed(0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["fid", "kid"])
+def test_monitor_with_features(kind, monkeypatch):
+    monkeypatch.setattr(monitor_module, "load_inception", lambda path, device: None)
+    monkeypatch.setattr(monitor_module, "inception_features", lambda network, image: image.flatten(1)[:, :5].numpy())
+    monitor = GanMonitor(kind, "weights", [reals(64)], 64, 0, CPU)
+    same, shifted = (monitor.distance(monitor.summary([reals(64, seed) + shift])) for seed, shift in ((1, 0), (1, 3)))
+    assert shifted > 10 * abs(same)
+    if kind == "fid":
+        assert monitor.distance(monitor.summary([reals(64) + 3])) == pytest.approx(5 * 9, rel=1e-4)
+
+
+def test_choice_of_monitor(monkeypatch, capsys, tmp_path):
+    assert choose_monitor("lfd", None) == ("lfd", None)
+
+    def missing(path):
+        raise UserError("no weights")
+
+    monkeypatch.setattr(monitor_module, "find_weights", missing)
+    assert choose_monitor(None, None) == ("lfd", None)
+    assert "weights are missing" in capsys.readouterr().err
+    for kind, weights in (("fid", None), ("kid", None), (None, "somewhere.pth")):
+        with pytest.raises(UserError, match="no weights"):
+            choose_monitor(kind, weights)
+    monkeypatch.setattr(monitor_module, "find_weights", lambda path: "here.pth")
+    assert choose_monitor(None, None) == ("fid", "here.pth")
+
+
+def test_detector_is_judged_on_rows_it_never_saw():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(0, 1, (60, 3)), rng.normal(4, 1, (40, 3))
+    detector = SplitDetector("svm", real, fake, 0.25, seed=1)
+    assert (len(detector.unseen_real), len(detector.unseen_fake)) == (45, 30)
+    assert detector.called_fake(detector.unseen_fake) > 0.9
+    assert detector.called_fake(detector.unseen_real) < 0.1
+    assert {tuple(row) for row in detector.unseen_real} < {tuple(row) for row in real}
+    assert not np.array_equal(SplitDetector("svm", real, fake, 0.25, seed=2).unseen_real, detector.unseen_real)
+
+
+def test_small_helpers():
+    assert [default_threshold(size) for size in (32, 128, 256)] == [2, 10, 20]
+    mean, std = moving([0, 3, 6, 9], 3)
+    assert mean.tolist() == [1.5, 3, 6, 7.5]
+    assert std[0] == 1.5
+    chosen = images_of(range(10), 4, seed=0)
+    assert len(set(chosen)) == 4 and chosen == sorted(chosen) and images_of(range(3), 9, 0) == [0, 1, 2]
+    batches = list(batches_of([torch.full((1,), float(i)) for i in range(5)], [0, 2, 4], 2))
+    assert [batch.flatten().tolist() for batch in batches] == [[0, 2], [4]]

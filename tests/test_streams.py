@@ -1,0 +1,124 @@
+"""Epochs of photographs from folders and tar shards."""
+
+import io
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.streams import FolderStream, find_photographs, import_webdataset, is_shards, open_stream, write_shards
+from utils.errors import UserError
+
+
+def write_images(folder, count, size=8, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for index in range(count):
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / f"{index:03d}.png")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "datasets/set/real/a", 6, seed=1)
+    write_images(tmp_path / "datasets/set/real/b", 5, seed=2)
+    return tmp_path
+
+
+def rows(batches):
+    """Set of the images in batches, as bytes."""
+    return [image.numpy().tobytes() for batch in batches for image in batch]
+
+
+def test_names_lead_to_folders(workplace):
+    assert find_photographs("set").as_posix() == "datasets/set/real"
+    (workplace / "datasets/flat").mkdir()
+    assert find_photographs("flat").as_posix() == "datasets/flat"
+    assert find_photographs(str(workplace)) == workplace
+    with pytest.raises(UserError, match="neither datasets/nothing"):
+        find_photographs("nothing")
+    assert is_shards("a-{000000..000007}.tar") and not is_shards("set")
+
+
+def test_folder_epochs(workplace):
+    stream = open_stream("set", 8, 4, seed=0)
+    assert stream.steps_per_epoch == 2
+    first, again, second = (list(stream.batches(epoch)) for epoch in (0, 0, 1))
+    assert [tuple(batch.shape) for batch in first] == [(4, 3, 8, 8)] * 2
+    assert rows(first) == rows(again)
+    assert rows(first) != rows(second)
+    assert len(set(rows(first))) == 8  # no image twice
+    assert rows(stream.batches(0, start=1)) == rows(first[1:])
+    threaded = FolderStream(stream.images, 4, 0, num_workers=2)
+    assert rows(threaded.batches(0)) == rows(first)
+    assert rows(open_stream("set", 8, 4, seed=1).batches(0)) != rows(first)
+    with pytest.raises(UserError, match="fewer than --batch_size 12"):
+        open_stream("set", 8, 12, seed=0)
+
+
+def test_shards_hold_the_images_and_are_reproducible(workplace):
+    pattern = write_shards("set", "shards/set", 4, 8)
+    assert pattern == "shards/set-{000000..000002}.tar"
+    bytes_before = [path.read_bytes() for path in sorted((workplace / "shards").iterdir())]
+    with pytest.raises(UserError, match="exists already"):
+        write_shards("set", "shards/set", 4, 8)
+    write_shards("set", "shards/set", 4, 8, overwrite=True)
+    assert [path.read_bytes() for path in sorted((workplace / "shards").iterdir())] == bytes_before
+
+    stream = open_stream(pattern, 8, 2, seed=0)
+    from_folder = set(rows([image[None] for image in open_stream("set", 8, 2, seed=0).images]))
+    first = list(stream.batches(0))
+    assert len(first) == 5
+    assert len(set(rows(first))) == 10 and set(rows(first)) <= from_folder
+    assert rows(stream.batches(0)) == rows(first)
+    assert rows(stream.batches(1)) != rows(first)
+    assert rows(stream.batches(0, start=3)) == rows(first[3:])
+    assert list(stream.batches(0, start=5)) == []
+
+
+def tar_of(path, members):
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def encoded(width, height, suffix):
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).save(buffer, suffix)
+    return buffer.getvalue()
+
+
+def test_shards_of_others(workplace):
+    members = {"0.jpg": encoded(12, 10, "JPEG"), "0.cls": b"3", "1.png": encoded(8, 8, "PNG"), "2.png": b"broken"}
+    tar_of(workplace / "theirs/x-0.tar", members)
+    stream = open_stream("theirs/x-{0..0}.tar", 8, 2, seed=0, fit="crop", skip_bad=True)
+    (batch,) = stream.batches(0)
+    assert batch.shape == (2, 3, 8, 8)
+    with pytest.raises(UserError, match=r"2 cannot be read .*--skip_bad"):
+        list(open_stream("theirs/x-{0..0}.tar", 8, 2, seed=0).batches(0))
+    with pytest.raises(UserError, match="not 8 x 8"):
+        list(open_stream("theirs/x-{0..0}.tar", 8, 2, seed=0, fit="none", skip_bad=True).batches(0))
+    with pytest.raises(UserError, match="fewer than --batch_size 5"):
+        list(open_stream("theirs/x-{0..0}.tar", 8, 5, seed=0, skip_bad=True).batches(0))
+    with pytest.raises(UserError, match=r"x-1\.tar does not exist"):
+        open_stream("theirs/x-{0..1}.tar", 8, 2, seed=0)
+
+
+def test_missing_extra_names_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(UserError, match=r"requirements-extra\.txt"):
+        import_webdataset()
+
+
+def test_resized_shards_match_the_folder(workplace):
+    write_images(workplace / "datasets/large", 3, size=20, seed=3)
+    pattern = write_shards("large", "shards/large", 10, 8, "crop")
+    expected = torch.stack(list(open_stream("large", 8, 2, 0, "crop").images))
+    (batch,) = open_stream(pattern, 8, 3, 0).batches(0)
+    assert sorted(rows([batch])) == sorted(rows([expected]))
