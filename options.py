@@ -290,7 +290,7 @@ def inference_parser():
         "--method",
         choices=("stig", "linear", "shrunk"),
         default="stig",
-        help="the trained network, or the linear filter alone (shrunk: its noise removed) of the checkpoint or of --real and --fake",
+        help="the network, or only the linear filter (shrunk: its noise removed), of the checkpoint or of --real and --fake",
     )
     group.add_argument("--real", help="folder of photographs to fit the linear filter on")
     group.add_argument("--fake", help="folder of generated images to fit the linear filter on")

@@ -1,0 +1,344 @@
+"""detect.py from end to end on small images: every classifier, the protocol, resuming, refusals, before and after, features."""
+
+import csv
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import detect
+import models.detectors as detectors
+from data.detection import open_sets, split_names
+from options import parse_detect
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.decay import decay_features
+from utils.detection import MEASURES
+from utils.detector_protocol import draw_samples
+from utils.perturbations import PERTURBATIONS
+
+COUNT, SIZE = 24, 32
+TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
+
+
+def photograph(seed, size=SIZE):
+    """Smooth noise: (size, size, 3) uint8."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")
+    spectrum = np.fft.fft2(generator.normal(size=(3, size, size))) / (np.hypot(rows, columns) + 0.03) ** 1.2
+    image = np.fft.ifft2(spectrum).real
+    image = (image - image.mean()) / image.std() * 40 + 128
+    return np.moveaxis(image, 0, 2).clip(0, 255).astype(np.uint8)
+
+
+def generated(seed, strength=24, size=SIZE):
+    """The same with the checkerboard of a transposed convolution."""
+    board = (np.indices((size, size)).sum(0) % 2 * 2 - 1)[..., None] * strength
+    return (photograph(seed, size).astype(int) + board).clip(0, 255).astype(np.uint8)
+
+
+def write_folder(folder, images, suffix=".png", **options):
+    folder.mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:03d}{suffix}", **options)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A working directory with results/run/eval/{real,fake,refined}; refined fakes have lost the checkerboard."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(detectors, "VIT", TINY_VIT)
+    folder = Path("results/run/eval")
+    write_folder(folder / "real", [photograph(i) for i in range(COUNT)])
+    write_folder(folder / "fake", [generated(1000 + i) for i in range(COUNT)])
+    write_folder(folder / "refined", [photograph(1000 + i) for i in range(COUNT)])
+    return folder
+
+
+def table(path):
+    """runs.csv -> dict (generator, perturbation, measure) -> row."""
+    with Path(path).open(newline="") as file:
+        return {(row["generator"], row["perturbation"], row["measure"]): row for row in csv.DictReader(file)}
+
+
+def refused(capsys, *arguments):
+    """Run detect.py, expect exit code 2, return what it said."""
+    with pytest.raises(SystemExit) as stop:
+        detect.main(list(arguments))
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+CHEAP = {
+    "cnn": ["--class_epoch", "2", "--class_batch_size", "8"],
+    "vit": ["--class_epoch", "2", "--class_batch_size", "8", "--vit_weights", "none"],
+    "resnet50": ["--class_epoch", "1", "--class_batch_size", "16", "--resnet_weights", "none", "--split", "0.5"],
+    "knn": ["--runs", "2", "--split", "0.5"],
+    "svm": ["--runs", "2", "--split", "0.5"],
+    "mlp": ["--runs", "2", "--split", "0.5"],
+    "logreg": ["--runs", "2", "--split", "0.5"],
+}
+
+
+@pytest.mark.parametrize("classifier", CHEAP)
+def test_every_classifier_end_to_end(run, classifier, capsys):
+    arguments = ["--classifier", classifier, "--device", "cpu", "--size", str(SIZE), "--dst", "run"]
+    detect.main(["--is_train", "True", *arguments, *CHEAP[classifier]])
+    home = Path(f"results/run/{classifier}_classifier")
+    runs = 2 if "--runs" in CHEAP[classifier] else 1
+    assert len(list(home.glob("run_*/detector.pt"))) == runs
+    assert not list(home.glob("run_*/last.pt")) and not list(home.glob("run_*/best.pt"))
+    trained = table(home / "runs.csv")
+    assert {key[2] for key in trained} == set(MEASURES) and {key[0] for key in trained} == {"eval/fake"}
+    assert [name for name in trained["eval/fake", "none", "auc"] if name.startswith("run_")] == [f"run_{i}" for i in range(runs)]
+    assert (home / "curves.png").stat().st_size > 1000 and json.loads((home / "options.json").read_text())["dst"] == "run"
+    if classifier in ("svm", "mlp", "logreg", "knn"):
+        assert float(trained["eval/fake", "none", "auc"]["mean"]) > 0.9
+    detect.main(["--is_train", "False", *arguments, "--eval_root", str(run / "refined")])
+    again = table(home / "runs.csv")
+    assert again["eval/fake", "none", "auc"] == trained["eval/fake", "none", "auc"]
+    assert ("eval/refined", "none", "balanced_accuracy") in again
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("classifier", ["cnn", "logreg"])
+def test_robustness(run, classifier):
+    detect.main(["--classifier", classifier, "--dst", "run", "--robustness", *CHEAP[classifier]])
+    home = Path(f"results/run/{classifier}_classifier")
+    found = table(home / "runs.csv")
+    assert {key[1] for key in found} == set(PERTURBATIONS)
+    assert (home / "robustness.png").stat().st_size > 1000 and "| jpeg 75 |" in (home / "evaluation.md").read_text()
+    if classifier == "logreg":  # half the size loses the checkerboard
+        auc = {name: float(found["eval/fake", name, "auc"]["mean"]) for name in PERTURBATIONS}
+        assert auc["none"] > 0.9 and auc["resize 0.5"] < auc["none"] - 0.1
+
+
+def test_numbers_are_of_images_outside_the_training_part(run):
+    detect.main(["--classifier", "logreg", "--runs", "1", "--split", "0.75", "--dst", "run", "--eval_root", str(run / "refined")])
+    content = load_checkpoint("results/run/logreg_classifier/run_00/detector.pt", "detector")
+    for side in ("real", "fake"):
+        parts = [set(content["names"][side][part]) for part in ("train", "validation", "test")]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == COUNT
+    assert content["names"]["real"]["test"] == content["names"]["fake"]["test"]  # the same names, so the same scenes
+    row = table("results/run/logreg_classifier/runs.csv")["eval/refined", "none", "auc"]
+    assert int(row["fakes"]) == int(row["reals"]) == COUNT // 4
+
+
+def test_an_overfit_detector_is_no_better_than_guessing_on_reals_against_reals(run):
+    for name, first in (("one", 0), ("two", 500)):
+        write_folder(Path(name), [photograph(first + i) for i in range(40)])
+    detect.main(["--classifier", "logreg", "--runs", "3", "--real", "one", "--fake", "two", "--split", "0.5", "--dst", "same"])
+    row = table("results/same/logreg_classifier/runs.csv")["two", "none", "balanced_accuracy"]
+    assert float(row["low"]) <= 0.5 <= float(row["high"])
+
+
+def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch):
+    import utils.detector_training as module
+
+    arguments = ["--classifier", "cnn", "--class_epoch", "3", "--class_batch_size", "8", "--lr", "0.02", "--device", "cpu"]
+    folders = ["--real", str(run / "real"), "--fake", str(run / "fake")]
+    detect.main([*arguments, *folders, "--dst", "whole"])
+    original = module._train_epoch
+
+    def interrupted(network, images, *rest):
+        if images.epoch == 1:
+            raise KeyboardInterrupt
+        return original(network, images, *rest)
+
+    monkeypatch.setattr(module, "_train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        detect.main([*arguments, *folders, "--dst", "parts"])
+    monkeypatch.setattr(module, "_train_epoch", original)
+    detect.main([*arguments, *folders, "--dst", "parts", "--resume"])
+    whole, parts = (load_checkpoint(f"results/{dst}/cnn_classifier/run_00/detector.pt", "detector") for dst in ("whole", "parts"))
+    assert whole["threshold"] == parts["threshold"] and whole["best_epoch"] == parts["best_epoch"]
+    assert all(torch.equal(value, parts["state"][name]) for name, value in whole["state"].items())
+
+
+def test_the_readmes_slip_trains_evaluates_and_says_so(run, capsys):
+    arguments = [
+        "--is_train",
+        "True",
+        "--classifier",
+        "logreg",
+        "--runs",
+        "2",
+        "--split",
+        "0.5",
+        "--dst",
+        "run",
+        "--eval_root",
+        str(run / "refined"),
+    ]
+    detect.main(arguments)
+    assert "training logreg first, then evaluating" in capsys.readouterr().out
+    before = Path("results/run/logreg_classifier/run_00/detector.pt").stat().st_mtime_ns
+    detect.main(arguments)
+    assert "is finished; training again would give the same" in capsys.readouterr().out
+    assert Path("results/run/logreg_classifier/run_00/detector.pt").stat().st_mtime_ns == before
+    assert "made with split = 0.5, not 0.6" in refused(capsys, *arguments, "--split", "0.6")
+    detect.main([*arguments, "--split", "0.6", "--overwrite"])
+
+
+def test_refusals_are_one_sentence(run, capsys, tmp_path):
+    small = ["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "run"]
+    assert "train the detector first" in refused(capsys, *small, "--is_train", "False")
+    detect.main(small)
+    capsys.readouterr()
+    assert "exists already; --resume continues it, --overwrite replaces it" in refused(capsys, *small)
+    said = refused(capsys, *small, "--is_train", "False", "--size", "16")
+    assert "made with size = 32, not 16" in said and len([line for line in said.splitlines() if line.startswith("error")]) == 1
+    assert "made with profile_corners = True, not False" in refused(
+        capsys, *small, "--is_train", "False", "--profile_corners", "False"
+    )
+    home = Path("results/run/logreg_classifier")
+    home.rename(home.with_name("svm_classifier"))
+    wrong = ["--classifier", "svm", "--dst", "run", "--is_train", "False"]
+    assert "made with classifier = logreg, not svm" in refused(capsys, *wrong)
+    save_checkpoint(home.with_name("svm_classifier") / "run_00/detector.pt", "stig", {})
+    assert "not a detector checkpoint" in refused(capsys, *wrong)
+    assert "does not exist" in refused(capsys, "--classifier", "logreg", "--dst", "nothing_there")
+    assert "looks at the spectrum" in refused(capsys, "--classifier", "knn", "--domain", "image", "--dst", "run")
+    assert "multiple of 16" in refused(capsys, "--classifier", "vit", "--vit_weights", "none", "--size", "40", "--dst", "run")
+    assert "training images per class" in refused(
+        capsys, "--classifier", "knn", "--split", "0.2", "--dst", "few", "--real", str(run / "real"), "--fake", str(run / "fake")
+    )
+
+
+class Bomb:
+    def __reduce__(self):
+        return Path.touch, (Path("exploded"),)
+
+
+def test_a_detector_file_cannot_execute_code(run, capsys):
+    detect.main(["--classifier", "mlp", "--runs", "1", "--split", "0.5", "--dst", "run"])
+    with Path("results/run/mlp_classifier/run_00/detector.pt").open("wb") as file:
+        pickle.dump({"kind": "detector", "state": Bomb()}, file)
+    assert "nothing was loaded" in refused(capsys, "--classifier", "mlp", "--dst", "run", "--is_train", "False")
+    assert not Path("exploded").exists()
+
+
+def test_images_of_different_sizes_need_a_size(run, capsys):
+    write_folder(Path("wide"), [np.zeros((32, 48, 3), np.uint8)] * 12)
+    said = refused(capsys, "--classifier", "logreg", "--real", str(run / "real"), "--fake", "wide", "--dst", "sizes")
+    assert "wide/000.png is 48 x 32" in said and "--fit crop" in said
+
+
+def test_what_gives_the_label_away_is_told(run, capsys):
+    write_folder(Path("jpegs"), [generated(2000 + i) for i in range(COUNT)], ".jpg", quality=70)
+    detect.main(
+        ["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--real", str(run / "real"), "--fake", "jpegs", "--dst", "leak"]
+    )
+    assert "file formats differ" in capsys.readouterr().err
+    assert "file formats differ" in Path("results/leak/logreg_classifier/evaluation.md").read_text()
+
+
+def test_matrix_of_detectors_and_generators(run):
+    write_folder(Path("other"), [photograph(3000 + i) for i in range(30)])
+    detect.main(
+        [
+            "--classifier",
+            "logreg,svm",
+            "--runs",
+            "2",
+            "--split",
+            "0.5",
+            "--num_samples",
+            "20",
+            "--dst",
+            "run",
+            "--eval_root",
+            f"{run / 'refined'},other",
+        ]
+    )
+    text = Path("results/run/detection_matrix.md").read_text()
+    assert "| balanced_accuracy | eval/fake | eval/refined | " in text and "| logreg |" in text and "| svm |" in text
+    assert Path("results/run/detection_matrix.png").stat().st_size > 1000
+    with Path("results/run/detection_matrix.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {
+        (row["classifier"], row["generator"].split("/")[-1]): float(row["mean"])
+        for row in rows
+        if row["measure"] == "balanced_accuracy"
+    }
+    assert len(found) == 6
+    assert found["logreg", "fake"] > 0.9 and abs(found["logreg", "other"] - 0.5) < 0.25
+    counts = {row["generator"].split("/")[-1]: int(row["fakes"]) for row in rows}
+    assert counts["fake"] == 10 and counts["other"] == 20
+
+
+def test_before_and_after(run, capsys):
+    detect.main(["--mode", "before_after", "--classifier", "logreg", "--runs", "3", "--split", "0.6", "--dst", "run"])
+    out = capsys.readouterr().out
+    assert "| balanced_accuracy | fake | linear filter | refined |" in out
+    text = Path("results/run/detection.md").read_text()
+    assert "logreg, trained on fakes" in text and "logreg, trained afresh on each" in text
+    with Path("results/run/detection.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["trained_on"], row["generator"]): float(row["mean"]) for row in rows if row["measure"] == "balanced_accuracy"}
+    assert set(found) == {
+        ("fake", "fake"),
+        ("fake", "linear filter"),
+        ("fake", "refined"),
+        ("refined", "refined"),
+        ("linear filter", "linear filter"),
+    }
+    assert found["fake", "fake"] > 0.8 and found["fake", "refined"] < 0.7 and found["refined", "refined"] < 0.8
+
+
+def test_features_of_folders(run):
+    detect.main(["--mode", "features", "--real", str(run / "real"), "--dst", "numbers"])
+    with Path("results/numbers/features/eval_real.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    arrays = np.load("results/numbers/features/eval_real.npz", allow_pickle=False)
+    image = torch.from_numpy(np.array(Image.open(run / "real" / "003.png"))).permute(2, 0, 1)[None] / 255
+    assert [row["name"] for row in rows] == arrays["names"].tolist() == [f"{i:03d}.png" for i in range(COUNT)]
+    np.testing.assert_allclose(arrays["decay"][3], decay_features(image)[0].numpy(), rtol=1e-9)
+    assert float(rows[3]["exponent"]) == pytest.approx(arrays["decay"][3, 0], rel=1e-5)
+    assert arrays["log_profile"].shape[0] == COUNT
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 1000))
+def test_samples_are_drawn_without_replacement_and_alike_for_versions(total, count, seed):
+    names = [f"{i:03d}.png" for i in range(total)]
+    drawn = draw_samples(names, count, seed)
+    assert len(drawn) == len(set(drawn)) == min(count, total) and set(drawn) <= set(names)
+    versions = draw_samples([name.replace(".png", ".jpg") for name in reversed(names)], count, seed)
+    assert [Path(name).stem for name in versions] == [Path(name).stem for name in drawn]
+
+
+def test_runs_draw_different_splits(run):
+    options = parse_detect(["--dst", "run"])
+    sets, _, _ = open_sets({"real": run / "real", "fake": run / "fake"}, options)
+    splits = [split_names(sets["real"], sets["fake"], 20, 0.5, seed) for seed in (1, 1, 2)]
+    assert splits[0] == splits[1] != splits[2]
+    assert len(splits[0]["fake"]["test"]) == 10 and len(splits[0]["fake"]["train"]) == 8
+
+
+def test_the_seeds_commands_parse():
+    given = "--is_train True --classifier cnn --lr 0.0002 --size 256 --device 0 --class_epoch 20 --class_batch_size 32 --dst x"
+    options = parse_detect(given.split(" "))
+    assert (options.is_train, options.classifier, options.lr, options.class_epoch, options.class_batch_size) == (
+        True,
+        ("cnn",),
+        2e-4,
+        20,
+        32,
+    )
+    own = parse_detect(["--classifier", "knn,vit", "--dst", "x"])
+    assert (own.of("knn").runs, own.of("knn").num_samples, own.of("knn").split) == (10, 1000, 0.1)
+    assert (own.of("vit").runs, own.of("vit").lr, own.of("vit").split) == (1, 2e-4, 0.8)
+    assert parse_detect(["--classifier", "knn", "--runs", "3", "--dst", "x"]).of("knn").runs == 3
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--classifier", "forest"], ["--is_train", "False", "--resume"], ["--split", "1.5"], ["--runs", "0"]]
+)
+def test_senseless_options_are_refused(arguments, capsys):
+    assert "error" in refused(capsys, "--dst", "x", *arguments)
