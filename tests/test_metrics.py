@@ -85,6 +85,13 @@ def test_profile_gap_of_a_known_gain():
     assert profile_gap(mean_of(image), mean_of(image)) == (0, 0)
 
 
+def test_profile_gap_of_a_hand_made_example():
+    """Five rings: the outer half is rings 2, 3 and 4."""
+    real, other = Fixed([]), Fixed([])
+    real.profile, other.profile = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0]), torch.tensor([5.0, 0.0, 2.0, -1.0, 1.0])
+    assert profile_gap(real, other) == pytest.approx((8 / 5, 1))
+
+
 def test_exact_zeros_in_a_spectrum_stay_finite():
     distances = spectral_distances(mean_of(torch.zeros(2, 3, 16, 16)), mean_of(torch.ones(2, 3, 16, 16)))
     assert all(math.isfinite(value) for value in distances.values())
