@@ -17,7 +17,7 @@ from utils.profiles import GREY_WEIGHTS, radial_rings, ring_means
 
 GREY_LEVEL = 1 / 255
 FOLDS = 8
-CHUNK_PIXELS = 2**20  # pixels transformed at once: bounds the memory of large batches of large images
+CHUNK_PIXELS = 2**17  # pixels transformed at once: stays in the cache, and bounds the memory of large batches
 
 
 def _double(tensor):
