@@ -123,15 +123,16 @@ def matrix_text(rows, measure):
 
 
 def matrix_figure(rows, measures, path):
-    """Heat maps of the matrix, one per measure, 0.5 in the middle of the colours."""
+    """Heat maps of the matrix, one per measure."""
     classifiers, generators, _ = matrix(rows, measures[0])
     size = (1.6 + 1.5 * len(generators)) * len(measures), 1.6 + 0.6 * len(classifiers)
     figure, axes = plt.subplots(1, len(measures), figsize=size, layout="constrained", squeeze=False)
     for axis, measure in zip(axes[0], measures, strict=True):
         values = matrix(rows, measure)[2]
-        axis.imshow(values, cmap="RdYlGn_r", vmin=0, vmax=1, aspect="auto")
+        axis.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
+            colour = "white" if value > 0.6 else "black"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
         axis.set_xticks(range(len(generators)), generators, rotation=20, ha="right", fontsize=8)
         axis.set_yticks(range(len(classifiers)), classifiers, fontsize=8)
         axis.set_title(measure, fontsize=9)
