@@ -728,7 +728,10 @@ def _add_gan_finetune(commands):
     run.add_argument("--batch_size", type=number(int, 2), default=16, help="pairs per step")
     run.add_argument("--n", type=number(int, 20), default=10_000, help="fresh samples per epoch that the detector judges")
     run.add_argument(
-        "--detector", choices=("knn", "svm", "mlp", "logreg"), default="svm", help="detector of the untouched generator"
+        "--detector",
+        default="svm",
+        metavar="NAME|PATH",
+        help="knn, svm, mlp or logreg, fitted on fakes of the untouched generator, or a detector.pt that detect.py trained",
     )
     add_machine_options(parser)
     add_run_options(parser, resume=False)

@@ -1,8 +1,12 @@
-"""Classical detectors in the laboratory's protocol: trained on one generator's fakes, asked about others'."""
+"""Detectors trained on one generator's fakes and asked about others': the classical ones, and those that detect.py saved."""
 
 import numpy as np
+import torch
 
-from models.classical_detectors import classical_features, classical_scores, fit_classical
+from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
+from models.detectors import Detector, fake_probability
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
 
 BORDER = 0.5  # scores above it are called fake
 
@@ -33,3 +37,35 @@ class SplitDetector:
     def called_fake(self, features):
         """Share of rows (N, F) that are called fake."""
         return float((classical_scores(self.classifier, self.state, features) > BORDER).mean())
+
+
+class SavedDetector:
+    """A detector that detect.py trained, read from its checkpoint.
+
+    Args:
+        path: results/<dst>/<classifier>_classifier/run_00/detector.pt.
+        size: side of the images it is to judge.
+        device: where a network runs.
+    Raises: UserError if it is no such file, or was trained on another size.
+    """
+
+    def __init__(self, path, size, device):
+        content = load_checkpoint(path, "detector")
+        identity = content["identity"]
+        if identity["size"] != size:
+            raise UserError(f"--detector {path} judges images of {identity['size']} px, not of {size} px; give another")
+        self.classifier, self.corners = identity["classifier"], identity["profile_corners"]
+        self.state, self.device, self.network = content["state"], device, None
+        if self.classifier not in CLASSICAL:
+            self.network = Detector(self.classifier, size, identity["domain"]).to(device).eval()
+            self.network.load_state_dict(self.state)
+
+    @torch.no_grad()
+    def _scores(self, image):
+        if self.network is not None:
+            return fake_probability(self.network(image.to(self.device))).cpu().numpy()
+        return classical_scores(self.classifier, self.state, classical_features(self.classifier, image, self.corners).cpu().numpy())
+
+    def called_fake(self, batches):
+        """Share of the images in batches (N, 3, S, S) that are called fake."""
+        return float((np.concatenate([self._scores(image) for image in batches]) > BORDER).mean())

@@ -1,6 +1,7 @@
 """gan.py finetune: repair a generator's spectrum with the Fourier dissimilarity of pairs, an adversarial loss, or both."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,8 +9,9 @@ from tqdm import tqdm
 
 from gan_commands import figures
 from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run
-from gan_commands.detection import SplitDetector, features_of
+from gan_commands.detection import SavedDetector, SplitDetector, features_of
 from gan_commands.pairs import open_pairs
+from models.classical_detectors import CLASSICAL
 from models.gan import from_image, to_image
 from models.gan_losses import fourier_dissimilarity, generator_loss, high_frequencies, one_sided_magnitude
 from models.gan_training import GanConfig, GanTrainer
@@ -58,21 +60,33 @@ def finetune_step(trainer, real_image, latent, options, threshold):
 
 
 class Judge:
-    """A detector of the untouched generator: half of the reals and as many of its fakes train it, fresh ones judge it."""
+    """How many fresh samples of a generator a detector calls fake.
 
-    def __init__(self, classifier, real, checkpoint, count, seed, device):
-        def read():
+    The detector is either fitted here, on half of the pairs' reals and as many fakes of the untouched generator, or one that
+    detect.py saved. `real_right` is the share of reals (the other half, or all) that it calls real.
+    """
+
+    def __init__(self, name, real, checkpoint, count, seed, device):
+        self.count, self.seed, self.device = count, seed, device
+
+        def reals():
             return (real[index][None].to(device) for index in range(min(count, len(real))))
 
-        real_features = features_of(classifier, read())
-        fake_features = features_of(classifier, draw(checkpoint, len(real_features), seed, device, DETECTOR))
-        self.classifier, self.count, self.seed, self.device = classifier, count, seed, device
-        self.detector = SplitDetector(classifier, real_features, fake_features, 0.5, seed)
-        self.real_right = 1 - self.detector.called_fake(self.detector.unseen_real)
+        if name in CLASSICAL:
+            real_features = features_of(name, reals())
+            fake_features = features_of(name, draw(checkpoint, len(real_features), seed, device, DETECTOR))
+            fitted = SplitDetector(name, real_features, fake_features, 0.5, seed)
+            self._called_fake = lambda batches: fitted.called_fake(features_of(name, batches))
+            self.real_right = 1 - fitted.called_fake(fitted.unseen_real)
+        elif Path(name).is_file():
+            self._called_fake = SavedDetector(name, checkpoint["config"]["size"], device).called_fake
+            self.real_right = 1 - self._called_fake(reals())
+        else:
+            raise UserError(f"--detector {name} is neither {', '.join(CLASSICAL)} nor a detector.pt of detect.py; give one of them")
 
     def __call__(self, checkpoint):
-        """Share of fresh samples of a generator that are called fake."""
-        return self.detector.called_fake(features_of(self.classifier, draw(checkpoint, self.count, self.seed, self.device)))
+        """Share of the samples of a seed that are called fake."""
+        return self._called_fake(draw(checkpoint, self.count, self.seed, self.device))
 
 
 def check_threshold(real, threshold):
@@ -94,11 +108,11 @@ def finetune(options):
     check_threshold(real, threshold)
     if len(real) < max(options.batch_size, 10):
         raise UserError(f"{options.pairs} holds {len(real)} pairs, too few for batches of {options.batch_size} and a detector")
+    judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
     folder = open_run_folder(options.dst, options.overwrite)
     write_json(folder / "options.json", as_plain(dataclasses.replace(options, threshold=threshold)))
     seed_everything(options.seed, options.deterministic)
     trainer = start_trainer(checkpoint, options.lr, device)
-    judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
     before = torch.cat(list(draw(checkpoint, SHOWN, options.seed, device)))
     log = ScalarLog(folder)
     rates = [judge(checkpoint)]

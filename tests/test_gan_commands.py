@@ -12,13 +12,17 @@ from PIL import Image
 import gan_commands.train as train_module
 from gan import main
 from gan_commands.common import draw, load_run
+from gan_commands.detection import SavedDetector
 from gan_commands.pairs import open_pairs
 from gan_commands.setups import PUBLISHED_FID
+from models.classical_detectors import fit_classical
+from models.detectors import FAKE, Detector
 from models.gan import SETUPS
 from models.gan_losses import fourier_dissimilarity
 from models.gan_training import restore_generator
 from options import parse_gan
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.decay import decay_features
 
 SMALL = "--size 16 --dim 4 --latent_dim 8 --batch_size 8 --monitor lfd --monitor_samples 16 --log_frequency 1 --device cpu"
 CPU = torch.device("cpu")
@@ -249,6 +253,38 @@ def test_adversarial_finetuning_trains_the_discriminator(terms):
     before, after = load_run("base"), load_run("both")
     assert not torch.equal(before["discriminator"]["logit.weight"], after["discriminator"]["logit.weight"])
     assert {"adversarial", "dissimilarity"} <= set(table("results/both/epochs.csv")[0])
+
+
+def judged_by(state, classifier, size):
+    """Fine-tune for an epoch with a detector in the form in which detect.py saves it; the row of epochs.csv."""
+    identity = {"classifier": classifier, "size": size, "domain": "spectrum", "profile_corners": None}
+    save_checkpoint(Path("detector.pt"), "detector", {"identity": identity, "state": state, "threshold": 0.5})
+    run(
+        "finetune --generator base --pairs pairs --dst judged --overwrite --adv 0 --epochs 1 --n 20 --device cpu "
+        "--detector detector.pt"
+    )
+    return table("results/judged/epochs.csv")[0]
+
+
+def test_finetuning_is_judged_by_a_saved_detector(capsys):
+    features = decay_features(torch.rand(20, 3, 16, 16)).numpy()
+    row = judged_by(fit_classical("knn", features + 1e6, features, seed=0), "knn", 16)  # calls every image fake
+    assert (float(row["called_fake"]), float(row["real_right"])) == (1, 0)
+    with pytest.raises(SystemExit):
+        judged_by(Detector("cnn", 32, "spectrum").state_dict(), "cnn", 32)
+    assert "32 px, not of 16 px" in capsys.readouterr().err
+    assert "neither knn" in refused("finetune --generator base --dst no --pairs pairs --detector nothing --device cpu", capsys)
+
+
+def test_saved_network_detectors_judge_batches(tmp_path):
+    network = Detector("cnn", 32, "spectrum")
+    image = torch.rand(6, 3, 32, 32)
+    identity = {"classifier": "cnn", "size": 32, "domain": "spectrum", "profile_corners": None}
+    for label, expected in ((FAKE, 1), (1 - FAKE, 0)):
+        network.network.head.bias.data = torch.tensor([-50.0, -50.0])
+        network.network.head.bias.data[label] = 50.0
+        save_checkpoint(tmp_path / "detector.pt", "detector", {"identity": identity, "state": network.state_dict()})
+        assert SavedDetector(tmp_path / "detector.pt", 32, CPU).called_fake([image[:4], image[4:]]) == expected
 
 
 def test_finetune_refuses_what_cannot_work(capsys):

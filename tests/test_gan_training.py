@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gan_commands import monitor as monitor_module
-from gan_commands.common import batches_of, default_threshold, draw, images_of
+from gan_commands.common import batches_of, default_threshold, draw, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
 from gan_commands.invert import invert_batch
@@ -202,3 +202,9 @@ def test_small_helpers():
     assert len(set(chosen)) == 4 and chosen == sorted(chosen) and images_of(range(3), 9, 0) == [0, 1, 2]
     batches = list(batches_of([torch.full((1,), float(i)) for i in range(5)], [0, 2, 4], 2))
     assert [batch.flatten().tolist() for batch in batches] == [[0, 2], [4]]
+
+
+def test_samples_are_computed_in_double_precision():
+    """Single precision would let the 8-bit images depend on batch size and device."""
+    state = GanTrainer(GanConfig(**TINY), 1e-3, CPU).state()
+    assert {value.dtype for value in sampling_generator(state, CPU).parameters()} == {torch.float64}
