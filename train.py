@@ -15,7 +15,7 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import StopRequest
-from utils.linear_filter import LogSpectrum, fit_linear_filter
+from utils.linear_filter import fit_linear_filter, spectrum_of
 from utils.logging import ScalarLog
 from utils.measure import batches
 from utils.monitor import Monitor
@@ -28,11 +28,7 @@ FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save
 
 def fit_filters(sets, device):
     """Both linear filters from the training images: dict base name -> (3, H, W) log gain on the CPU."""
-    spectra = []
-    for side in ("train_real", "train_fake"):
-        spectra.append(LogSpectrum())
-        for image in batches(sets[side], f"fitting the linear filter, {side}", device):
-            spectra[-1].update(image)
+    spectra = [spectrum_of(batches(sets[f"train_{side}"], f"spectra of {side}", device)) for side in ("real", "fake")]
     return {name: fit_linear_filter(*spectra, shrink=name == "shrunk").cpu() for name in ("linear", "shrunk")}
 
 
@@ -67,6 +63,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
         content = trainer.state_dict() | {
             "settings": model_settings(options),
             "base_log_gain": filters.get(options.base),
+            "filters": filters,
             "options": as_plain(options),
             "random": random_state(),
         }

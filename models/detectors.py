@@ -18,6 +18,9 @@ VIT = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "
 class PaperCNN(nn.Module):
     """The paper's small detector.
 
+    It starts from He's initialisation: from torch's own the signal shrinks layer by layer, and at the paper's learning rate the
+    loss stays at log 2 for hundreds of steps.
+
     Args:
         size: side of the input, a multiple of 4.
     """
@@ -37,6 +40,10 @@ class PaperCNN(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(32 * (size // 4) ** 2, 2)
+        for layer in self.features:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x):
         """(N, 3, S, S) -> (N, 2) logits, fake and real."""

@@ -39,7 +39,10 @@ class Objective:
 
 @dataclasses.dataclass
 class Translation:
-    """One forward pass. Everything is (N, 3, H, W) but `features` (per level, fakes then reals) and `refined_profile` (N, R)."""
+    """One forward pass. Everything is (N, 3, H, W) but `features` (per level, fakes then reals) and `refined_profile` (N, R).
+
+    `refined_image` and `identity_image` are as the inverse transform gives them, before they are brought to [0, 1].
+    """
 
     fake_image: torch.Tensor
     real_image: torch.Tensor
@@ -93,9 +96,6 @@ class STIG(nn.Module):
     def _prepare(self, fake_image):
         return fake_image if self.base_log_gain is None else apply_gain(fake_image, self.base_log_gain)
 
-    def _to_image(self, mag, phase, mag_range):
-        return to_unit_range(mag_to_image(mag, phase, mag_range, self.objective.inverse), self.objective.image_range)
-
     @torch.no_grad()
     def refine(self, image, generator=None, is_real=False):
         """Refine images for use; an image's result does not depend on the others in the batch.
@@ -113,7 +113,8 @@ class STIG(nn.Module):
         with self._networks(mag):
             refined_mag = generator(mag)
         generator.train(was_training)
-        return self._to_image(refined_mag, phase, mag_range)
+        refined_image = mag_to_image(refined_mag, phase, mag_range, self.objective.inverse)
+        return to_unit_range(refined_image, self.objective.image_range)
 
     def translate(self, fake_image, real_image):
         """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`."""
@@ -121,12 +122,13 @@ class STIG(nn.Module):
         with self._networks(mag):
             features = self.generator.encode(mag)
             out_mag = self.generator.decode(features, mag)  # (2N, 3, H, W)
-        out_image = self._to_image(out_mag, phase, mag_range)  # (2N, 3, H, W)
+        out_image = mag_to_image(out_mag, phase, mag_range, self.objective.inverse)  # (2N, 3, H, W), not in [0, 1] yet
         fake_mag, real_mag = mag.chunk(2)
         refined_mag, identity_mag = out_mag.chunk(2)
         refined_image, identity_image = out_image.chunk(2)
-        # The profile is that of the refined *image*: what the phase and the inverse transform undo does not count.
-        refined_profile = chessboard_profile(image_to_mag(refined_image)[0])  # (N, R)
+        # The profile is that of the image a user would get: what the inverse transform and the range undo does not count.
+        refined_mag_of_image = image_to_mag(to_unit_range(refined_image, self.objective.image_range))[0]
+        refined_profile = chessboard_profile(refined_mag_of_image)  # (N, R)
         return Translation(
             fake_image,
             real_image,

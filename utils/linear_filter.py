@@ -50,3 +50,11 @@ def fit_linear_filter(real, fake, shrink=False):
         log_gain = ring + weight * (log_gain - ring)
     log_gain[:, height // 2, width // 2] = 0
     return log_gain.float()
+
+
+def spectrum_of(images):
+    """`LogSpectrum` of an iterable of batches (N, C, H, W) in [0, 1]."""
+    spectrum = LogSpectrum()
+    for image in images:
+        spectrum.update(image)
+    return spectrum

@@ -1,0 +1,102 @@
+"""Refine any folder of generated images with a trained checkpoint or a linear filter."""
+
+import dataclasses
+from pathlib import Path
+
+from data.folder import load_folder
+from models.stig import STIG, Objective
+from options import PRESETS, as_plain, parse_inference
+from utils.checkpoint import is_released, load_checkpoint, released_state
+from utils.distributed import resolve_device
+from utils.errors import UserError, script
+from utils.fft import apply_gain
+from utils.linear_filter import fit_linear_filter, spectrum_of
+from utils.measure import batches
+from utils.report import mag_picture, output_names
+from utils.run_dir import open_run_folder, write_json, write_png
+from utils.seeding import seed_everything
+
+
+def released_model(path, size):
+    """`STIG` with the weights of a released checkpoint; UserError if they do not fit the network."""
+    preset = PRESETS["released"]
+    objective = dataclasses.asdict(Objective(image_range=preset["image_range"], inverse=preset["inverse"]))
+    settings = {"size": size, "mode": preset["generator"], "norm": preset["norm"], "upsample": preset["upsample"]}
+    model = STIG.from_settings(settings | {"objective": objective})
+    try:
+        problems = model.generator.load_state_dict(released_state(path)["generator"], strict=False)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit the released generator: {str(error).splitlines()[-1].strip()}") from error
+    wrong = [name for name in problems.missing_keys if not name.endswith("num_batches_tracked")] + problems.unexpected_keys
+    if wrong:
+        raise UserError(f"{path} is not a released generator: the tensor {wrong[0]} is missing or unknown")
+    return model
+
+
+def trained_model(checkpoint):
+    """`STIG` of a checkpoint of train.py, with the averaged generator where there is one."""
+    model = STIG.from_settings(checkpoint["settings"], checkpoint["base_log_gain"])
+    model.load_state_dict(checkpoint["model"])
+    if checkpoint["averaged"] is not None:
+        averaged = {name.removeprefix("module."): value for name, value in checkpoint["averaged"].items() if name != "n_averaged"}
+        model.generator.load_state_dict(averaged)
+    return model
+
+
+def filter_refiner(log_gain, device):
+    """Function that passes images (N, 3, H, W) through a linear filter and clamps them to [0, 1]."""
+    log_gain = log_gain.to(device)
+    return lambda image: apply_gain(image, log_gain).clamp(0, 1)
+
+
+def open_refiner(options, device):
+    """What --method and --inference_params ask for.
+
+    Returns: the image size it works at, and a function (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on `device`.
+    Raises: UserError for whatever is missing or does not fit.
+    """
+    path = options.inference_params
+    if options.method != "stig" and options.real:
+        size = options.size or 256
+        sides = [
+            load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
+            for folder in (options.real, options.fake)
+        ]
+        spectra = [spectrum_of(batches(side, f"spectra of {side.paths[0].parent}", device)) for side in sides]
+        return size, filter_refiner(fit_linear_filter(*spectra, shrink=options.method == "shrunk"), device)
+    if is_released(path):
+        if options.method != "stig":
+            raise UserError(f"{path} is a released checkpoint and holds no linear filter; give --real and --fake instead")
+        size = options.size or 256
+        return size, released_model(path, size).to(device).refine
+    checkpoint = load_checkpoint(path, "stig")
+    size = checkpoint["settings"]["size"]
+    if options.size not in (None, size):
+        raise UserError(f"{path} was trained at {size} px; leave --size {options.size} out or give another checkpoint")
+    if options.method != "stig":
+        return size, filter_refiner(checkpoint["filters"][options.method], device)
+    return size, trained_model(checkpoint).to(device).refine
+
+
+@script
+def main(argv=None):
+    options = parse_inference(argv)
+    device = resolve_device(options.device)
+    size, refine = open_refiner(options, device)
+    fakes, _ = load_folder(options.inference_data, size, options.fit, options.skip_bad, 0.0, options.num_workers, recursive=True)
+    run = open_run_folder(options.dst, options.overwrite)
+    seed_everything(options.seed, options.deterministic)
+    write_json(run / "options.json", as_plain(options))
+    names = iter(output_names(fakes.paths, Path(options.inference_data)))
+    for fake_image in batches(fakes, "refining", device, options.batch_size, options.num_workers):
+        refined_image = refine(fake_image)
+        for image, mag in zip(refined_image, mag_picture(refined_image), strict=True):
+            name = next(names)
+            write_png(run / "refined" / name, image)
+            if options.save_mag:
+                write_png(run / "refined_mag" / name, mag)
+    print(f"{len(fakes)} refined images: {run / 'refined'}")
+
+
+if __name__ == "__main__":
+    main()
