@@ -89,39 +89,35 @@ class Judge:
         return self._called_fake(draw(checkpoint, self.count, self.seed, self.device))
 
 
-def check_threshold(real, threshold):
-    """UserError if the threshold leaves nothing of images of this size."""
+def open_inputs(options):
+    """Checkpoint, pairs and threshold of the options; UserError where they do not fit each other."""
+    checkpoint = load_run(options.generator, options.checkpoint)
+    real, _, latents = open_pairs(options.pairs)
+    config = checkpoint["config"]
+    if latents.shape[1] != config["latent_dim"] or real[0].shape[-1] != config["size"]:
+        raise UserError(f"the pairs in {options.pairs} do not fit the generator {options.generator}; make them with gan.py invert")
+    if len(real) < max(options.batch_size, 10):
+        raise UserError(f"{options.pairs} holds {len(real)} pairs, too few for batches of {options.batch_size} and a detector")
+    threshold = default_threshold(config["size"]) if options.threshold is None else options.threshold
     try:
         high_frequencies(one_sided_magnitude(real[0][None]), threshold)
     except ValueError as error:
         raise UserError(f"--threshold: {error}") from error
+    return checkpoint, real, latents, threshold
 
 
 def finetune(options):
     """Fine-tune, judge every epoch, and draw the figures."""
     device = resolve_device(options.device)
-    checkpoint = load_run(options.generator, options.checkpoint)
-    real, _, latents = open_pairs(options.pairs)
-    if latents.shape[1] != checkpoint["config"]["latent_dim"] or real[0].shape[-1] != checkpoint["config"]["size"]:
-        raise UserError(f"the pairs in {options.pairs} do not fit the generator {options.generator}; make them with gan.py invert")
-    threshold = default_threshold(checkpoint["config"]["size"]) if options.threshold is None else options.threshold
-    check_threshold(real, threshold)
-    if len(real) < max(options.batch_size, 10):
-        raise UserError(f"{options.pairs} holds {len(real)} pairs, too few for batches of {options.batch_size} and a detector")
+    checkpoint, real, latents, threshold = open_inputs(options)
     judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
     folder = open_run_folder(options.dst, options.overwrite)
     write_json(folder / "options.json", as_plain(dataclasses.replace(options, threshold=threshold)))
     seed_everything(options.seed, options.deterministic)
     trainer = start_trainer(checkpoint, options.lr, device)
     before = torch.cat(list(draw(checkpoint, SHOWN, options.seed, device)))
-    log = ScalarLog(folder)
-    rates = [judge(checkpoint)]
-    print(
-        f"{options.detector} calls {rates[0]:.3f} of the untouched generator's samples fake "
-        f"and {judge.real_right:.3f} of unseen reals real"
-    )
-
-    steps = []
+    log, steps, rates = ScalarLog(folder), [], [judge(checkpoint)]
+    print(f"{options.detector} calls {rates[0]:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
     for epoch in range(options.epochs):
         terms = run_epoch(trainer, real, latents, options, threshold, epoch, device)
         for step, row in enumerate(terms, start=len(steps) + 1):
@@ -131,11 +127,8 @@ def finetune(options):
         means = {name: float(np.mean([row[name] for row in terms])) for name in terms[0]}
         log.write(len(steps), {"epoch": epoch, **means, "called_fake": rates[-1], "real_right": judge.real_right}, table="epochs")
         save_checkpoint(folder / "checkpoint.pt", KIND, trainer.state())
-        print(
-            f"epoch {epoch + 1}: "
-            + ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-            + f", called fake {rates[-1]:.3f}"
-        )
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
+        print(f"epoch {epoch + 1}: {shown}, called fake {rates[-1]:.3f}")
     log.close()
     figures.loss_curves(steps, len(steps) // options.epochs, folder / "losses.png")
     figures.rate_curve(rates, options.detector, folder / "detection.png")
