@@ -57,7 +57,7 @@ def add_machine_options(parser):
     group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=42, help="the same seed gives the same run")
     group.add_argument("--deterministic", action="store_true", help="use only reproducible kernels (bit-identical, may be slower)")
     group.add_argument(
-        "--num_workers", type=number(int, 0, 64), default=0, help="processes that read images; 0 reads in the main process"
+        "--num_workers", type=number(int, 0, 64), default=0, help="workers that read images ahead; 0 reads when asked"
     )
 
 
@@ -201,7 +201,7 @@ def train_parser():
     model.add_argument(
         "--base",
         choices=("identity", "linear", "shrunk"),
-        default="identity",
+        default="shrunk",
         help="what the generator starts from: the fake, or the fake after the linear filter (shrunk: its noise removed)",
     )
     model.add_argument("--norm", choices=("instance", "batch", "none"), default="instance", help="normalisation in the generator")

@@ -14,8 +14,13 @@ RELEASED_ORDER = (2, 0, 1)  # channel c of a released network is channel RELEASE
 
 def save_checkpoint(path, kind, content):
     """Write dictionary `content` (tensors, numbers, strings, lists, dictionaries) as a checkpoint of this `kind`, atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({"kind": kind, **content}, temporary)
+    try:
+        with atomic_path(path) as temporary:
+            torch.save({"kind": kind, **content}, temporary)
+    except RuntimeError as error:  # torch's writer hides the operating system's refusal
+        raise UserError(
+            f"{path} could not be written ({str(error).splitlines()[0]}); free some space and go on with --resume"
+        ) from error
 
 
 def read_tensors(path):

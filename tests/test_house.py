@@ -1,0 +1,201 @@
+"""Run folders, checkpoints, logs, devices, options: what every script leans on."""
+
+import csv
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+from golden_recipe import golden_weights
+
+import options
+from utils import checkpoint, run_dir
+from utils.distributed import resolve_device
+from utils.errors import UserError, script
+from utils.fft import apply_gain, fourier
+from utils.linear_filter import LogSpectrum, fit_linear_filter, spectrum_of
+from utils.logging import ScalarLog
+from utils.report import output_names
+
+
+def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "file.txt"
+    run_dir.write_text(path, "old")
+    with pytest.raises(RuntimeError), run_dir.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("dst", ["", ".", "..", "../elsewhere", "a/../..", "/tmp/elsewhere"])
+def test_dst_stays_inside_results(dst, tmp_path):
+    with pytest.raises(UserError, match="--dst"):
+        run_dir.open_run_folder(dst, overwrite=True, root=tmp_path / "results")
+
+
+def test_run_folder_is_not_overwritten_unasked(tmp_path):
+    folder = run_dir.open_run_folder("a", root=tmp_path)
+    (folder / "kept").touch()
+    with pytest.raises(UserError, match="exists already"):
+        run_dir.open_run_folder("a", root=tmp_path)
+    with pytest.raises(UserError, match="nothing to resume"):
+        run_dir.open_run_folder("b", resume=True, root=tmp_path)
+    with pytest.raises(UserError, match="exclude"):
+        run_dir.open_run_folder("a", resume=True, overwrite=True, root=tmp_path)
+    assert (run_dir.open_run_folder("a", resume=True, root=tmp_path) / "kept").exists()
+    assert not (run_dir.open_run_folder("a", overwrite=True, root=tmp_path) / "kept").exists()
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("echo executed",)
+
+
+@pytest.mark.parametrize("content", ["code", "text", "other kind", "no kind", "cut"])
+def test_checkpoints_that_are_none_are_refused(content, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    if content == "code":
+        path.write_bytes(pickle.dumps(Evil()))
+    elif content == "text":
+        path.write_text("not a checkpoint")
+    elif content == "other kind":
+        checkpoint.save_checkpoint(path, "gan", {})
+    elif content == "no kind":
+        torch.save([1], path)
+    else:
+        checkpoint.save_checkpoint(path, "stig", {"x": torch.zeros(1000)})
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"checkpoint\.pt"):
+        checkpoint.load_checkpoint(path, "stig")
+
+
+def test_released_checkpoint_needs_its_parts(tmp_path):
+    with pytest.raises(UserError, match="Generator"):
+        checkpoint.released_state(tmp_path)
+    torch.save({"x": torch.zeros(1)}, tmp_path / "Generator.pt")
+    with pytest.raises(UserError, match="missing"):
+        checkpoint.released_state(tmp_path)
+    torch.save(golden_weights("generator"), tmp_path / "Generator.pt")
+    assert checkpoint.is_released(tmp_path)
+    assert checkpoint.is_released(tmp_path / "Generator.pt")
+    assert set(checkpoint.released_state(tmp_path)) == {"generator"}
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+    for text in ("77", "cuda:77", "gpu", "0,1", "-1"):
+        with pytest.raises(UserError, match="--device"):
+            resolve_device(text)
+
+
+def test_script_turns_user_errors_into_exit_2(capsys):
+    @script
+    def mistaken(argv=None):
+        raise UserError("the folder is empty")
+
+    @script
+    def full(argv=None):
+        raise OSError(errno.ENOSPC, "No space left on device", "results/x.png")
+
+    @script
+    def ours(argv=None):
+        raise KeyError("bug")
+
+    for main, words in ((mistaken, "the folder is empty"), (full, "results/x.png")):
+        with pytest.raises(SystemExit) as stop:
+            main([])
+        assert stop.value.code == 2
+        assert words in capsys.readouterr().err
+    with pytest.raises(KeyError):
+        ours([])
+
+
+def test_log_is_trimmed_on_resume(tmp_path):
+    log = ScalarLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": step / 3})
+    log.close()
+    log = ScalarLog(tmp_path, resume_step=2)
+    log.write(3, {"loss": 7})
+    with pytest.raises(ValueError, match="columns"):
+        log.write(4, {"other": 1})
+    log.close()
+    rows = list(csv.reader((tmp_path / "log.csv").open()))
+    assert [row[0] for row in rows] == ["step", "1", "2", "3"]
+    assert rows[-1][1] == "7"
+    assert any((tmp_path / "tensorboard").iterdir())
+
+
+def test_output_names_never_collide(tmp_path):
+    names = output_names([tmp_path / name for name in ("a.jpg", "a.png", "b.png", "c.d.png")])
+    assert [str(name) for name in names] == ["a.jpg.png", "a.png.png", "b.png", "c.d.png"]
+    assert [str(name) for name in output_names([tmp_path / "x" / "a.jpg", tmp_path / "a.jpg"], tmp_path)] == ["x/a.png", "a.png"]
+
+
+def test_linear_filter_removes_a_known_gain():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(40, 3, 16, 16, generator=generator)
+    gain = (1 + torch.rand(3, 16, 16, generator=generator)).log()
+    gain = (gain + gain.flip((-2, -1)).roll((1, 1), (-2, -1))) / 2  # as that of a real filter: equal at opposite frequencies
+    fake = apply_gain(real, gain)
+    fitted = fit_linear_filter(spectrum_of([real]), spectrum_of(fake.split(7)))
+    gain[:, 8, 8] = 0
+    assert torch.allclose(fitted, -gain, atol=1e-3)
+    assert (fitted[:, 8, 8] == 0).all()
+
+
+def test_shrinking_removes_noise_and_keeps_peaks():
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.rand(30, 3, 16, 16, generator=generator) for _ in range(2))
+    peak = torch.zeros(3, 16, 16)
+    peak[:, 0, 8] = 3.0
+    fake = apply_gain(fake, peak)
+    plain, shrunk = (fit_linear_filter(spectrum_of([real]), spectrum_of([fake]), shrink) for shrink in (False, True))
+    assert torch.allclose(shrunk[:, 0, 8], -peak[:, 0, 8], atol=0.6)
+    away = torch.ones(16, 16, dtype=torch.bool)
+    away[0] = False
+    assert shrunk[:, away].std() < 0.7 * plain[:, away].std()
+
+
+def test_log_spectrum_is_the_mean_and_its_variance():
+    images = torch.rand(9, 3, 8, 8)
+    logs = fourier(images.double()).abs().log()
+    spectrum = LogSpectrum()
+    for image in images.split(4):
+        spectrum.update(image)
+    assert torch.allclose(spectrum.mean, logs.mean(0), atol=1e-3)
+    assert torch.allclose(spectrum.variance_of_mean, logs.var(0) / 9, rtol=1e-2, atol=1e-4)
+
+
+BASE = ["--data", "x", "--dst", "y"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "100"], "multiple of 16"),
+        (["--epoch", "0"], "at least 1"),
+        (["--lr", "0"], "more than 0"),
+        (["--lr", "nan"], "out of range"),
+        (["--nce_levels", "0,5"], "at most 4"),
+        (["--size", "16", "--sigma", "9"], "--sigma"),
+        (["--holdout", "1"], "at most 0.9"),
+        (["--generator", "other"], "invalid choice"),
+    ],
+)
+def test_impossible_options_are_explained(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        options.parse_train(BASE + arguments)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_presets_set_defaults_that_options_override():
+    assert options.parse_train(BASE).generator == "residual"
+    released = options.parse_train([*BASE, "--preset", "released", "--norm", "instance"])
+    assert (released.generator, released.upsample, released.norm) == ("direct", "bicubic", "instance")
+    plain = options.as_plain(released)
+    assert plain["nce_levels"] == [0]

@@ -1,0 +1,143 @@
+"""The model as a whole: its start, its independence of the batch, what is trained and what is not."""
+
+import pytest
+import torch
+from golden_recipe import golden_image
+
+from models.nested_unet import NestedUNet
+from models.stig import STIG, Objective, to_unit_range
+from models.training import Trainer, rate_factor
+from utils.fft import apply_gain
+
+SIZE = 32
+
+
+def images(count, seed=0, size=SIZE):
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def trained(**settings):
+    torch.manual_seed(0)
+    model = STIG(SIZE, Objective(nce_levels=(0, 2)), **settings)
+    trainer = Trainer(model, 1e-3, total_steps=20, ema=0.5)
+    for step in range(2):
+        trainer.train_step(images(2, step), images(2, 10 + step))
+    return model
+
+
+@pytest.mark.parametrize("base", [None, torch.full((3, SIZE, SIZE), 0.1)])
+def test_residual_generator_starts_as_its_base(base):
+    model = STIG(SIZE, base_log_gain=base)
+    fake = images(2)
+    expected = fake if base is None else apply_gain(fake, base).clamp(0, 1)
+    assert torch.allclose(model.refine(fake), expected, atol=1e-5)
+    assert torch.allclose(model.refine(fake, is_real=True), fake, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "none"])
+def test_result_does_not_depend_on_the_batch(norm):
+    model = trained(norm=norm)
+    fake = images(3, 5)
+    together = model.refine(fake)
+    assert (together - fake).abs().max() > 1e-3  # it does something
+    alone = torch.cat([model.refine(image[None]) for image in fake])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_instance_norm_keeps_images_apart_in_training_too():
+    generator = NestedUNet("direct", "instance").train()
+    mag = images(2) * 2 - 1
+    with torch.no_grad():
+        assert torch.allclose(generator(mag)[:1], generator(mag[:1]), atol=1e-5)
+
+
+def test_residual_output_is_bounded_below():
+    generator = NestedUNet()
+    torch.nn.init.constant_(generator.final.bias, -5)
+    assert generator(images(1) * 2 - 1).min() == -1
+
+
+@pytest.mark.parametrize("upsample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("mode", ["residual", "direct"])
+def test_shapes_and_range(mode, upsample):
+    out = NestedUNet(mode, upsample=upsample)(images(1, size=16) * 2 - 1)
+    assert out.shape == (1, 3, 16, 16)
+    assert out.abs().max() <= 1
+
+
+def test_options_change_the_result():
+    torch.manual_seed(0)
+    generator = NestedUNet("direct", upsample="bilinear")
+    mag = images(1) * 2 - 1
+    bilinear = generator(mag)
+    generator.upsample = "bicubic"
+    assert (generator(mag) - bilinear).abs().max() > 1e-4
+
+
+def test_sizes_that_do_not_halve_are_refused():
+    with pytest.raises(ValueError, match="multiple of 16"):
+        STIG(40)
+
+
+def test_unit_range():
+    image = torch.tensor([-1.0, 0.5, 3.0]).view(1, 1, 1, 3)
+    assert to_unit_range(image, "clamp").flatten().tolist() == [0, 0.5, 1]
+    assert to_unit_range(image, "stretch").flatten().tolist() == [0, 0.375, 1]
+
+
+def test_discriminators_learn_in_their_own_step_alone():
+    model = STIG(SIZE)
+    t = model.translate(images(1), images(1, 1))
+    model.discriminator_loss(t)["total"].backward()
+    assert all(p.grad is None for p in model.generator.parameters())
+    model.zero_grad()
+    model.freeze_discriminators(True)
+    model.generator_loss(t)["total"].backward()
+    assert all(p.grad is None for p in model.discriminator_parameters())
+    assert all(p.grad is not None for name, p in model.generator.named_parameters())
+
+
+@pytest.mark.parametrize("term", ["gan", "psd", "nce", "identity", "fake_identity", "lf"])
+def test_every_weight_is_applied_once(term):
+    names = {"gan": ["g_patch"], "psd": ["g_spectral"], "nce": ["nce_fake", "nce_real"], "lf": ["low_frequency"]}.get(term, [term])
+    weights = {f"lambda_{name}": 0.0 for name in ("gan", "psd", "nce", "identity", "fake_identity", "lf")}
+    model = STIG(SIZE, Objective(**weights | {f"lambda_{term}": 7.0}), mode="direct")
+    with torch.no_grad():
+        terms = model.generator_loss(model.translate(images(1), images(1, 1)))
+    assert terms["total"].item() == pytest.approx(7 * sum(terms[name].item() for name in names), rel=1e-6)
+    assert terms["total"] > 0
+
+
+def test_reused_features_are_those_of_the_input():
+    model = STIG(SIZE, mode="direct")
+    t = model.translate(images(1), images(1, 1))
+    again = model.generator.encode(torch.cat([t.fake_mag, t.real_mag]))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(t.features, again, strict=True))
+
+
+def test_amp_keeps_spectra_and_losses_in_float32():
+    model = STIG(SIZE, amp=True)
+    t = model.translate(images(1), images(1, 1))
+    assert t.features[0].dtype == torch.bfloat16
+    assert t.refined_mag.dtype == t.refined_image.dtype == t.refined_profile.dtype == torch.float32
+    assert all(term.dtype == torch.float32 for term in model.generator_loss(t).values())
+
+
+def test_learning_rate_schedule_is_never_negative():
+    factors = [rate_factor(step, 7) for step in range(9)]
+    assert factors[:2] == [1, 1]
+    assert factors[7] == factors[8] == 0
+    assert sorted(factors, reverse=True) == factors
+    assert rate_factor(60, 100) == pytest.approx(0.5)
+
+
+def test_trainer_state_round_trip_is_exact():
+    torch.manual_seed(0)
+    straight, broken = (Trainer(STIG(SIZE, mode="direct"), 1e-3, 4, 0.9) for _ in range(2))
+    broken.load_state_dict(straight.state_dict())
+    torch.manual_seed(1)
+    straight.train_step(golden_image(1)[..., :SIZE, :SIZE], golden_image(2)[..., :SIZE, :SIZE])
+    torch.manual_seed(1)
+    broken.train_step(golden_image(1)[..., :SIZE, :SIZE], golden_image(2)[..., :SIZE, :SIZE])
+    assert all(torch.equal(a, b) for a, b in zip(straight.model.parameters(), broken.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(straight.refiner.parameters(), broken.refiner.parameters(), strict=True))

@@ -1,0 +1,274 @@
+"""train.py and inference.py from the command line to the files, on a few small images."""
+
+import csv
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_recipe import golden_weights
+from PIL import Image
+
+import inference
+import train
+from utils.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--data", "tiny", "--size", "32", "--device", "cpu", "--log_frequency", "1", "--sigma", "4", "--epoch", "1"]
+
+
+def draw(folder, count, seed, size=32):
+    """Smooth random pictures as PNG."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    for index in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A folder with datasets/tiny, in which the scripts run."""
+    folder = tmp_path_factory.mktemp("house")
+    draw(folder / "datasets/tiny/real", 5, 1)
+    draw(folder / "datasets/tiny/fake", 4, 2)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(house, monkeypatch):
+    monkeypatch.chdir(house)
+
+
+@pytest.fixture(scope="module")
+def run(house):
+    """One finished training of four steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(house)
+        train.main([*SMALL, "--base", "shrunk", "--dst", "run", "--sample_frequency", "2", "--save_frequency", "2"])
+    return house / "results/run"
+
+
+def test_training_writes_everything(run):
+    rows = list(csv.DictReader((run / "log.csv").open()))
+    assert [int(row["step"]) for row in rows] == list(range(1, 5))
+    assert {"loss_g", "loss_d", "nce_fake", "low_frequency", "lr", "images_per_s"} < rows[0].keys()
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values())
+    assert [int(row["step"]) for row in csv.DictReader((run / "monitor.csv").open())] == [2, 4]
+    assert len(list((run / "sample").glob("000002_*.png"))) == 3
+    for name, count in (("real", 5), ("fake", 4), ("refined", 4)):
+        for kind in (name, f"{name}_mag"):
+            files = sorted(path.name for path in (run / "eval" / kind).iterdir())
+            assert files == [f"{index:02d}.png" for index in range(count)]
+    table = json.loads((run / "table.json").read_text())
+    assert list(table) == ["fake", "linear filter", "linear filter, shrunk", "refined", "floor (two halves of real)"]
+    report = (run / "report.md").read_text()
+    assert "overview.png" in report
+    assert "Against the best linear filter" in report
+    assert (run / "overview.png").stat().st_size > 10_000
+    assert any((run / "tensorboard").iterdir())
+    assert json.loads((run / "options.json").read_text())["base"] == "shrunk"
+    assert not list(run.rglob("*.tmp*"))
+
+
+def test_checkpoint_is_complete_and_plain(run):
+    content = load_checkpoint(run / "checkpoint.pt", "stig")
+    assert content["step"] == 4
+    parts = {name.split(".")[0] for name in content["model"]}
+    assert parts == {"generator", "discriminator", "spectral_discriminator", "heads", "base_log_gain"}
+    assert set(content["filters"]) == {"linear", "shrunk"}
+    assert {"optimisers", "schedules", "averaged", "random", "options", "settings"} < content.keys()
+
+
+def same_weights(first, second):
+    a, b = (load_checkpoint(path / "checkpoint.pt", "stig") for path in (first, second))
+    assert a["step"] == b["step"]
+    for part in ("model", "averaged"):
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+    assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
+    assert a["optimisers"]["generator"]["state"].keys() == b["optimisers"]["generator"]["state"].keys()
+
+
+def test_stopped_and_resumed_equals_uninterrupted(run, monkeypatch, capsys):
+    options = [*SMALL, "--base", "shrunk", "--dst", "stopped", "--sample_frequency", "2"]
+    step = train.Trainer.train_step
+
+    def stop_in_second(self, *images):
+        if self.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *images)
+
+    monkeypatch.setattr(train.Trainer, "train_step", stop_in_second)
+    with pytest.raises(SystemExit) as stop:
+        train.main(options)
+    assert stop.value.code == 130
+    assert "--resume" in capsys.readouterr().out
+    monkeypatch.setattr(train.Trainer, "train_step", step)
+    train.main([*options, "--resume"])
+    same_weights(run, run.parent / "stopped")
+    assert len((run.parent / "stopped/log.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_killed_and_resumed_equals_uninterrupted(run):
+    options = [*SMALL, "--base", "shrunk", "--dst", "killed", "--save_frequency", "1"]
+    command = [sys.executable, str(ROOT / "train.py"), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = run.parent / "killed"
+    while process.poll() is None and not (folder / "checkpoint.pt").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert load_checkpoint(folder / "checkpoint.pt", "stig")["step"] < 4
+    train.main([*options, "--resume"])
+    same_weights(run, folder)
+
+
+def test_non_finite_loss_keeps_the_last_good_checkpoint(monkeypatch, capsys):
+    step = train.Trainer.train_step
+
+    def break_in_third(self, *images):
+        terms = step(self, *images)
+        return terms | {"loss_g": terms["loss_g"] * float("nan")} if self.step == 3 else terms
+
+    monkeypatch.setattr(train.Trainer, "train_step", break_in_third)
+    with pytest.raises(SystemExit) as stop:
+        train.main([*SMALL, "--dst", "nan", "--save_frequency", "2"])
+    assert stop.value.code == 2
+    assert "loss_g is not finite at step 3" in capsys.readouterr().err
+    assert load_checkpoint("results/nan/checkpoint.pt", "stig")["step"] == 2
+
+
+def test_released_preset_holdout_and_test_data(house):
+    options = [*SMALL, "--preset", "released", "--holdout", "0.4", "--batch_size", "2", "--dst", "released"]
+    train.main(options)
+    images = json.loads(Path("results/released/images.json").read_text())
+    assert images["counts"] == {"train_real": 3, "train_fake": 2, "holdout_real": 2, "holdout_fake": 2}
+    assert not set(images["train_fake"]) & set(images["holdout_fake"])
+    assert len(list(Path("results/released/eval/refined").iterdir())) == 2
+    draw(house / "datasets/other/real", 2, 5)
+    draw(house / "datasets/other/fake", 3, 6)
+    train.main([*SMALL, "--test_data", "other", "--dst", "other", "--nce_levels", "0,4", "--norm", "batch"])
+    assert len(list(Path("results/other/eval/refined").iterdir())) == 3
+    assert "another data set" in Path("results/other/report.md").read_text()
+
+
+def refused(main, arguments, capsys):
+    """The sentence that `main` prints when it exits with 2 and leaves nothing behind."""
+    before = set(Path("results").rglob("*")) if Path("results").exists() else set()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    after = set(Path("results").rglob("*")) if Path("results").exists() else set()
+    assert before == after
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "error: " in error
+    return error
+
+
+def test_bad_input_to_train(run, house, capsys):
+    new = [*SMALL, "--dst", "new"]
+    assert "datasets/none does not exist" in refused(train.main, [*new, "--data", "none"], capsys)
+    (house / "datasets/half/real").mkdir(parents=True)
+    assert "half/real" in refused(train.main, [*new, "--data", "half"], capsys)
+    assert "multiple of 16" in refused(train.main, [*new, "--size", "40"], capsys)
+    assert "00.png" in refused(train.main, [*new, "--size", "64", "--fit", "none"], capsys)
+    assert "exists already" in refused(train.main, [*SMALL, "--dst", "run"], capsys)
+    assert "nothing to resume" in refused(train.main, [*SMALL, "--dst", "absent", "--resume"], capsys)
+    assert "--dst" in refused(train.main, [*SMALL, "--dst", "../out"], capsys)
+    assert "--device" in refused(train.main, [*new, "--device", "99"], capsys)
+    wrong = [*SMALL, "--dst", "run", "--resume", "--base", "shrunk", "--lr", "0.5"]
+    assert "--lr is 0.5" in refused(train.main, wrong, capsys)
+    draw(house / "datasets/one/real", 1, 1)
+    draw(house / "datasets/one/fake", 1, 2)
+    assert "--holdout" in refused(train.main, [*new, "--holdout", "0.9", "--data", "one"], capsys)
+
+
+def test_truncated_image_is_named_and_can_be_skipped(house, capsys):
+    draw(house / "datasets/cut/real", 3, 1)
+    draw(house / "datasets/cut/fake", 3, 2)
+    path = house / "datasets/cut/fake/01.png"
+    path.write_bytes(path.read_bytes()[:200])
+    assert "01.png" in refused(train.main, [*SMALL, "--data", "cut", "--dst", "cut"], capsys)
+    train.main([*SMALL, "--data", "cut", "--dst", "cut", "--skip_bad"])
+    assert "01.png" in capsys.readouterr().err
+    assert len(list(Path("results/cut/eval/refined").iterdir())) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs file size limits")
+def test_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(house):
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
+
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "--dst", "full", "--save_frequency", "1"]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not list(Path("results/full").glob("*.pt*")) + list(Path("results/full").glob(".*"))
+
+
+def test_inference_keeps_names_order_and_count(run, house):
+    source = house / "more"
+    draw(source / "b", 2, 7)
+    draw(source / "a", 1, 8)
+    (source / "a/00.png").rename(source / "a/photo.x.PNG")
+    base = ["--inference_data", "more", "--inference_params", str(run / "checkpoint.pt"), "--device", "cpu"]
+    inference.main([*base, "--dst", "two", "--batch_size", "2", "--save_mag"])
+    inference.main([*base, "--dst", "one", "--batch_size", "1"])
+    names = sorted(str(path.relative_to("results/two/refined")) for path in Path("results/two/refined").rglob("*.png"))
+    assert names == ["a/photo.x.png", "b/00.png", "b/01.png"]
+    assert len(list(Path("results/two/refined_mag").rglob("*.png"))) == 3
+    for name in names:
+        one, two = (np.asarray(Image.open(Path("results") / dst / "refined" / name)).astype(int) for dst in ("one", "two"))
+        assert np.abs(one - two).max() <= 1  # alone = batched, up to rounding to 8 bits
+
+
+def test_inference_refines_as_training_did(run):
+    options = ["--inference_data", "datasets/tiny/fake", "--inference_params", str(run / "checkpoint.pt"), "--device", "cpu"]
+    for dst, method, expected in (("again", "stig", "refined"), ("filtered", "shrunk", None)):
+        inference.main([*options, "--dst", dst, "--method", method, "--overwrite"])
+        if expected:
+            for path in (run / "eval" / expected).iterdir():
+                ours = np.asarray(Image.open(Path("results") / dst / "refined" / path.name)).astype(int)
+                assert np.abs(ours - np.asarray(Image.open(path))).max() <= 1
+    fitted = ["--method", "shrunk", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake", "--size", "32"]
+    inference.main(["--inference_data", "datasets/tiny/fake", *fitted, "--dst", "fitted", "--device", "cpu"])
+    for path in Path("results/filtered/refined").iterdir():
+        assert np.array_equal(Image.open(path), Image.open(Path("results/fitted/refined") / path.name))
+
+
+def test_inference_with_a_released_checkpoint(house, run):
+    folder = house / "released"
+    folder.mkdir()
+    torch.save(golden_weights("generator"), folder / "Generator.pt")
+    options = ["--inference_data", "datasets/tiny/fake", "--inference_params", "released", "--size", "32", "--device", "cpu"]
+    inference.main([*options, "--dst", "from_released"])
+    assert len(list(Path("results/from_released/refined").iterdir())) == 4
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_bad_input_to_inference(run, house, capsys):
+    base = ["--inference_data", "datasets/tiny/fake", "--dst", "bad", "--device", "cpu"]
+    checkpoint = run / "checkpoint.pt"
+    (house / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    assert "--inference_params" in refused(inference.main, base, capsys)
+    assert "does not exist" in refused(inference.main, [*base, "--inference_params", "absent.pt"], capsys)
+    assert "execute code" in refused(inference.main, [*base, "--inference_params", "evil.pt"], capsys)
+    assert not Path("executed").exists()
+    assert "trained at 32 px" in refused(inference.main, [*base, "--inference_params", checkpoint, "--size", "64"], capsys)
+    assert "absent" in refused(inference.main, [*base, "--inference_data", "absent", "--inference_params", checkpoint], capsys)
+    assert "--method" in refused(inference.main, [*base, "--real", "a", "--fake", "b"], capsys)
