@@ -1,0 +1,29 @@
+# make demo   installs, makes a small data set, trains on it and shows what it did (no GPU, no download of data)
+# make test   installs, checks the style and runs the tests
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+
+.PHONY: demo test install clean
+
+install: .venv/installed
+
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/installed').touch()"
+
+demo: .venv/installed
+	$(BIN)/python train.py --data demo --size 64 --fit crop --holdout 0.25 --epoch 3 --dst demo --overwrite
+	@echo "look at results/demo/overview.png and results/demo/report.md"
+
+test: .venv/installed
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pytest
+
+clean:
+	$(PYTHON) -c "import shutil; shutil.rmtree('.venv', ignore_errors=True)"
