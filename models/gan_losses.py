@@ -121,9 +121,12 @@ def fourier_dissimilarity(fake_image, real_image, metric="cos", threshold=20):
 
 
 def power_profile(image):
-    """Batch mean of the log power over radial rings, scaled to [0, 1]: (N, 3, H, W) in [0, 1] -> (R,), differentiable."""
-    power = fourier(to_grey(image)).abs().square()
-    profile = ring_means((power + 1e-8).log(), radial_rings(*image.shape[-2:])).mean(0)  # (R,)
+    """Logarithm of the power averaged over batch and radial ring, scaled to [0, 1]: (N, 3, H, W) -> (R,), differentiable.
+
+    The logarithm is taken after the averages: before them, single bins with hardly any power would rule the gradient.
+    """
+    power = fourier(to_grey(image)).abs().square().mean(0)  # (H, W)
+    profile = (ring_means(power, radial_rings(*image.shape[-2:])) + 1e-8).log()  # (R,)
     low, high = profile.min(), profile.max()
     return (profile - low) / (high - low).clamp_min(1e-12)
 

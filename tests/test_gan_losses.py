@@ -18,6 +18,7 @@ from models.gan_losses import (
     power_profile,
     spectral_loss,
 )
+from utils.profiles import radial_rings
 
 REAL, FAKE = torch.tensor([0.0, 2.0]), torch.tensor([1.0, -1.0])
 
@@ -151,6 +152,20 @@ def test_dissimilarity_is_differentiable(metric):
 def test_power_profile_is_scaled():
     profile = power_profile(torch.rand(4, 3, 16, 16))
     assert (profile.min().item(), profile.max().item()) == (0, 1)
+
+
+def test_power_profile_of_two_waves():
+    """Powers of a constant 0.5 and of one wave of amplitude a at ring 3, with 1e-8 in the empty rings."""
+    image = torch.cat([0.5 + wave(16, 0, 3, amplitude) for amplitude in (0.1, 0.3)])
+    constant = (0.5 * 256) ** 2
+    bins = 2  # the wave and its conjugate
+    ring = (radial_rings(16, 16) == 3).sum().item()
+    peak = ((0.05 * 256) ** 2 + (0.15 * 256) ** 2) / 2 * bins / ring  # mean of power over batch and ring
+    expected = math.log(peak / 1e-8) / math.log(constant / 1e-8)
+    profile = power_profile(image)
+    assert profile[0].item() == 1
+    assert profile[3].item() == pytest.approx(expected, abs=1e-5)
+    assert profile[[1, 2, 4]].max().item() < 1e-3
 
 
 def test_spectral_loss_is_smallest_for_the_same_spectrum():
