@@ -99,6 +99,8 @@ def test_every_classifier_end_to_end(run, classifier, capsys):
     assert (home / "curves.png").stat().st_size > 1000 and json.loads((home / "options.json").read_text())["dst"] == "run"
     if classifier in ("svm", "mlp", "logreg", "knn"):
         assert float(trained["eval/fake", "none", "auc"]["mean"]) > 0.9
+        rates = [float(trained["eval/fake", "none", f"{side}_right_at_threshold"]["mean"]) for side in ("real", "fake")]
+        assert min(rates) > 0.6 and sum(rates) > 1.5
     detect.main(["--is_train", "False", *arguments, "--eval_root", str(run / "refined")])
     again = table(home / "runs.csv")
     assert again["eval/fake", "none", "auc"] == trained["eval/fake", "none", "auc"]
