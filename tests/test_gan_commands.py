@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -355,6 +356,7 @@ def test_study_setups(capsys):
     assert "different names" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
 
 
+@pytest.mark.skipif(find_spec("webdataset") is None, reason="the extra is not installed")
 def test_shards_train_like_a_folder(capsys):
     run("shard --data set --out shards/set --per_shard 10 --size 16")
     assert "shards/set-{000000..000002}.tar" in capsys.readouterr().out

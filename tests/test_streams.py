@@ -3,6 +3,7 @@
 import io
 import sys
 import tarfile
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 
 from data.streams import FolderStream, find_photographs, import_webdataset, is_shards, open_stream, write_shards
 from utils.errors import UserError
+
+needs_webdataset = pytest.mark.skipif(find_spec("webdataset") is None, reason="the extra is not installed")
 
 
 def write_images(folder, count, size=8, seed=0):
@@ -59,6 +62,7 @@ def test_folder_epochs(workplace):
         open_stream("set", 8, 12, seed=0)
 
 
+@needs_webdataset
 def test_shards_hold_the_images_and_are_reproducible(workplace):
     pattern = write_shards("set", "shards/set", 4, 8)
     assert pattern == "shards/set-{000000..000002}.tar"
@@ -94,6 +98,7 @@ def encoded(width, height, suffix):
     return buffer.getvalue()
 
 
+@needs_webdataset
 def test_shards_of_others(workplace):
     members = {"0.jpg": encoded(12, 10, "JPEG"), "0.cls": b"3", "1.png": encoded(8, 8, "PNG"), "2.png": b"broken"}
     tar_of(workplace / "theirs/x-0.tar", members)
@@ -116,6 +121,7 @@ def test_missing_extra_names_the_command(monkeypatch):
         import_webdataset()
 
 
+@needs_webdataset
 def test_resized_shards_match_the_folder(workplace):
     write_images(workplace / "datasets/large", 3, size=20, seed=3)
     pattern = write_shards("large", "shards/large", 10, 8, "crop")
