@@ -10,13 +10,14 @@ from models.detectors import PRETRAINED
 from options import as_plain, parse_detect
 from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile, scores_with_intervals
-from utils.detection_report import Judged, write_before_after, write_csv, write_evaluation, write_matrix
+from utils.detection_report import Judged, write_before_after, write_evaluation, write_matrix
 from utils.detector_protocol import linear_filter_of, unseen, unseen_reals
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.perturbations import PERTURBATIONS
 from utils.pretrained import pretrained_weights
 from utils.run_dir import atomic_path, open_run_folder, run_folder, write_json
+from utils.tables import write_csv
 
 
 def run_folders(options):

@@ -11,7 +11,7 @@ from data.training import training_sets
 from models.stig import STIG, Objective
 from models.training import Trainer
 from options import as_plain, parse_train
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import read_resumed, save_checkpoint
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import StopRequest
@@ -40,19 +40,6 @@ def model_settings(options):
         "mode": options.generator,
         "objective": objective,
     }
-
-
-def read_resumed(options):
-    """The checkpoint that --resume continues; UserError if there is none or it belongs to other options."""
-    path = run_folder(options.dst) / "checkpoint.pt"
-    if not path.exists():
-        raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
-    checkpoint = load_checkpoint(path, "stig")
-    now = as_plain(options)
-    for name, value in checkpoint["options"].items():
-        if name not in FREE_ON_RESUME and now[name] != value:
-            raise UserError(f"--{name} is {now[name]}, but {path} was trained with {value}; give the same options to resume")
-    return checkpoint
 
 
 def train(trainer, loader, options, run, filters, log, monitor):
@@ -111,7 +98,7 @@ def check_finite(numbers, step, run):
 def main(argv=None):
     options = parse_train(argv)
     device = resolve_device(options.device)
-    resumed = read_resumed(options) if options.resume else None
+    resumed = read_resumed(run_folder(options.dst), "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
     sets, source, split = training_sets(options, run_folder(options.dst) / "images.json" if resumed else None)
     run = open_run_folder(options.dst, options.overwrite, options.resume)
     print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")

@@ -13,12 +13,12 @@ from gan_commands.common import INVERT, batches_of, load_run
 from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
 from options import as_plain
-from utils.detection_report import write_csv
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names
 from utils.run_dir import atomic_path, write_json, write_png
 from utils.seeding import seed_everything
+from utils.tables import write_csv
 
 PARTS = ("real", "fake", "latent")
 

@@ -12,12 +12,11 @@ from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.train import train
 from options import GanTrainOptions, as_plain
 from utils.decay import DECAY_NAMES
-from utils.detection_report import write_csv
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.run_dir import open_run_folder, run_folder, write_json, write_text
 from utils.seeding import seed_everything
-from utils.tables import format_table
+from utils.tables import format_table, write_csv
 
 PUBLISHED_FID = {  # CelebA, 128 px; columns gan, lsgan, wgan-gp (Chandrasegaran et al., CVPR 2021)
     "BASELINE": (88.60, 73.26, 60.60),

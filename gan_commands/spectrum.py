@@ -10,14 +10,13 @@ from gan_commands import figures
 from gan_commands.common import batches_of, draw, images_of, label_of, load_run
 from options import as_plain
 from utils.decay import DECAY_NAMES, decay_features
-from utils.detection_report import write_csv
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.metrics import SpectrumFolds, spectral_distances
 from utils.plots import spectra_figure
 from utils.run_dir import open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
-from utils.tables import format_table
+from utils.tables import format_table, write_csv
 
 TITLES = {
     "images": "images",

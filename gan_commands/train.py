@@ -13,7 +13,7 @@ from gan_commands.monitor import GanMonitor, choose_monitor
 from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import read_resumed, save_checkpoint
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.interrupts import StopRequest
@@ -29,21 +29,6 @@ GRID_IMAGES = 64
 def config_of(options):
     """The `GanConfig` in the options."""
     return GanConfig(**{field.name: getattr(options, field.name) for field in dataclasses.fields(GanConfig)})
-
-
-def read_resumed(options):
-    """The checkpoint that --resume continues; UserError if there is none or it belongs to other options."""
-    path = run_folder(options.dst) / "checkpoint.pt"
-    if not path.exists():
-        raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
-    checkpoint = load_checkpoint(path, KIND)
-    if "options" not in checkpoint:
-        raise UserError(f"{path} was fine-tuned, which cannot be resumed; choose another --dst")
-    now = as_plain(options)
-    for name, value in checkpoint["options"].items():
-        if name not in FREE_ON_RESUME and now[name] != value:
-            raise UserError(f"--{name} is {now[name]}, but {path} was trained with {value}; give the same options to resume")
-    return checkpoint
 
 
 class Run:
@@ -140,7 +125,7 @@ def train(options):
     device = resolve_device(options.device)
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
-    resumed = read_resumed(options) if options.resume else None
+    resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
     reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
     stream = open_stream(options.data, options.size, options.batch_size, options.seed, *reading)
     folder = open_run_folder(options.dst, options.overwrite, options.resume)

@@ -7,10 +7,10 @@ from gan_commands.common import batches_of, images_of
 from gan_commands.pairs import open_pairs
 from models.gan_losses import high_frequencies, magnitude_dissimilarity, one_sided_magnitude
 from options import as_plain
-from utils.detection_report import write_csv
 from utils.distributed import resolve_device
 from utils.run_dir import open_run_folder, write_json
 from utils.seeding import seed_everything
+from utils.tables import write_csv
 
 
 def study_truncation(options):

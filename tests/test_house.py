@@ -31,7 +31,7 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
 
 @pytest.mark.parametrize("dst", ["", ".", "..", "../elsewhere", "a/../..", "/tmp/elsewhere"])
 def test_dst_stays_inside_results(dst, tmp_path):
-    with pytest.raises(UserError, match="--dst"):
+    with pytest.raises(UserError, match="does not name a folder"):
         run_dir.open_run_folder(dst, overwrite=True, root=tmp_path / "results")
 
 

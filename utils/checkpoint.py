@@ -45,6 +45,28 @@ def load_checkpoint(path, kind):
     return content
 
 
+def read_resumed(run_folder, kind, options, free):
+    """The checkpoint that --resume continues.
+
+    Args:
+        run_folder: the run's folder.
+        kind: as `load_checkpoint`.
+        options: the options of this command, as plain values by name.
+        free: names of options that may differ from those of the run.
+    Raises: UserError if there is no checkpoint or another option differs.
+    """
+    path = Path(run_folder) / "checkpoint.pt"
+    if not path.exists():
+        raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
+    checkpoint = load_checkpoint(path, kind)
+    if "options" not in checkpoint:
+        raise UserError(f"{path} was fine-tuned, which cannot be resumed; choose another --dst")
+    for name, value in checkpoint["options"].items():
+        if name not in free and options[name] != value:
+            raise UserError(f"--{name} is {options[name]}, but {path} was trained with {value}; give the same options to resume")
+    return checkpoint
+
+
 def is_released(path):
     """True for a folder (or one of the files in it) with the networks of the released code."""
     path = Path(path)

@@ -1,8 +1,6 @@
 """Tables, CSV files and pictures of how well detectors do."""
 
-import csv
 import dataclasses
-import io
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +8,7 @@ import numpy as np
 from utils.detection import MEASURES, curves
 from utils.plots import save_figure
 from utils.run_dir import write_text
+from utils.tables import write_csv
 
 INTERVAL_NOTE = (
     "Mean over runs of each number, its 95 % bootstrap interval (images drawn anew within each class; the ends are averaged over "
@@ -60,15 +59,6 @@ def markdown_table(corner, columns, body):
     """Markdown table: `body` is a list of (name, cells)."""
     lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     return "\n".join([*lines, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in body)])
-
-
-def write_csv(path, header, rows):
-    """Write rows of values as CSV, floats with six digits."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
-    write_text(path, buffer.getvalue())
 
 
 def write_runs_csv(path, rows):

@@ -9,7 +9,13 @@ import numpy as np
 from utils.fft import image_to_mag
 from utils.run_dir import atomic_path, to_uint8
 
-COLOURS = {"real": "black", "fake": "tab:red", "refined": "tab:blue", "identity": "tab:gray", "linear filter": "tab:orange"}
+COLOURS = {
+    "real": "black",
+    "fake": "tab:red",
+    "refined": "tab:blue",
+    "linear filter": "tab:orange",
+    "linear filter, shrunk": "tab:green",
+}
 
 
 def save_figure(figure, path):
@@ -102,6 +108,7 @@ def overview_figure(images, spectra, profiles, path):
     axis = figure.add_subplot(grid[1, 4:])
     for name, profile in profiles.items():
         axis.plot((profile - profiles["real"]).cpu().numpy(), label=name, color=COLOURS.get(name), lw=1.3)
-    axis.set(xlabel="radial frequency (bins)", title="mean log power minus real")
+    axis.set_xlabel("radial frequency (bins)")
+    axis.set_title("mean log power minus real", fontsize=9)
     axis.legend(fontsize=8)
     return save_figure(figure, path)

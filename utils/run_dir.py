@@ -70,7 +70,7 @@ def run_folder(dst, root=None):
     folder = root / dst
     inside = folder.resolve().is_relative_to(root.resolve()) and folder.resolve() != root.resolve()
     if not dst or not inside:
-        raise UserError(f"--dst {dst!r} does not name a folder inside {root}/; give a plain name such as my_run")
+        raise UserError(f"{dst!r} does not name a folder inside {root}/; give a plain name such as my_run")
     return folder
 
 

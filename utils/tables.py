@@ -1,7 +1,11 @@
-"""Text tables, and the versions of what made the numbers in them."""
+"""Tables as text and CSV, and the versions of what made the numbers in them."""
 
+import csv
 import importlib.metadata
+import io
 import platform
+
+from utils.run_dir import write_text
 
 
 def format_table(rows, titles):
@@ -26,6 +30,15 @@ def format_table(rows, titles):
     text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
     rule = "| " + " | ".join("-" * width for width in widths) + " |"
     return "\n".join([text[0], rule, *text[1:]])
+
+
+def write_csv(path, header, rows):
+    """Write rows of values as CSV, floats with six digits."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
+    write_text(path, buffer.getvalue())
 
 
 def software_versions():
