@@ -17,7 +17,7 @@ install: .venv/installed
 	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/installed').touch()"
 
 demo: .venv/installed
-	$(BIN)/python train.py --data demo --size 64 --fit crop --holdout 0.25 --epoch 3 --dst demo --overwrite
+	$(BIN)/python train.py --data demo --size 64 --fit crop --holdout 0.25 --epoch 2 --dst demo --overwrite
 	@echo "look at results/demo/overview.png and results/demo/report.md"
 
 test: .venv/installed

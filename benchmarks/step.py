@@ -54,7 +54,7 @@ def make_step(size, batch, levels, device, plain, amp):
     torch.manual_seed(0)
     model = STIG(size, Objective(nce_levels=levels), amp=amp).to(device)
     model.reuse_features = not plain
-    trainer = Trainer(model, 8e-5, 1000, ema=0.998)
+    trainer = Trainer(model, 8e-5, 1000, ema=0.999)
     images = torch.rand(2, batch, 3, size, size, device=device)
 
     def step():

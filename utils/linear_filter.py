@@ -8,27 +8,47 @@ from utils.profiles import radial_rings, ring_means
 FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in one pixel, where a logarithm says nothing.
 
 
-class LogSpectrum:
-    """Running mean and variance of log(abs(F)) per channel and frequency, in float64 (Welford's update)."""
+class RunningMoments:
+    """Running mean of tensors of one shape and the variance of that mean (Welford's update)."""
 
     def __init__(self):
-        self.count = 0
-        self.mean = self._squares = None
+        self.count, self.mean, self._squares = 0, 0.0, 0.0
+
+    def update(self, value):
+        """Add one tensor."""
+        self.count += 1
+        delta = value - self.mean
+        self.mean = self.mean + delta / self.count
+        self._squares = self._squares + delta * (value - self.mean)
+
+    @property
+    def variance_of_mean(self):
+        """Estimated variance of `mean`; zero for a single tensor."""
+        return self._squares / max(self.count - 1, 1) / self.count
+
+
+class LogSpectrum:
+    """Running statistics of log(abs(F)) in float64.
+
+    Attributes:
+        bins: `RunningMoments` per channel and frequency, (C, H, W).
+        rings: `RunningMoments` of each image's means over radial rings, (C, R).
+    """
+
+    def __init__(self):
+        self.bins, self.rings = RunningMoments(), RunningMoments()
 
     def update(self, image):
         """Add images (N, C, H, W) in [0, 1]."""
         for log_spectrum in fourier(image).abs().clamp_min(FLOOR).log().double():
-            if self.mean is None:
-                self.mean, self._squares = torch.zeros_like(log_spectrum), torch.zeros_like(log_spectrum)
-            self.count += 1
-            delta = log_spectrum - self.mean
-            self.mean += delta / self.count
-            self._squares += delta * (log_spectrum - self.mean)
+            self.bins.update(log_spectrum)
+            self.rings.update(ring_means(log_spectrum, radial_rings(*log_spectrum.shape[-2:])))
 
-    @property
-    def variance_of_mean(self):
-        """Estimated variance of `mean`, (C, H, W); zero for a single image."""
-        return self._squares / max(self.count - 1, 1) / self.count
+
+def _shrink(difference, target, variance):
+    """Pull a difference to its target as far as it may be noise: weight 1 - variance / (difference - target)^2, at least 0."""
+    excess = difference - target
+    return target + (1 - variance / excess.square().clamp_min(1e-12)).clamp_min(0) * excess
 
 
 def fit_linear_filter(real, fake, shrink=False):
@@ -36,18 +56,17 @@ def fit_linear_filter(real, fake, shrink=False):
 
     Args:
         real, fake: `LogSpectrum` of images of one size.
-        shrink: pull every gain towards the mean of its radial ring as far as it may be noise: the difference d is replaced by
-            r + w (d - r), w = max(0, 1 - v / (d - r)^2), with r the ring mean and v the variance of d.
+        shrink: apply no noise. Each ring's mean gain is pulled to 0, and each bin's to that ring mean, by `_shrink` with the
+            variance of the difference between the two sets of images.
     Returns: (C, H, W) float32 for `utils.fft.apply_gain`.
     """
-    log_gain = real.mean - fake.mean  # (C, H, W)
+    log_gain = real.bins.mean - fake.bins.mean  # (C, H, W)
     height, width = log_gain.shape[-2:]
     if shrink:
-        rings = radial_rings(height, width)
-        ring = ring_means(log_gain, rings)[:, rings.to(log_gain.device)]  # (C, H, W)
-        excess = (log_gain - ring).square().clamp_min(1e-12)
-        weight = (1 - (real.variance_of_mean + fake.variance_of_mean) / excess).clamp_min(0)
-        log_gain = ring + weight * (log_gain - ring)
+        ring_gain = real.rings.mean - fake.rings.mean  # (C, R)
+        ring_gain = _shrink(ring_gain, torch.zeros_like(ring_gain), real.rings.variance_of_mean + fake.rings.variance_of_mean)
+        by_ring = ring_gain[:, radial_rings(height, width).to(log_gain.device)]  # (C, H, W)
+        log_gain = _shrink(log_gain, by_ring, real.bins.variance_of_mean + fake.bins.variance_of_mean)
     log_gain[:, height // 2, width // 2] = 0
     return log_gain.float()
 
