@@ -1,10 +1,10 @@
 """The baseline anybody would try: one fixed gain per channel and frequency, fitted without training."""
 
-import torch
 
 from utils.fft import fourier
 from utils.profiles import radial_rings, ring_means
 
+RING_DOUBT, BIN_DOUBT = 4, 2  # how many times its variance a squared gain must reach to count at all (docs/fidelity.md)
 FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in one pixel, where a logarithm says nothing.
 
 
@@ -45,10 +45,10 @@ class LogSpectrum:
             self.rings.update(ring_means(log_spectrum, radial_rings(*log_spectrum.shape[-2:])))
 
 
-def _shrink(difference, target, variance):
-    """Pull a difference to its target as far as it may be noise: weight 1 - variance / (difference - target)^2, at least 0."""
+def _shrink(difference, target, variance, doubt):
+    """Pull a difference to its target as far as it may be noise: weight 1 - doubt variance / (difference - target)^2, >= 0."""
     excess = difference - target
-    return target + (1 - variance / excess.square().clamp_min(1e-12)).clamp_min(0) * excess
+    return target + (1 - doubt * variance / excess.square().clamp_min(1e-12)).clamp_min(0) * excess
 
 
 def fit_linear_filter(real, fake, shrink=False):
@@ -63,10 +63,12 @@ def fit_linear_filter(real, fake, shrink=False):
     log_gain = real.bins.mean - fake.bins.mean  # (C, H, W)
     height, width = log_gain.shape[-2:]
     if shrink:
-        ring_gain = real.rings.mean - fake.rings.mean  # (C, R)
-        ring_gain = _shrink(ring_gain, torch.zeros_like(ring_gain), real.rings.variance_of_mean + fake.rings.variance_of_mean)
+        ring_variance, bin_variance = (
+            getattr(real, part).variance_of_mean + getattr(fake, part).variance_of_mean for part in ("rings", "bins")
+        )
+        ring_gain = _shrink(real.rings.mean - fake.rings.mean, 0.0, ring_variance, RING_DOUBT)  # (C, R)
         by_ring = ring_gain[:, radial_rings(height, width).to(log_gain.device)]  # (C, H, W)
-        log_gain = _shrink(log_gain, by_ring, real.bins.variance_of_mean + fake.bins.variance_of_mean)
+        log_gain = _shrink(log_gain, by_ring, bin_variance, BIN_DOUBT)
     log_gain[:, height // 2, width // 2] = 0
     return log_gain.float()
 

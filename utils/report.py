@@ -131,8 +131,8 @@ def verdict(table):
             values = [other[column] for other in others if other[column] is not None]
             if values and table["refined"][column] is not None:
                 (better if table["refined"][column] < min(values) else worse).append(words)
-        good, bad = (", ".join(words) or "nothing" for words in (better, worse))
-        return f"Against {label}, refined is better in {good} and not better in {bad}."
+        said = [f"{how} in {', '.join(words)}" for how, words in (("better", better), ("not better", worse)) if words]
+        return f"Against {label}, refined is {' and '.join(said)}."
 
     return compare([table["fake"]], "the fakes") + " " + compare(filters, "the best linear filter")
 
