@@ -241,7 +241,7 @@ def test_stale_magnitude_pictures(run, weights, capsys):
         (["--real", "x", "--fake", "y", "--dst", "z", "--eval_mode", "lfd"], "x does not exist"),
         (["--eval_root", "missing", "--eval_mode", "lfd"], "train.py"),
         (["--eval_root", "../elsewhere", "--eval_mode", "lfd"], "elsewhere"),
-        (["--eval_root", "run", "--dst", "../elsewhere", "--eval_mode", "lfd"], "--dst"),
+        (["--eval_root", "run", "--dst", "../elsewhere", "--eval_mode", "lfd"], "does not name a folder"),
         (["--eval_root", "run", "--out", "result.txt"], ".json"),
         (["--eval_root", "run", "--eval_mode", "ssim"], "ssim"),
         (["--eval_root", "run", "--size", "8"], "at least 16"),
