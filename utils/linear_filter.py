@@ -1,6 +1,5 @@
 """The baseline anybody would try: one fixed gain per channel and frequency, fitted without training."""
 
-
 from utils.fft import fourier
 from utils.profiles import radial_rings, ring_means
 
