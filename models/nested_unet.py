@@ -4,9 +4,12 @@ Parameters carry the names of the released checkpoints (`conv0_0.conv1.weight`, 
 that those load as they are; `bn1` and `bn2` are the node's normalisations, whichever kind `norm` chooses.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 CHANNELS = (64, 128, 256, 512, 512)
 DEPTH = len(CHANNELS)
@@ -29,8 +32,62 @@ class InstanceNorm(nn.Module):
 NORMS = {"batch": nn.BatchNorm2d, "instance": InstanceNorm, "none": lambda channels: nn.Identity()}
 
 
+def _needs_gather(x):
+    """Whether torch's own kernels would add this tensor's gradients in an order that changes from run to run."""
+    return x.is_cuda and torch.are_deterministic_algorithms_enabled()
+
+
+@functools.lru_cache(maxsize=32)
+def _upsampling_matrix(length, mode, device, dtype):
+    """(2 length, length): what x2 interpolation does along one axis."""
+    unit = torch.eye(length, device=device).view(1, 1, length, length)
+    return F.interpolate(unit, (2 * length, length), mode=mode, align_corners=False)[0, 0].to(dtype)
+
+
+def upsample_as_products(x, mode):
+    """`upsample` as two matrix products, whose gradients are matrix products too and the same in every run."""
+    rows, columns = (_upsampling_matrix(length, mode, x.device, x.dtype) for length in x.shape[-2:])
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return rows @ (x @ columns.t())
+    last = x.permute(0, 2, 3, 1)  # (N, H, W, C)
+    raised = (rows @ last.flatten(2)).unflatten(2, last.shape[2:])  # (N, 2 H, W, C)
+    return (columns @ raised).permute(0, 3, 1, 2)  # (N, C, 2 H, 2 W)
+
+
+def upsample(x, mode):
+    """(N, C, H, W) -> (N, C, 2 H, 2 W), bilinear or bicubic without aligned corners.
+
+    Products are also three times as fast as torch's bicubic kernel, and three times slower than its bilinear one, on CPUs
+    (docs/performance.md).
+    """
+    if mode == "bicubic" or _needs_gather(x):
+        return upsample_as_products(x, mode)
+    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=False)
+
+
+def halve_as_maxima(x):
+    """`halve` without indices: the gradient of equal maxima is shared between them (ReLU drops that of equal zeros)."""
+    return x.unflatten(3, (-1, 2)).amax(4).unflatten(2, (-1, 2)).amax(3)
+
+
+def halve(x):
+    """Largest value of each 2 x 2 block: (N, C, H, W) -> (N, C, H / 2, W / 2)."""
+    return halve_as_maxima(x) if _needs_gather(x) else F.max_pool2d(x, 2)
+
+
+def remade(function, *maps):
+    """function(*maps), for whose gradient only the maps are kept: up to its last convolution's input it is done again."""
+    if not torch.is_grad_enabled():
+        return function(*maps)
+    return checkpoint(function, *maps, use_reentrant=False, preserve_rng_state=False)
+
+
 class Node(nn.Module):
-    """Two times 3x3 convolution, normalisation, ReLU: one X^{i,j} of the grid."""
+    """Two times 3x3 convolution, normalisation, ReLU: one X^{i,j} of the grid.
+
+    The inputs of the convolutions are made again for the gradient (joined, raised and normalised maps; no convolution runs twice),
+    which takes a quarter off the peak memory of a step.
+    """
 
     def __init__(self, in_channels, out_channels, norm):
         super().__init__()
@@ -38,10 +95,22 @@ class Node(nn.Module):
         self.bn1 = NORMS[norm](out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.bn2 = NORMS[norm](out_channels)
+        self.counts_calls = norm == "batch"  # a second call would count the batch twice in the running statistics
 
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)), inplace=True)
+    def _second(self, x):
+        return self.conv2(F.relu(self.bn1(x)))
+
+    def forward(self, *level, below=None, mode="bilinear"):
+        """Maps of this level (N, C, H, W) each, and one of the level `below` (N, C', H / 2, W / 2), to be raised by `mode`.
+
+        Returns: (N, out_channels, H, W).
+        """
+        if below is None:
+            x = self.conv1(*level)
+        else:
+            x = remade(lambda low, *maps: self.conv1(torch.cat([*maps, upsample(low, mode)], 1)), below, *level)
+        x = self._second(x) if self.counts_calls else remade(self._second, x)
+        return F.relu(self.bn2(x), inplace=True)
 
 
 class NestedUNet(nn.Module):
@@ -67,6 +136,7 @@ class NestedUNet(nn.Module):
         initialise(self)
         if mode == "residual":
             nn.init.zeros_(self.final.weight)
+        self.to(memory_format=torch.channels_last)  # what convolutions are fastest in, on CPUs and GPUs alike
 
     def encode(self, mag, levels=DEPTH):
         """Features X^{0,0}, X^{1,0}, ... of the first `levels` levels.
@@ -75,9 +145,9 @@ class NestedUNet(nn.Module):
             mag: (N, 3, H, W), H and W multiples of 16.
         Returns: list of (N, channels[i], H / 2^i, W / 2^i).
         """
-        features = [self.conv0_0(mag)]  # (N, 64, H, W)
+        features = [self.conv0_0(mag.contiguous(memory_format=torch.channels_last))]  # (N, 64, H, W)
         for i in range(1, levels):
-            features.append(getattr(self, f"conv{i}_0")(F.max_pool2d(features[-1], 2)))  # (N, C_i, H / 2^i, W / 2^i)
+            features.append(getattr(self, f"conv{i}_0")(halve(features[-1])))  # (N, C_i, H / 2^i, W / 2^i)
         return features
 
     def decode(self, features, mag):
@@ -85,8 +155,8 @@ class NestedUNet(nn.Module):
         rows = [[feature] for feature in features]
         for j in range(1, DEPTH):
             for i in range(DEPTH - j):
-                raised = F.interpolate(rows[i + 1][j - 1], scale_factor=2, mode=self.upsample, align_corners=False)
-                rows[i].append(getattr(self, f"conv{i}_{j}")(torch.cat([*rows[i], raised], 1)))  # (N, C_i, H / 2^i, W / 2^i)
+                node = getattr(self, f"conv{i}_{j}")
+                rows[i].append(node(*rows[i], below=rows[i + 1][j - 1], mode=self.upsample))  # (N, C_i, H / 2^i, W / 2^i)
         out = self.final(rows[0][-1]).float()  # (N, 3, H, W)
         return (mag + out).clamp_min(-1) if self.mode == "residual" else 2 * torch.sigmoid(out) - 1
 

@@ -26,6 +26,13 @@ def radial_rings(height, width):
     return torch.sqrt((rows.square() + columns.square()).double()).floor().long()
 
 
+@functools.lru_cache(maxsize=32)
+def _on_device(rings, device):
+    """Ring of every bin (H * W,) and bins of every ring (R,); kept, because counting and copying would make a GPU wait."""
+    index = rings.flatten()
+    return index.to(device), torch.bincount(index).to(device)
+
+
 def ring_means(values, rings):
     """Mean over each ring.
 
@@ -34,11 +41,10 @@ def ring_means(values, rings):
         rings: (H, W) int64, numbered from 0 without a gap.
     Returns: (..., R), differentiable in values.
     """
-    index = rings.flatten().to(values.device)
-    counts = torch.bincount(index).to(values.dtype)  # (R,)
+    index, counts = _on_device(rings, values.device)
     flat = values.flatten(-2)  # (..., H * W)
     sums = flat.new_zeros(*flat.shape[:-1], len(counts)).index_add(-1, index, flat)
-    return sums / counts
+    return sums / counts.to(values.dtype)
 
 
 def to_grey(image):
