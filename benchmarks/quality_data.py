@@ -1,0 +1,165 @@
+"""The images of the quality benchmark: which are development and which are test, and their crops of native pixels."""
+
+import dataclasses
+import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from data.demo import make_demo
+from data.folder import list_images
+from data.reading import read_image
+from data.training import DATASETS, DEMO
+from utils.errors import UserError
+from utils.report import output_names
+from utils.run_dir import write_png
+
+HOME = "quality"  # crops lie in datasets/quality, runs in results/quality
+PARTS = {"validation": ("fit", "validation"), "test": ("development", "test")}  # what is judged -> (fitted on, judged)
+DEMO_IMAGES, DEMO_SEED = 100, 71  # of the benchmark's own demo set: other images than those of `--data demo`
+FEWEST = 7  # images of a class in a part: five folds then train on five or more
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images in memory: names (file names) and pixels (N, 3, S, S) float32, 8-bit values in [0, 1]."""
+
+    names: list
+    pixels: torch.Tensor
+
+    def __len__(self):
+        return len(self.names)
+
+    def take(self, count):
+        """The first `count` images in the order of the split's hash: a fixed sample."""
+        chosen = sorted(sorted(range(len(self)), key=lambda i: rank(scene(self.names[i])))[:count])
+        return Images([self.names[i] for i in chosen], self.pixels[chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One set, ready to fit and to judge on: four `Images`, of which the judged ones are called real and fake."""
+
+    name: str
+    size: int
+    part: str
+    fit_real: Images
+    fit_fake: Images
+    real: Images
+    fake: Images
+
+    @property
+    def folders(self):
+        """Names in datasets/ of what is fitted on and what is judged: for train.py's --data and --test_data."""
+        return tuple(f"{HOME}/{self.name}_{self.size}/{part}" for part in PARTS[self.part])
+
+
+def scene(name):
+    """What a file shows, by its name: the stem without the words real and fake, so that 7_real_B and 7_fake_B stay together."""
+    return "_".join(word for word in re.split(r"[_\-. ]+", Path(name).stem) if word.lower() not in ("real", "fake", ""))
+
+
+def rank(key):
+    """Place of a scene in the fixed random order of all scenes."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def strata(real_keys, fake_keys):
+    """Scenes that both classes show, that only reals show, and that only fakes show: three lists in hash order."""
+    real, fake = set(real_keys), set(fake_keys)
+    return [sorted(keys, key=rank) for keys in (real & fake, real - fake, fake - real)]
+
+
+def split_scenes(real_keys, fake_keys):
+    """Which part every scene belongs to, by its hash alone: half is test, and of the development half again half each.
+
+    Returns: {scene: "fit" | "validation" | "test"}; within each of the `strata` the halves are exact (odd ones go to test, then
+        to fit).
+    """
+    parts = {}
+    for keys in strata(real_keys, fake_keys):
+        half = len(keys) // 2
+        development, test = keys[:half], keys[half:]
+        quarter = (half + 1) // 2
+        parts |= dict.fromkeys(test, "test") | dict.fromkeys(development[:quarter], "fit")
+        parts |= dict.fromkeys(development[quarter:], "validation")
+    return parts
+
+
+def split_set(real_paths, fake_paths):
+    """The files of every part: {part: {side: paths}} for fit, validation, development (both of them) and test."""
+    sides = {"real": real_paths, "fake": fake_paths}
+    parts = split_scenes(*([scene(path.name) for path in paths] for paths in sides.values()))
+
+    def of(*wanted):
+        return {side: [path for path in paths if parts[scene(path.name)] in wanted] for side, paths in sides.items()}
+
+    return {"fit": of("fit"), "validation": of("validation"), "development": of("fit", "validation"), "test": of("test")}
+
+
+def available_sets():
+    """Names of the sets that are there: folders of datasets/ with real/ and fake/, and the demo, which is made."""
+    found = {folder.name for folder in DATASETS.glob("*") if all((folder / side).is_dir() for side in ("real", "fake"))}
+    return [*sorted(found - {DEMO}), DEMO]
+
+
+def source_folder(name, size):
+    """Folder of a set's whole images; the demo is made on first use. Raises: UserError if the set is not there."""
+    if name == DEMO:
+        folder = DATASETS / HOME / f"{DEMO}_{size}" / "source"
+        return folder if folder.exists() else make_demo(folder, DEMO_IMAGES, size, DEMO_SEED)
+    folder = DATASETS / name
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; put photographs in {folder}/real and generated images in {folder}/fake")
+    return folder
+
+
+def write_part(folder, paths, size):
+    """Write centre crops folder/{real,fake}/<name>.png of the files {side: paths}, all or nothing, unless they are there.
+
+    Raises: UserError if the folder holds crops of other files, or a file cannot be read or is too small.
+    """
+    names = {side: [str(name) for name in output_names(files)] for side, files in paths.items()}
+    if folder.exists():
+        held = {side: [path.name for path in list_images(folder / side)] for side in paths}
+        if held != {side: sorted(files) for side, files in names.items()}:
+            raise UserError(f"{folder} holds crops of other images than its source does now; delete it to have it made anew")
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for side, files in paths.items():
+            for name, path in zip(names[side], files, strict=True):
+                write_png(temporary / side / name, read_image(path, size, "crop"))
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_images(folder):
+    """`Images` of a folder of crops."""
+    paths = list_images(folder)
+    return Images([path.name for path in paths], torch.stack([read_image(path) for path in paths]))
+
+
+def open_case(name, size, part):
+    """Crop what is missing of the two parts that are needed, and read them; no file of another part is opened.
+
+    Args:
+        name: a set in datasets/, or "demo". size: side of the crops. part: "validation" or "test", what is judged.
+    Raises: UserError if the set is missing or too small, or an image cannot be read.
+    """
+    source, home = source_folder(name, size), DATASETS / HOME / f"{name}_{size}"
+    split = split_set(*(list_images(source / side) for side in ("real", "fake")))
+    images = []
+    for chosen in PARTS[part]:
+        for side, paths in split[chosen].items():
+            if len(paths) < FEWEST:
+                raise UserError(f"{source / side} leaves {len(paths)} images for {chosen}; {FEWEST} are needed: add images")
+        write_part(home / chosen, split[chosen], size)
+        images += [read_images(home / chosen / side) for side in ("real", "fake")]
+    return Case(name, size, part, *images)

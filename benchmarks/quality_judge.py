@@ -1,0 +1,220 @@
+"""The judge of the quality benchmark: images in, numbers out. It knows nothing of where images come from or go to."""
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmarks.quality_data import scene, strata
+from models.classical_detectors import classical_features, classical_scores, fit_classical
+from models.detectors import PaperCNN
+from utils.detection import log_profile, make_logreg
+from utils.feature_metrics import Moments, frechet_distance, kernel_distance
+from utils.fft import fourier, image_to_mag
+from utils.metrics import GREY_LEVEL, SpectrumMean, psnr, spectral_distances, ssim
+
+COLUMNS = {
+    "lfd_8bit": "LFD 8-bit",
+    "lfd": "LFD float",
+    "mean_gap": "mean spectrum",
+    "gap": "gap, all bands",
+    "gap_upper": "gap, upper half",
+    "spread": "spread",
+    "logreg": "fresh logreg",
+    "knn": "fresh knn",
+    "cnn": "fresh cnn",
+    "seen_logreg": "fakes' logreg",
+    "seen_knn": "fakes' knn",
+    "seen_cnn": "fakes' cnn",
+    "kid": "KID",
+    "fid": "FID",
+    "psnr": "PSNR to fake (dB)",
+    "ssim": "SSIM to fake",
+    "psnr_identity": "PSNR of a real (dB)",
+    "psnr_as_fake": "PSNR of a real as fake (dB)",
+}
+LEGEND = (
+    "LFD, mean spectrum (mean over channels and bins of the absolute difference of the mean log power), gaps (the same of the grey "
+    "profile) and spread (mean over rings of the absolute difference of the profile's standard deviation over images): lower is "
+    "better. Fresh: balanced accuracy of a detector trained to tell the row from the judged reals, cross-validated over scenes, "
+    "with a 95 % interval; fakes': of one trained on reals and unrefined fakes of the part that refiners are fitted on. 0.5 is "
+    "chance, lower is better. Floor: other reals in place of the row; they show other scenes, so a row that shows those of the "
+    "judged reals may lie below it."
+)
+CEILING = 100.0  # dB that count for equal images, so that a mean over images stays finite
+FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "cnn": 1}
+EPOCHS, RATE, BATCH = 15, 1e-3, 16  # of the small CNN (Adam)
+
+
+def fit_logreg(real, other, seed):
+    """Logistic regression on log profiles: (N, R), (M, R) -> function (K, R) -> (K,) bool, called fake."""
+    detector = make_logreg().fit(np.concatenate([real, other]), np.repeat([0, 1], [len(real), len(other)]))
+    return lambda features: detector.predict(features) == 1
+
+
+def fit_knn(real, other, seed):
+    """The same of five nearest neighbours on decay features."""
+    state = fit_classical("knn", real, other, seed)
+    return lambda features: classical_scores("knn", state, features) > 0.5
+
+
+def fit_cnn(real, other, seed):
+    """The same of the paper's CNN on log-magnitudes (N, 3, S, S), each bin standardised over the training images.
+
+    Standardising lets a few hundred steps do: otherwise the decay with frequency, common to all images, is learnt first.
+    """
+    mags = torch.from_numpy(np.concatenate([real, other]))
+    labels = torch.cat([torch.zeros(len(real)), torch.ones(len(other))]).long()
+    mean, std = mags.mean(0), mags.std(0).clamp_min(1e-6)
+
+    def prepare(mags):
+        return ((mags - mean) / std).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
+
+    mags, weight = prepare(mags), len(labels) / (2 * torch.bincount(labels).float())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PaperCNN(mags.shape[-1]).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(network.parameters(), RATE)
+        for _ in range(EPOCHS):
+            for chosen in torch.randperm(len(labels)).split(BATCH):
+                loss = cross_entropy(network(mags[chosen]), labels[chosen], weight=weight)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+
+    @torch.no_grad()
+    def called_fake(features):
+        return torch.cat([network(prepare(part)).argmax(1) for part in torch.from_numpy(features).split(BATCH)]).numpy() == 1
+
+    return called_fake
+
+
+DETECTORS = {  # name -> what it looks at (function of a batch), how it is fitted
+    "logreg": (lambda image: log_profile(image, corners=True), fit_logreg),
+    "knn": (lambda image: classical_features("knn", image), fit_knn),
+    "cnn": (lambda image: image_to_mag(image)[0], fit_cnn),
+}
+
+
+def balanced_interval(rates, counts):
+    """Balanced accuracy and its 95 % interval: Wilson's of each class, joined by Newcombe's method (1998).
+
+    Unlike a bootstrap it has a width where every image was judged right.
+
+    Args:
+        rates: two shares in [0, 1] that were judged right, of reals and of the row. counts: images of each.
+    Returns: (accuracy, low, high).
+    """
+    rates, counts, z = np.asarray(rates, float), np.asarray(counts), 1.96
+    centre = (rates + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    reach = z * np.sqrt(rates * (1 - rates) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
+    accuracy = rates.mean()
+    below, above = (np.sqrt(np.square(distance).sum()) / 2 for distance in (rates - centre + reach, centre + reach - rates))
+    return float(accuracy), float(accuracy - below), float(accuracy + above)
+
+
+class Measured:
+    """What judging needs of one set of images, computed once.
+
+    Args:
+        images: `quality_data.Images`.
+        detectors: names of DETECTORS whose features are wanted.
+        inception: function (N, 3, H, W) -> (N, 2048), or None.
+    """
+
+    def __init__(self, images, detectors, inception=None):
+        self.scenes, self.pixels = [scene(name) for name in images.names], images.pixels
+        self.spectrum, log_power = SpectrumMean(), 0.0
+        features, inception_features = {name: [] for name in detectors}, []
+        for part in images.pixels.split(BATCH):
+            self.spectrum.update(part)
+            log_power = log_power + (fourier(part.double()).abs().square() + GREY_LEVEL**2).log().sum(0)
+            for name in detectors:
+                features[name].append(DETECTORS[name][0](part).numpy())
+            if inception:
+                inception_features.append(inception(part))
+        self.log_power = log_power / len(images)  # (3, H, W)
+        self.features = {name: np.concatenate(parts) for name, parts in features.items()}
+        self.inception = np.concatenate(inception_features) if inception else None
+
+
+def fold_of_scenes(real_scenes, other_scenes, folds, seed):
+    """Fold of every image of both classes; a scene that both show is in one fold, and every fold has its share of each class."""
+    generator, fold = np.random.default_rng(seed), {}
+    for keys in strata(real_scenes, other_scenes):
+        fold |= dict(zip(keys, (generator.permutation(len(keys)) % folds).tolist(), strict=True))
+    return [np.array([fold[key] for key in keys]) for keys in (real_scenes, other_scenes)]
+
+
+def fresh_accuracy(detector, real, other):
+    """Balanced accuracy, low and high of a detector trained afresh to tell `other` from `real` (`Measured`), cross-validated."""
+    fit, repeats, sides = DETECTORS[detector][1], REPEATS[detector], [m.features[detector] for m in (real, other)]
+    right = [np.zeros((repeats, len(side)), dtype=bool) for side in sides]
+    for repeat in range(repeats):
+        folds = fold_of_scenes(real.scenes, other.scenes, FOLDS, repeat)
+        for number in range(FOLDS):
+            called_fake = fit(*(side[fold != number] for side, fold in zip(sides, folds, strict=True)), repeat)
+            for is_fake, (side, fold) in enumerate(zip(sides, folds, strict=True)):
+                held_out = fold == number
+                if held_out.any():
+                    right[is_fake][repeat, held_out] = called_fake(side[held_out]) == bool(is_fake)
+    return balanced_interval([side.mean() for side in right], [len(side) for side in sides])
+
+
+class Judge:
+    """Judges rows against the reals of one case: the same images give the same numbers, in whatever order rows come.
+
+    Args:
+        case: `quality_data.Case`.
+        quick: leave the CNN out.
+        inception: as `Measured`; without it the columns kid and fid are missing.
+    """
+
+    def __init__(self, case, quick=False, inception=None):
+        self.detectors, self.inception = [name for name in DETECTORS if not (quick and name == "cnn")], inception
+        self.fake_pixels, self.real = case.fake.pixels, self._measure(case.real)
+        sides = [self._measure(images) for images in (case.fit_real, case.fit_fake)]
+        self.seen = {name: DETECTORS[name][1](*(side.features[name] for side in sides), 0) for name in self.detectors}
+
+    def _measure(self, images):
+        return Measured(images, self.detectors, self.inception)
+
+    def __call__(self, row, refined=False):
+        """Numbers of one row.
+
+        Args:
+            row: `Images`, 8-bit values. refined: they are the case's fakes, refined, in their order: PSNR and SSIM are wanted.
+        Returns: dict over COLUMNS as far as they apply, and `<detector>_interval` = [low, high]; also `profile`, `profile_std` and
+            `real_...`, lists over rings, for figures.
+        """
+        real, other = self.real, self._measure(row)
+        numbers = spectral_distances(real.spectrum, other.spectrum)
+        numbers["mean_gap"] = float((real.log_power - other.log_power).abs().mean())
+        numbers["spread"] = float((real.spectrum.profile_std - other.spectrum.profile_std).abs().mean())
+        for name in self.detectors:
+            numbers[name], *numbers[f"{name}_interval"] = fresh_accuracy(name, real, other)
+            rates = [(self.seen[name](m.features[name]) == is_fake).mean() for is_fake, m in ((False, real), (True, other))]
+            accuracy, *interval = balanced_interval(rates, [len(real.scenes), len(other.scenes)])
+            numbers |= {f"seen_{name}": accuracy, f"seen_{name}_interval": interval}
+        if self.inception:
+            numbers |= inception_distances(real.inception, other.inception)
+        if refined:
+            numbers["psnr"] = mean_psnr(row.pixels, self.fake_pixels)
+            numbers["ssim"] = float(ssim(row.pixels, self.fake_pixels).mean())
+        for prefix, spectrum in (("", other.spectrum), ("real_", real.spectrum)):
+            numbers |= {f"{prefix}profile": spectrum.profile.tolist(), f"{prefix}profile_std": spectrum.profile_std.tolist()}
+        return numbers
+
+
+def mean_psnr(images, others):
+    """Mean over images of the PSNR in dB, CEILING for equal ones."""
+    return float(psnr(images, others).clamp_max(CEILING).mean())
+
+
+def inception_distances(real, other):
+    """KID and FID of features (N, 2048), (M, 2048)."""
+    moments = [Moments(), Moments()]
+    for half, features in zip(moments, (real, other), strict=True):
+        half.update(features)
+    first, second = moments
+    fid = frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
+    return {"kid": kernel_distance(real, other)[0], "fid": fid}
