@@ -1,48 +1,67 @@
 """Judge refiners on images that nobody tuned them on: fitted on one part of a set, judged on another.
 
-    python -m benchmarks.quality --rows fake,linear,shrunk,floor
+    python -m benchmarks.quality
     python -m benchmarks.quality --sets demo --rows fake,shrunk,default,floor --seeds 0,1,2 --epoch 10
 
 Choices are made with `--part validation`: fitted on a quarter of the images, judged on another quarter. `--part test` is for the
 end: fitted on both of these, judged on the other half, which is not even read before. To add a row: benchmarks/quality_rows.py.
+Options that are not listed here go to train.py; finished trainings in results/quality are not repeated.
 """
 
 import argparse
+import functools
+import hashlib
+import sys
+from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks import quality_judge
 from benchmarks.quality_data import HOME, PARTS, Images, available_sets, open_case
-from benchmarks.quality_judge import COLUMNS, LEGEND, Judge, mean_psnr
-from benchmarks.quality_rows import ROWS
-from options import image_size
+from benchmarks.quality_judge import LEGEND, Judge, mean_psnr
+from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, write_docs
+from benchmarks.quality_rows import ROWS, is_trained, open_row
+from data.training import DEMO
+from models import classical_detectors, detectors
+from options import image_size, number, number_list
+from utils import decay, detection, fft, metrics, profiles
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.report import to_8bit
 from utils.run_dir import RESULTS, read_json, write_json
-from utils.tables import format_table
 
 BATCH = 8
+DECIDING = (quality_judge, classical_detectors, detectors, decay, detection, fft, metrics, profiles)  # what makes the numbers
 
 
 def parse(argv=None):
-    """Command line -> options, and what is left for train.py."""
+    """Command line -> options; `options.train` holds what train.py gets."""
     parser = argparse.ArgumentParser(
-        prog="benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    names = f"fake, floor, {', '.join(ROWS)}"
     parser.add_argument("--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all that are there")
-    parser.add_argument("--rows", default="fake,linear,shrunk,floor", help=f"of fake, floor, {', '.join(ROWS)}")
+    parser.add_argument("--rows", default="fake,linear,shrunk,floor", help=f"of {names}")
+    parser.add_argument("--seeds", type=number_list(int, 0), default=(0,), help="of rows that are trained, such as 0,1,2")
+    parser.add_argument("--epoch", type=number(int, 1), help="of rows that are trained; default: train.py's")
     parser.add_argument("--part", choices=PARTS, default="validation", help="what is judged")
     parser.add_argument("--size", type=image_size, default=128, help="side of the centre crops; never resized")
     parser.add_argument("--quick", action="store_true", help="leave the CNN detector out")
-    parser.add_argument("--device", default="auto", help="where refiners run; judging is done on the CPU")
-    options = parser.parse_args(argv)
+    parser.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights: judge by KID and FID, too")
+    parser.add_argument("--pictures", action="store_true", help="show each refiner's best, median and worst image")
+    parser.add_argument("--write_docs", action="store_true", help="put tables, figures and the demo's pictures into docs/")
+    parser.add_argument("--device", default="auto", help="where refiners are trained and run; they are judged on the CPU")
+    options, options.train = parser.parse_known_args(argv)
     options.sets = options.sets.split(",") if options.sets else available_sets()
     options.rows = options.rows.split(",")
     unknown = [row for row in options.rows if row not in ("fake", "floor", *ROWS)]
     if unknown:
-        parser.error(f"argument --rows: {unknown[0]} is not one of fake, floor, {', '.join(ROWS)}")
+        parser.error(f"argument --rows: {unknown[0]} is not one of {names}")
+    if options.train and not any(map(is_trained, options.rows)):
+        parser.error(f"{options.train[0]} is no option of this benchmark, and no row is trained")
+    options.train += ["--epoch", str(options.epoch)] if options.epoch else []
+    options.train += ["--device", options.device]
     return options
 
 
@@ -52,54 +71,105 @@ def refine_images(refine, images, device):
     return Images(images.names, torch.cat(parts))
 
 
-def judge_refiner(judge, case, refine, device):
-    """Numbers of a refiner: those of its refined fakes, and what it does to a real that is passed as if it were a fake."""
-    as_fake = refine_images(refine, case.real, device)
-    numbers = judge(refine_images(refine, case.fake, device), refined=True)
-    return numbers | {"psnr_as_fake": mean_psnr(as_fake.pixels, case.real.pixels)}
+def judge_refiner(judge, case, refine, identify, device):
+    """Numbers of a refiner and its refined fakes: how they look to the judge, and what it does to reals.
+
+    Args:
+        refine: function of a batch. identify: what it does to a batch of known reals, or None.
+    """
+    refined = refine_images(refine, case.fake, device)
+    numbers = judge(refined, refined=True)
+    for column, function in (("psnr_identity", identify), ("psnr_as_fake", refine)):
+        if function:
+            numbers[column] = mean_psnr(refine_images(function, case.real, device).pixels, case.real.pixels)
+    return numbers, refined
 
 
-def judge_row(row, judge, case, device):
-    """Numbers of one row of one case."""
+def judge_row(row, judge, case, options, device):
+    """Numbers of one row: {seed, "-" for rows that are not trained: numbers}; writes its pictures if they are wanted."""
     if row == "fake":
-        return judge(case.fake)
+        return {"-": judge(case.fake)}
     if row == "floor":
-        return judge(case.fit_real.take(len(case.real)))
-    sides = (images.pixels.to(device) for images in (case.fit_real, case.fit_fake))
-    return judge_refiner(judge, case, ROWS[row](*sides, device), device)
+        return {"-": judge(case.fit_real.take(len(case.real)))}
+    found = {}
+    for seed in map(str, options.seeds) if is_trained(row) else "-":
+        numbers, refined = judge_refiner(judge, case, *open_row(row, seed, case, options.train, device), device)
+        if options.pictures and not found:
+            folders = [RESULTS / HOME, *([DOCS / "figures"] if options.write_docs and case.name == DEMO else [])]
+            for folder in folders:  # the demo's alone: no foreign image gets into docs/
+                name = f"{case.name}_{case.size}_{case.part}_{row}.png"
+                pictures(case.fake, refined, f"{case.name}, {case.size} px, {case.part}: {row}", folder / f"quality_{name}")
+        found[seed] = numbers
+    return found
 
 
-def shown(numbers):
-    """Cells of the table from the numbers of a row's seeds: mean ± standard deviation over several, an interval for one."""
-    cells = {}
-    for column in COLUMNS:
-        values = [one[column] for one in numbers if column in one]
-        if len(values) > 1:
-            cells[column] = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-        elif values:
-            interval = numbers[0].get(f"{column}_interval")
-            cells[column] = f"{values[0]:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else values[0]
-    return cells
+def fingerprint(case, inception_hash):
+    """Hash of everything that decides a row's numbers but the row: the images and the code that judges."""
+    digest = hashlib.sha256(str(inception_hash).encode())
+    for module in DECIDING:
+        digest.update(Path(module.__file__).read_bytes())
+    for images in (case.fit_real, case.fit_fake, case.real, case.fake):
+        digest.update("/".join(images.names).encode() + images.pixels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def open_record(results, case, inception_hash):
+    """What is known of a case: its record in `results`, emptied (and said) if it was judged on other images or by other code."""
+    made_by, known = fingerprint(case, inception_hash), results.get(case.name)
+    if not known or known.get("made_by") != made_by:
+        if known:
+            print(f"{case.name}: its numbers were made of other images or by other code; they are dropped", file=sys.stderr)
+        counts = {"fitted": [len(case.fit_real), len(case.fit_fake)], "judged": [len(case.real), len(case.fake)]}
+        known = {"made_by": made_by, "settings": {"size": case.size, "part": case.part, **counts}, "rows": {}}
+    results[case.name] = known
+    return known
+
+
+def open_inception(weights, device):
+    """Function (N, 3, H, W) -> (N, 2048) Inception features and the hash of its weights; (None, None) without weights."""
+    if weights is None:
+        return None, None
+    from utils import inception  # slow to import
+
+    weights = inception.find_weights(weights)
+    network = inception.load_inception(weights, device)
+    return lambda image: inception.inception_features(network, image.to(device)), inception.file_hash(weights)
 
 
 @script
 def main(argv=None):
-    """Judge the rows of every set, print the tables and keep the numbers."""
+    """Judge the rows of every set, print the tables and keep the numbers; returns them."""
     options = parse(argv)
     device = resolve_device(options.device)
-    path = RESULTS / HOME / f"{options.part}_{options.size}.json"
+    inception, inception_hash = open_inception(options.inception_weights, device)
+    path = RESULTS / HOME / f"{options.part}_{options.size}{'_quick' if options.quick else ''}.json"
     results = read_json(path) if path.exists() else {}
     for name in options.sets:
         case = open_case(name, options.size, options.part)
-        judge = Judge(case, options.quick)
+        record = open_record(results, case, inception_hash)
+        judge = functools.cache(lambda case=case: Judge(case, options.quick, inception))
         for row in tqdm(options.rows, desc=name, unit="row", leave=False):
-            results.setdefault(name, {})[row] = {"-": judge_row(row, judge, case, device)}
+            if row in ("fake", "floor") and row in record["rows"]:
+                continue  # the same images and the same code
+            record["rows"][row] = judge_row(row, judge(), case, options, device)
             write_json(path, results)
-        table = {row: shown(list(results[name][row].values())) for row in options.rows}
-        titles = {column: title for column, title in COLUMNS.items() if any(column in cells for cells in table.values())}
-        print(f"\n{name}, {options.size} px: fitted on {len(case.fit_real)} + {len(case.fit_fake)} images, judged on ", end="")
-        print(f"{len(case.real)} + {len(case.fake)} ({options.part})\n\n{format_table(table, titles)}")
-    print(f"\n{LEGEND}\n\nnumbers: {path}")
+        figure = DOCS / "figures" if options.write_docs else RESULTS / HOME
+        asked = record | {"rows": {row: record["rows"][row] for row in options.rows}}
+        set_figure(name, asked, figure / f"quality_{name}.png")
+        print(f"\n{set_tables(name, asked)}")
+    print(f"\n{legend(results)}\n\nnumbers: {path}")
+    if options.write_docs:
+        text = "\n\n".join(set_tables(name, record) for name, record in results.items())
+        write_docs(DOCS / "quality.md", f"{options.part} {options.size}", text)
+    return results
+    return results
+
+
+def legend(results):
+    """What the columns mean, and that some are left out where they are."""
+    rows = [seeds for record in results.values() for seeds in record["rows"].values()]
+    measured = any("kid" in numbers for seeds in rows for numbers in seeds.values())
+    return LEGEND + ("" if measured else " KID and FID need --inception_weights and are left out.")
 
 
 if __name__ == "__main__":

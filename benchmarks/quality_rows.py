@@ -2,11 +2,19 @@
 
 A row is either a list of train.py options, trained once per seed, or a function (real, fake, device) -> refine that needs no
 training: real and fake are the images it may fit itself on, (N, 3, S, S) float32 in [0, 1] on the device, and refine takes any
-batch of fakes like them and returns the refined images, (B, 3, S, S), clamped to [0, 1] if it does not do so itself.
+batch of fakes like them and returns the refined images, (B, 3, S, S); they are clamped to [0, 1] afterwards.
 """
 
-from inference import filter_refiner
+import functools
+
+import train
+from benchmarks.quality_data import HOME
+from inference import filter_refiner, trained_model
+from options import as_plain, parse_train
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
 from utils.linear_filter import fit_linear_filter, spectrum_of
+from utils.run_dir import read_json, run_folder
 
 
 def linear_filter(real, fake, device, shrink=False):
@@ -15,14 +23,9 @@ def linear_filter(real, fake, device, shrink=False):
     return filter_refiner(fit_linear_filter(*spectra, shrink=shrink), device)
 
 
-def shrunk_filter(real, fake, device):
-    """The linear filter without its noise."""
-    return linear_filter(real, fake, device, shrink=True)
-
-
 ROWS = {
     "linear": linear_filter,
-    "shrunk": shrunk_filter,
+    "shrunk": functools.partial(linear_filter, shrink=True),
     "default": [],
     "released": ["--preset", "released"],
     "paper": ["--generator", "direct", "--base", "identity", "--norm", "batch", "--nce_levels", "0,1,2,3,4", "--ema", "0"],
@@ -37,3 +40,42 @@ ROWS = {
     "stretch": ["--image_range", "stretch"],
     "abs": ["--inverse", "abs"],
 }
+
+
+def is_trained(row):
+    """Whether a row is trained, and therefore has seeds."""
+    return isinstance(ROWS.get(row), list)
+
+
+def open_row(row, seed, case, options, device):
+    """Fit or train a row, or open its finished training.
+
+    Args:
+        row: a name of ROWS. seed: of the training, None for rows without. case: `quality_data.Case`.
+        options: further options of train.py.
+    Returns: function that refines fakes, and one that passes reals through, None for rows that know no reals.
+    """
+    if not is_trained(row):
+        return ROWS[row](case.fit_real.pixels.to(device), case.fit_fake.pixels.to(device), device), None
+    model = trained_model(load_checkpoint(train_row(row, seed, case, options) / "checkpoint.pt", "stig")).to(device)
+    return model.refine, functools.partial(model.refine, is_real=True)
+
+
+def train_row(row, seed, case, options):
+    """The run folder of a training, which is finished, gone on with or started as its folder says.
+
+    Raises: UserError if the finished training had other options.
+    """
+    dst = f"{HOME}/{case.name}_{case.size}_{case.part}_{row}_{seed}"
+    fitted, judged = case.folders
+    arguments = ["--data", fitted, "--test_data", judged, "--size", str(case.size), "--fit", "none", "--seed", seed, "--dst", dst]
+    arguments += [*ROWS[row], *options]
+    run = run_folder(dst)
+    if not (run / "table.json").exists():
+        train.main([*arguments, "--resume" if (run / "checkpoint.pt").exists() else "--overwrite"])
+        return run
+    wanted, made = as_plain(parse_train(arguments)), read_json(run / "options.json")
+    for name in wanted.keys() & made.keys() - train.FREE_ON_RESUME:
+        if wanted[name] != made[name]:
+            raise UserError(f"{run} was trained with {name} = {made[name]}, not {wanted[name]}; delete it to have it trained anew")
+    return run

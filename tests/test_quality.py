@@ -1,0 +1,188 @@
+"""The quality benchmark: what is held out stays held out, and the judge says 0.5 where there is nothing to find."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import quality, quality_data, quality_judge, quality_report, quality_rows
+from benchmarks.quality_data import Case, Images
+from data.demo import dead_leaves, make_demo, through_generator
+from utils.errors import UserError
+from utils.run_dir import read_json
+
+SIZE = 32
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A folder with datasets/small of 32 + 32 images of 32 px as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    make_demo("datasets/small", 32, SIZE, seed=3)
+    return tmp_path
+
+
+def drawn(stream, count, fake=False):
+    """`Images` of their own scenes."""
+    images = [dead_leaves(np.random.default_rng([9, stream, number]), SIZE) for number in range(count)]
+    pixels = np.stack([through_generator(image) if fake else image for image in images])
+    return Images([f"{stream}_{number}.png" for number in range(count)], torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
+
+
+@pytest.fixture(scope="module")
+def case():
+    """24 images each."""
+    return Case("x", SIZE, "validation", drawn(0, 24), drawn(1, 24, True), drawn(2, 24), drawn(3, 24, True))
+
+
+def paths(side, count, start=0):
+    return [Path(f"{number:03}_{side}_B.png") for number in range(start, start + count)]
+
+
+@pytest.mark.parametrize(("real", "fake"), [((80, 0), (80, 0)), ((50, 0), (50, 0)), ((40, 0), (60, 100)), ((30, 0), (50, 10))])
+def test_split_is_disjoint_exact_and_keeps_pairs(real, fake):
+    real, fake = paths("real", *real), paths("fake", *fake)
+    split = quality_data.split_set(real, fake)
+    for side, files in (("real", real), ("fake", fake)):
+        parts = [set(split[part][side]) for part in ("fit", "validation", "test")]
+        assert sorted(set().union(*parts)) == files and sum(map(len, parts)) == len(files)
+        assert set(split["development"][side]) == parts[0] | parts[1]
+        assert abs(len(parts[2]) - len(files) / 2) <= 1 and abs(len(parts[0]) - len(parts[1])) <= 2
+    kept = {path.name[:3]: part for part in ("fit", "validation", "test") for path in split[part]["real"]}
+    assert all(kept.get(path.name[:3], part) == part for part in ("fit", "validation", "test") for path in split[part]["fake"])
+
+
+def test_split_depends_on_names_alone():
+    real, fake = paths("real", 50), paths("fake", 50)
+    split = quality_data.split_set(real, fake)
+    random.seed(1)
+    np.random.seed(1)
+    again = quality_data.split_set(random.sample(real, 50), random.sample(fake, 50))
+    assert {part: sorted(sides["real"]) for part, sides in split.items()} == {p: sorted(s["real"]) for p, s in again.items()}
+    assert [path.name[:3] for path in split["validation"]["real"]][:4] == ["006", "009", "012", "013"]  # for ever
+
+
+def test_validation_does_not_read_the_test_images(demo):
+    """They are no images at all here, and nobody notices until they are asked for."""
+    held_out = quality_data.split_set(*(sorted((demo / "datasets/small" / side).iterdir()) for side in ("real", "fake")))["test"]
+    for path in held_out["real"] + held_out["fake"]:
+        path.write_bytes(b"untouched")
+    assert len(quality_data.open_case("small", SIZE, "validation").real) == 8
+    assert sorted(path.name for path in (demo / "datasets/quality/small_32").iterdir()) == ["fit", "validation"]
+    with pytest.raises(UserError, match="cannot be read"):
+        quality_data.open_case("small", SIZE, "test")
+
+
+def test_crops_are_native_pixels_and_go_with_their_source(demo):
+    case = quality_data.open_case("small", 16, "test")
+    assert (len(case.fit_real), len(case.real)) == (16, 16)
+    source = quality_data.read_image(demo / "datasets/small/real" / case.real.names[0])
+    assert torch.equal(case.real.pixels[0], source[:, 8:24, 8:24])
+    quality_data.make_demo("datasets/more", 1, SIZE, seed=4)
+    for side in ("real", "fake"):
+        (demo / "datasets/more" / side / "0000.png").rename(demo / "datasets/small" / side / "new.png")
+    with pytest.raises(UserError, match="delete it"):
+        quality_data.open_case("small", 16, "test")
+
+
+def test_sets_that_are_missing_or_small_are_refused(demo):
+    with pytest.raises(UserError, match="nothing does not exist"):
+        quality_data.open_case("nothing", SIZE, "test")
+    make_demo("datasets/tiny", 20, SIZE)
+    with pytest.raises(UserError, match="5 images"):
+        quality_data.open_case("tiny", SIZE, "validation")
+
+
+def test_judge_finds_the_fakes_and_nothing_in_other_reals(case):
+    judge = quality_judge.Judge(case)
+    fake, floor = judge(case.fake), judge(drawn(4, 24))
+    for detector in quality_judge.DETECTORS:
+        low, high = floor[f"{detector}_interval"]
+        assert low <= 0.5 <= high and 0.3 < floor[detector] < 0.7
+        assert fake[detector] > 0.85 and fake[f"seen_{detector}"] > 0.8
+        assert abs(floor[f"seen_{detector}"] - 0.5) < 0.1
+    for column in ("lfd", "lfd_8bit", "mean_gap", "gap", "gap_upper"):
+        assert floor[column] < fake[column]
+    assert judge(case.fake) == fake  # nothing is left over from another row
+
+
+def test_judge_of_the_reals_themselves(case):
+    numbers = quality_judge.Judge(case, quick=True)(case.real)
+    assert all(numbers[column] == 0 for column in ("lfd", "mean_gap", "gap", "spread"))
+    assert "cnn" not in numbers and "psnr" not in numbers and "kid" not in numbers
+    flat = Images(case.real.names, case.real.pixels * 0 + 0.5)
+    assert quality_judge.Judge(case, quick=True)(flat)["spread"] > 0.1
+
+
+def test_folds_keep_scenes_together():
+    real, other = [f"s{number}" for number in range(20)], [f"s{number}" for number in range(10, 30)]
+    folds = [
+        dict(zip(scenes, fold, strict=True))
+        for scenes, fold in zip((real, other), quality_judge.fold_of_scenes(real, other, 5, 0), strict=True)
+    ]
+    assert all(folds[0][scene] == folds[1][scene] for scene in real[10:])
+    assert all(np.bincount(list(fold.values())).tolist() == [4] * 5 for fold in folds)
+
+
+def test_interval_has_a_width_at_perfection_and_covers():
+    accuracy, low, high = quality_judge.balanced_interval([1.0, 1.0], [12, 12])
+    assert accuracy == high == 1 and 0.75 < low < 0.9
+    generator = np.random.default_rng(0)
+    drawn_rates = generator.binomial(20, [0.6, 0.9], (500, 2)) / 20
+    inside = [low <= 0.75 <= high for _, low, high in (quality_judge.balanced_interval(rates, [20, 20]) for rates in drawn_rates)]
+    assert 0.92 < np.mean(inside) < 0.99
+
+
+def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
+    def halved(real, fake, device):
+        assert len(real) == len(fake) == 8 and real.shape[1:] == (3, SIZE, SIZE)
+        return lambda image: image / 2
+
+    monkeypatch.setitem(quality_rows.ROWS, "halved", halved)
+    arguments = ["--sets", "small", "--size", str(SIZE), "--rows", "fake,shrunk,halved,floor", "--quick", "--device", "cpu"]
+    quality.main([*arguments, "--pictures"])
+    rows = read_json("results/quality/validation_32_quick.json")["small"]["rows"]
+    psnr = {row: rows[row]["-"].get("psnr") for row in rows}
+    assert psnr["fake"] is psnr["floor"] is None and 8 < psnr["halved"] < 16 < psnr["shrunk"]
+    assert rows["shrunk"]["-"]["mean_gap"] < rows["fake"]["-"]["mean_gap"]
+    assert "halved" in capsys.readouterr().out and Path("results/quality/quality_small_32_validation_halved.png").is_file()
+
+    judged = []
+    monkeypatch.setattr(quality, "judge_row", lambda row, *_: judged.append(row) or {"-": rows[row]["-"]})
+    quality.main(arguments)
+    assert judged == ["shrunk", "halved"]  # fake and floor are known
+    image = next(Path("datasets/quality/small_32/validation/fake").iterdir())
+    image.write_bytes(Path("datasets/small/fake", image.name).with_name("0000.png").read_bytes())
+    quality.main(arguments)
+    assert judged[2:] == ["fake", "shrunk", "halved", "floor"]  # of other images
+
+
+def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
+    arguments = ["--sets", "small", "--size", "16", "--rows", "base_identity", "--seeds", "0,1", "--quick", "--device", "cpu"]
+    results = quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
+    seeds = results["small"]["rows"]["base_identity"]
+    assert set(seeds) == {"0", "1"} and seeds["0"]["psnr"] != seeds["1"]["psnr"] and seeds["0"]["psnr_identity"] > 20
+    assert " ± " in capsys.readouterr().out
+    monkeypatch.setattr(quality_rows.train, "main", None)
+    quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
+    with pytest.raises(SystemExit):
+        quality.main([*arguments, "--epoch", "2", "--lambda_nce", "0"])
+    assert "epoch = 1, not 2" in capsys.readouterr().err
+
+
+def test_options_without_a_use_are_refused(capsys):
+    for arguments, words in ((["--rows", "fake,other"], "other is not one of"), (["--lr", "1"], "--lr is no option")):
+        with pytest.raises(SystemExit):
+            quality.parse(arguments)
+        assert words in capsys.readouterr().err
+
+
+def test_docs_keep_the_text_around_the_tables(tmp_path):
+    page = tmp_path / "quality.md"
+    page.write_text("before\n<!-- test 32: begin -->\nold\n<!-- test 32: end -->\nafter\n")
+    quality_report.write_docs(page, "test 32", "new")
+    assert page.read_text() == "before\n<!-- test 32: begin -->\n\nnew\n\n<!-- test 32: end -->\nafter\n"
+    with pytest.raises(UserError, match="test 64: begin"):
+        quality_report.write_docs(page, "test 64", "new")
