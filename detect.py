@@ -142,7 +142,7 @@ def before_after(options):
     )
     how = (
         "Trained on fakes: what a detector of today makes of refined images. Trained afresh: what is left to find once refined "
-        "images are known. The linear filter (shrunk) is fitted on the same training part."
+        "images are known. The linear filter (cepstral) is fitted on the same training part."
     )
     print(write_before_after(run_folder(options.dst) / "detection.md", rows, [counts, how, *warnings]))
 

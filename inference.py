@@ -1,6 +1,7 @@
 """Refine any folder of generated images with a trained checkpoint or a linear filter."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 from data.folder import load_folder
@@ -10,7 +11,7 @@ from utils.checkpoint import is_released, load_checkpoint, released_state
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.fft import apply_gain
-from utils.linear_filter import fit_linear_filter, spectrum_of
+from utils.linear_filter import fit_linear_filter
 from utils.measure import batches
 from utils.report import mag_picture, output_names
 from utils.run_dir import open_run_folder, write_json, write_png
@@ -35,7 +36,9 @@ def released_model(path, size):
 
 def trained_model(checkpoint):
     """`STIG` of a checkpoint of train.py, with the averaged generator where there is one."""
-    model = STIG.from_settings(checkpoint["settings"], checkpoint["base_log_gain"])
+    if "base_gain" not in checkpoint:
+        raise UserError("this checkpoint was made by an earlier version, whose linear filter had another form; train again")
+    model = STIG.from_settings(checkpoint["settings"], checkpoint["base_gain"])
     model.load_state_dict(checkpoint["model"])
     if checkpoint["averaged"] is not None:
         averaged = {name.removeprefix("module."): value for name, value in checkpoint["averaged"].items() if name != "n_averaged"}
@@ -43,10 +46,10 @@ def trained_model(checkpoint):
     return model
 
 
-def filter_refiner(log_gain, device):
-    """Function that passes images (N, 3, H, W) through a linear filter and clamps them to [0, 1]."""
-    log_gain = log_gain.to(device)
-    return lambda image: apply_gain(image, log_gain).clamp(0, 1)
+def filter_refiner(gain, device):
+    """Function that passes images (N, 3, H, W) through a linear filter (3, 3, H, W) and clamps them to [0, 1]."""
+    gain = gain.to(device)
+    return lambda image: apply_gain(image, gain).clamp(0, 1)
 
 
 def open_refiner(options, device):
@@ -62,8 +65,8 @@ def open_refiner(options, device):
             load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
             for folder in (options.real, options.fake)
         ]
-        spectra = [spectrum_of(batches(side, f"spectra of {side.paths[0].parent}", device)) for side in sides]
-        return size, filter_refiner(fit_linear_filter(*spectra, shrink=options.method == "shrunk"), device)
+        reads = (functools.partial(batches, side, f"spectra of {side.paths[0].parent}", device) for side in sides)
+        return size, filter_refiner(fit_linear_filter(options.method, *reads), device)
     if is_released(path):
         if options.method != "stig":
             raise UserError(f"{path} is a released checkpoint and holds no linear filter; give --real and --fake instead")

@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 from models.gan import SETUPS
+from utils.linear_filter import FILTERS
 
 
 def number(kind, low=None, high=None, open_low=False):
@@ -200,9 +201,9 @@ def train_parser():
     model.add_argument("--generator", choices=("residual", "direct"), default="residual", help="correct the input, or draw it anew")
     model.add_argument(
         "--base",
-        choices=("identity", "linear", "shrunk"),
-        default="shrunk",
-        help="what the generator starts from: the fake, or the fake after the linear filter (shrunk: its noise removed)",
+        choices=("identity", *FILTERS),
+        default="cepstral",
+        help="what the generator starts from: the fake, or the fake after a linear filter (cepstral: its noise removed)",
     )
     model.add_argument("--norm", choices=("instance", "batch", "none"), default="instance", help="normalisation in the generator")
     model.add_argument("--upsample", choices=("bilinear", "bicubic"), default="bilinear", help="upsampling in the generator")
@@ -275,7 +276,7 @@ class InferenceOptions:
 INFERENCE_TEXT = """Refine a folder of generated images; names, subfolders and order stay, the format becomes PNG.
 
   python inference.py --inference_data more_fakes --inference_params results/my_run/checkpoint.pt --dst refined_more
-  python inference.py --inference_data more_fakes --method shrunk --real photos --fake fakes --dst filtered_more
+  python inference.py --inference_data more_fakes --method cepstral --real photos --fake fakes --dst filtered_more
 
 The images go to results/<dst>/refined. A checkpoint of the released code (the folder with Generator... files) works too."""
 
@@ -288,9 +289,9 @@ def inference_parser():
     group.add_argument("--inference_params", help="checkpoint.pt of train.py, or a folder with a released checkpoint")
     group.add_argument(
         "--method",
-        choices=("stig", "linear", "shrunk"),
+        choices=("stig", *FILTERS),
         default="stig",
-        help="the network, or only the linear filter (shrunk: its noise removed), of the checkpoint or of --real and --fake",
+        help="the network, or only a linear filter (cepstral: its noise removed), of the checkpoint or of --real and --fake",
     )
     group.add_argument("--real", help="folder of photographs to fit the linear filter on")
     group.add_argument("--fake", help="folder of generated images to fit the linear filter on")
@@ -310,7 +311,7 @@ def parse_inference(argv=None):
     if (options.real is None) != (options.fake is None):
         parser.error("--real and --fake belong together; give both or neither")
     if options.real and options.method == "stig":
-        parser.error("--real and --fake fit the linear filter; add --method linear or --method shrunk")
+        parser.error("--real and --fake fit the linear filter; add --method linear or --method cepstral")
     if not options.real and not options.inference_params:
         parser.error("give --inference_params CHECKPOINT, or --method linear with --real and --fake")
     return options

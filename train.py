@@ -1,6 +1,7 @@
 """Train STIG on datasets/<data>/{real,fake}; everything it writes goes to results/<dst>."""
 
 import dataclasses
+import functools
 import sys
 import time
 
@@ -15,7 +16,7 @@ from utils.checkpoint import read_resumed, save_checkpoint
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import StopRequest
-from utils.linear_filter import fit_linear_filter, spectrum_of
+from utils.linear_filter import FILTERS, fit_linear_filter
 from utils.logging import ScalarLog
 from utils.measure import batches
 from utils.monitor import Monitor
@@ -27,9 +28,9 @@ FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save
 
 
 def fit_filters(sets, device):
-    """Both linear filters from the training images: dict base name -> (3, H, W) log gain on the CPU."""
-    spectra = [spectrum_of(batches(sets[f"train_{side}"], f"spectra of {side}", device)) for side in ("real", "fake")]
-    return {name: fit_linear_filter(*spectra, shrink=name == "shrunk").cpu() for name in ("linear", "shrunk")}
+    """Both linear filters from the training images: dict of `utils.linear_filter.FILTERS` -> (3, 3, H, W) gain on the CPU."""
+    real, fake = (functools.partial(batches, sets[f"train_{side}"], f"spectra of {side}", device) for side in ("real", "fake"))
+    return {kind: fit_linear_filter(kind, real, fake).cpu() for kind in FILTERS}
 
 
 def model_settings(options):
@@ -49,7 +50,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
     def save():
         content = trainer.state_dict() | {
             "settings": model_settings(options),
-            "base_log_gain": filters.get(options.base),
+            "base_gain": filters.get(options.base),
             "filters": filters,
             "options": as_plain(options),
             "random": random_state(),
@@ -129,7 +130,7 @@ def main(argv=None):
     if not finished:
         print(f"stopped after step {trainer.step}; go on with the same command and --resume")
         sys.exit(130)
-    shown = {"linear filter": filters["linear"], "linear filter, shrunk": filters["shrunk"]}
+    shown = {"linear filter": filters["linear"], "linear filter, cepstral": filters["cepstral"]}
     rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
     print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples()))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")

@@ -42,7 +42,7 @@ def parse(argv=None):
     )
     names = f"fake, floor, {', '.join(ROWS)}"
     parser.add_argument("--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all that are there")
-    parser.add_argument("--rows", default="fake,linear,shrunk,floor", help=f"of {names}")
+    parser.add_argument("--rows", default="fake,linear,cepstral,floor", help=f"of {names}")
     parser.add_argument("--seeds", type=number_list(int, 0), default=(0,), help="of rows that are trained, such as 0,1,2")
     parser.add_argument("--epoch", type=number(int, 1), help="of rows that are trained; default: train.py's")
     parser.add_argument("--part", choices=PARTS, default="validation", help="what is judged")

@@ -71,11 +71,11 @@ class STIG(nn.Module):
         size: side of the square images in pixels, a multiple of 16.
         objective: an `Objective`.
         mode, norm, upsample: see `NestedUNet`.
-        base_log_gain: (3, H, W) log gain of a linear filter that every fake passes before the generator, or None.
+        base_gain: (3, 3, H, W) linear filter (`utils.fft.apply_gain`) that every fake passes before the generator, or None.
         amp: run the networks in bfloat16; spectra, normalisation of the result and losses stay in float32.
     """
 
-    def __init__(self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_log_gain=None, amp=False):
+    def __init__(self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_gain=None, amp=False):
         super().__init__()
         if size % 2 ** (DEPTH - 1):
             raise ValueError(f"size {size} is not a multiple of {2 ** (DEPTH - 1)}")
@@ -85,7 +85,7 @@ class STIG(nn.Module):
         self.spectral_discriminator = SpectralDiscriminator(size // 2 + 1)
         self.heads = PatchHeads(self.generator.channels)
         self.amp = amp
-        self.register_buffer("base_log_gain", base_log_gain)
+        self.register_buffer("base_gain", base_gain)
         # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
         self.reuse_features = norm != "batch"
 
@@ -94,7 +94,7 @@ class STIG(nn.Module):
         return torch.autocast(tensor.device.type, torch.bfloat16, enabled=self.amp)
 
     def _prepare(self, fake_image):
-        return fake_image if self.base_log_gain is None else apply_gain(fake_image, self.base_log_gain)
+        return fake_image if self.base_gain is None else apply_gain(fake_image, self.base_gain)
 
     @torch.no_grad()
     def refine(self, image, generator=None, is_real=False):
@@ -218,10 +218,10 @@ class STIG(nn.Module):
         return patch_nce(self.heads(query, positions, level), projected_key, self.objective.tau)
 
     @classmethod
-    def from_settings(cls, settings, base_log_gain=None, amp=False):
+    def from_settings(cls, settings, base_gain=None, amp=False):
         """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, objective."""
         objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
-        return cls(settings["size"], objective, settings["mode"], settings["norm"], settings["upsample"], base_log_gain, amp)
+        return cls(settings["size"], objective, settings["mode"], settings["norm"], settings["upsample"], base_gain, amp)
 
     def compile_networks(self):
         """Compile encoder, decoder and PatchGAN with torch.compile; parameters and their names stay."""

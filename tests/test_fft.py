@@ -83,5 +83,32 @@ def test_gradient_reaches_the_image():
 
 def test_gain_of_one_keeps_and_gain_scales():
     image = golden_image(1)
-    assert torch.allclose(fft.apply_gain(image, torch.zeros(3, 64, 64)), image, atol=1e-6)
-    assert torch.allclose(fft.apply_gain(image, torch.full((3, 64, 64), math.log(2))), 2 * image, atol=1e-5)
+    same = torch.eye(3)[:, :, None, None].expand(3, 3, 64, 64)
+    assert torch.allclose(fft.apply_gain(image, same), image, atol=1e-6)
+    assert torch.allclose(fft.apply_gain(image, 2 * same), 2 * image, atol=1e-5)
+
+
+def test_gain_mixes_channels():
+    image = golden_image(1)
+    turned = fft.apply_gain(image, torch.eye(3).roll(1, 0)[:, :, None, None].expand(3, 3, 64, 64))
+    assert torch.allclose(turned, image.roll(1, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 9), (5, 5)])
+def test_mirror_is_the_spectrum_of_the_mirrored_image(shape):
+    image = torch.rand(1, 2, *shape)
+    mirrored = fft.fourier(image.flip(-1)).abs()
+    assert torch.allclose(fft.mirror(fft.fourier(image).abs()), mirrored, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 9), (5, 5)])
+def test_cepstrum_round_trip_and_a_cosine(shape):
+    log_spectrum = fft.fourier(torch.rand(1, 3, *shape).double()).abs().log()
+    even = (log_spectrum + fft.mirror(log_spectrum)) / 2
+    cepstrum = fft.cepstrum(even)
+    assert torch.allclose(fft.from_cepstrum(cepstrum), even)
+    assert cepstrum.square().sum() == pytest.approx(even.square().sum().item())  # orthonormal: noise stays white
+    columns = torch.arange(shape[1]).double() - shape[1] // 2
+    wave = (2 * math.pi * 2 * columns / shape[1]).cos().expand(shape)
+    found = fft.cepstrum(wave).abs() > 1e-9
+    assert sorted(found.nonzero().tolist()) == [[0, 2], [0, shape[1] - 2]]

@@ -13,8 +13,6 @@ import options
 from utils import checkpoint, run_dir
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
-from utils.fft import apply_gain, fourier
-from utils.linear_filter import LogSpectrum, fit_linear_filter, spectrum_of
 from utils.logging import ScalarLog
 from utils.report import output_names
 
@@ -133,42 +131,6 @@ def test_output_names_never_collide(tmp_path):
     names = output_names([tmp_path / name for name in ("a.jpg", "a.png", "b.png", "c.d.png")])
     assert [str(name) for name in names] == ["a.jpg.png", "a.png.png", "b.png", "c.d.png"]
     assert [str(name) for name in output_names([tmp_path / "x" / "a.jpg", tmp_path / "a.jpg"], tmp_path)] == ["x/a.png", "a.png"]
-
-
-def test_linear_filter_removes_a_known_gain():
-    generator = torch.Generator().manual_seed(0)
-    real = torch.rand(40, 3, 16, 16, generator=generator)
-    gain = (1 + torch.rand(3, 16, 16, generator=generator)).log()
-    gain = (gain + gain.flip((-2, -1)).roll((1, 1), (-2, -1))) / 2  # as that of a real filter: equal at opposite frequencies
-    fake = apply_gain(real, gain)
-    fitted = fit_linear_filter(spectrum_of([real]), spectrum_of(fake.split(7)))
-    gain[:, 8, 8] = 0
-    assert torch.allclose(fitted, -gain, atol=1e-3)
-    assert (fitted[:, 8, 8] == 0).all()
-
-
-def test_shrinking_removes_noise_and_keeps_peaks():
-    generator = torch.Generator().manual_seed(0)
-    real, fake = (torch.rand(30, 3, 16, 16, generator=generator) for _ in range(2))
-    peak = torch.zeros(3, 16, 16)
-    peak[:, 0, 8] = 3.0
-    fake = apply_gain(fake, peak)
-    plain, shrunk = (fit_linear_filter(spectrum_of([real]), spectrum_of([fake]), shrink) for shrink in (False, True))
-    assert torch.allclose(shrunk[:, 0, 8], -peak[:, 0, 8], atol=0.6)
-    away = torch.ones(16, 16, dtype=torch.bool)
-    away[0] = False
-    assert shrunk[:, away].std() < 0.7 * plain[:, away].std()
-    assert shrunk[:, away].abs().median() < 0.2 * plain[:, away].abs().median()
-
-
-def test_log_spectrum_is_the_mean_and_its_variance():
-    images = torch.rand(9, 3, 8, 8)
-    logs = fourier(images.double()).abs().log()
-    spectrum = LogSpectrum()
-    for image in images.split(4):
-        spectrum.update(image)
-    assert torch.allclose(spectrum.bins.mean, logs.mean(0), atol=1e-3)
-    assert torch.allclose(spectrum.bins.variance_of_mean, logs.var(0) / 9, rtol=1e-2, atol=1e-4)
 
 
 BASE = ["--data", "x", "--dst", "y"]

@@ -53,7 +53,7 @@ def run(house):
     """One finished training of four steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(house)
-        train.main([*SMALL, "--base", "shrunk", "--dst", "run", "--sample_frequency", "2", "--save_frequency", "2"])
+        train.main([*SMALL, "--base", "cepstral", "--dst", "run", "--sample_frequency", "2", "--save_frequency", "2"])
     return house / "results/run"
 
 
@@ -69,13 +69,13 @@ def test_training_writes_everything(run):
             files = sorted(path.name for path in (run / "eval" / kind).iterdir())
             assert files == [f"{index:02d}.png" for index in range(count)]
     table = json.loads((run / "table.json").read_text())
-    assert list(table) == ["fake", "linear filter", "linear filter, shrunk", "refined", "floor (two halves of real)"]
+    assert list(table) == ["fake", "linear filter", "linear filter, cepstral", "refined", "floor (two halves of real)"]
     report = (run / "report.md").read_text()
     assert "overview.png" in report
     assert "Against the best linear filter" in report
     assert (run / "overview.png").stat().st_size > 10_000
     assert any((run / "tensorboard").iterdir())
-    assert json.loads((run / "options.json").read_text())["base"] == "shrunk"
+    assert json.loads((run / "options.json").read_text())["base"] == "cepstral"
     assert not list(run.rglob("*.tmp*"))
 
 
@@ -83,8 +83,8 @@ def test_checkpoint_is_complete_and_plain(run):
     content = load_checkpoint(run / "checkpoint.pt", "stig")
     assert content["step"] == 4
     parts = {name.split(".")[0] for name in content["model"]}
-    assert parts == {"generator", "discriminator", "spectral_discriminator", "heads", "base_log_gain"}
-    assert set(content["filters"]) == {"linear", "shrunk"}
+    assert parts == {"generator", "discriminator", "spectral_discriminator", "heads", "base_gain"}
+    assert set(content["filters"]) == {"linear", "cepstral"}
     assert {"optimisers", "schedules", "averaged", "random", "options", "settings"} < content.keys()
 
 
@@ -98,7 +98,7 @@ def same_weights(first, second):
 
 
 def test_stopped_and_resumed_equals_uninterrupted(run, monkeypatch, capsys):
-    options = [*SMALL, "--base", "shrunk", "--dst", "stopped", "--sample_frequency", "2"]
+    options = [*SMALL, "--base", "cepstral", "--dst", "stopped", "--sample_frequency", "2"]
     step = train.Trainer.train_step
 
     def stop_in_second(self, *images):
@@ -119,7 +119,7 @@ def test_stopped_and_resumed_equals_uninterrupted(run, monkeypatch, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_killed_and_resumed_equals_uninterrupted(run):
-    options = [*SMALL, "--base", "shrunk", "--dst", "killed", "--save_frequency", "1"]
+    options = [*SMALL, "--base", "cepstral", "--dst", "killed", "--save_frequency", "1"]
     command = [sys.executable, str(ROOT / "train.py"), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = run.parent / "killed"
@@ -185,7 +185,7 @@ def test_bad_input_to_train(run, house, capsys):
     assert "nothing to resume" in refused(train.main, [*SMALL, "--dst", "absent", "--resume"], capsys)
     assert "does not name a folder" in refused(train.main, [*SMALL, "--dst", "../out"], capsys)
     assert "--device" in refused(train.main, [*new, "--device", "99"], capsys)
-    wrong = [*SMALL, "--dst", "run", "--resume", "--base", "shrunk", "--lr", "0.5"]
+    wrong = [*SMALL, "--dst", "run", "--resume", "--base", "cepstral", "--lr", "0.5"]
     assert "--lr is 0.5" in refused(train.main, wrong, capsys)
     draw(house / "datasets/one/real", 1, 1)
     draw(house / "datasets/one/fake", 1, 2)
@@ -235,13 +235,13 @@ def test_inference_keeps_names_order_and_count(run, house):
 
 def test_inference_refines_as_training_did(run):
     options = ["--inference_data", "datasets/tiny/fake", "--inference_params", str(run / "checkpoint.pt"), "--device", "cpu"]
-    for dst, method, expected in (("again", "stig", "refined"), ("filtered", "shrunk", None)):
+    for dst, method, expected in (("again", "stig", "refined"), ("filtered", "cepstral", None)):
         inference.main([*options, "--dst", dst, "--method", method, "--overwrite"])
         if expected:
             for path in (run / "eval" / expected).iterdir():
                 ours = np.asarray(Image.open(Path("results") / dst / "refined" / path.name)).astype(int)
                 assert np.abs(ours - np.asarray(Image.open(path))).max() <= 1
-    fitted = ["--method", "shrunk", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake", "--size", "32"]
+    fitted = ["--method", "cepstral", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake", "--size", "32"]
     inference.main(["--inference_data", "datasets/tiny/fake", *fitted, "--dst", "fitted", "--device", "cpu"])
     for path in Path("results/filtered/refined").iterdir():
         assert np.array_equal(Image.open(path), Image.open(Path("results/fitted/refined") / path.name))

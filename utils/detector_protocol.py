@@ -1,5 +1,6 @@
 """Which images a detector sees, chooses its threshold on, and is judged by; features that are computed once."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from utils.errors import UserError
 from utils.fft import apply_gain
-from utils.linear_filter import LogSpectrum, fit_linear_filter
+from utils.linear_filter import fit_linear_filter
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
 
@@ -55,23 +56,24 @@ class ImageSet:
 class FilteredImages:
     """Fakes after the linear filter, rounded to 8 bit like files: indexable with `.paths`."""
 
-    def __init__(self, fake, log_gain):
-        self.fake, self.paths, self.log_gain = fake, fake.paths, log_gain
+    def __init__(self, fake, gain):
+        self.fake, self.paths, self.gain = fake, fake.paths, gain
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, index):
-        return to_8bit(apply_gain(self.fake[index][None], self.log_gain)[0])
+        return to_8bit(apply_gain(self.fake[index][None], self.gain)[0])
 
 
 def linear_filter_of(real, real_indices, fake, fake_indices):
-    """The shrunk linear filter from some fakes to some reals, as a set of all filtered fakes."""
-    spectra = LogSpectrum(), LogSpectrum()
-    for spectrum, source, indices in zip(spectra, (real, fake), (real_indices, fake_indices), strict=True):
-        for i in indices:
-            spectrum.update(source.images[int(i)][None])
-    filtered = FilteredImages(fake.images, fit_linear_filter(*spectra, shrink=True))
+    """The cepstral linear filter from some fakes to some reals, as a set of all filtered fakes."""
+
+    def read(source, indices):
+        return (source.images[int(i)][None] for i in indices)
+
+    gain = fit_linear_filter("cepstral", functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices))
+    filtered = FilteredImages(fake.images, gain)
     return ImageSet("linear filter", fake.folder, filtered)
 
 

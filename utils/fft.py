@@ -99,12 +99,33 @@ def mag_to_image(mag, phase, mag_range, inverse="real"):
     return image.real if inverse == "real" else image.abs()
 
 
-def apply_gain(image, log_gain):
-    """Multiply an image's spectrum by a real gain; phases stay.
+def apply_gain(image, gain):
+    """Pass images through a linear filter with a real gain, which may mix channels.
 
     Args:
         image: (N, C, H, W).
-        log_gain: (C, H, W), natural logarithm of the gain per channel and frequency, DC at (H // 2, W // 2).
+        gain: (C, C, H, W), what output channel a takes of input channel b at each frequency, DC at (H // 2, W // 2).
     Returns: (N, C, H, W), not clamped.
     """
-    return inverse_fourier(fourier(image) * log_gain.exp()).real
+    return inverse_fourier((gain * fourier(image)[:, None]).sum(2)).real
+
+
+def mirror(spectrum):
+    """Spectrum (..., H, W) with the horizontal frequency reversed: that of the image seen in a mirror, but for phases."""
+    return spectrum.flip(-1).roll(1 - spectrum.shape[-1] % 2, -1)
+
+
+def cepstrum(log_spectrum):
+    """Cepstrum of a log spectrum: its orthonormal inverse transform, over quefrencies (pixels).
+
+    Args:
+        log_spectrum: (..., H, W) real, even in both axes (`mirror` changes nothing, nor does reversing rows), DC at
+            (H // 2, W // 2).
+    Returns: (..., H, W) real, quefrency 0 at (0, 0).
+    """
+    return torch.fft.ifft2(torch.fft.ifftshift(log_spectrum, dim=(-2, -1)), norm="ortho").real
+
+
+def from_cepstrum(cepstrum):
+    """Inverse of `cepstrum`."""
+    return torch.fft.fftshift(torch.fft.fft2(cepstrum, norm="ortho").real, dim=(-2, -1))

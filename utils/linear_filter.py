@@ -1,10 +1,19 @@
-"""The baseline anybody would try: one fixed gain per channel and frequency, fitted without training."""
+"""The baselines that need no training: one fixed linear filter from fakes to reals.
 
-from utils.fft import fourier
-from utils.profiles import radial_rings, ring_means
+"linear" is the filter anybody would try: one gain per channel and frequency, exp(mean log|F| of reals - mean log|F| of fakes). It
+carries the noise of a few dozen images. "cepstral" removes that noise where it can be told from the signal, in the Fourier
+transform of the log-gain itself, and mixes colours, so that their coherence is repaired too (docs/fidelity.md).
+"""
 
-RING_DOUBT, BIN_DOUBT = 4, 2  # how many times its variance a squared gain must reach to count at all (docs/fidelity.md)
+import torch
+
+from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
+from utils.profiles import half_octaves
+
+FILTERS = ("linear", "cepstral")
 FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in one pixel, where a logarithm says nothing.
+BAND_DOUBT, BIN_DOUBT = 1, 9  # how many times its variance a squared difference must reach to count at all (docs/fidelity.md)
+OPPONENT = torch.nn.functional.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))  # orthonormal rows
 
 
 class RunningMoments:
@@ -31,50 +40,99 @@ class LogSpectrum:
 
     Attributes:
         bins: `RunningMoments` per channel and frequency, (C, H, W).
-        rings: `RunningMoments` of each image's means over radial rings, (C, R).
+        even: the same of each log spectrum's mean with its mirror image, which has half the noise.
+        cepstra: the same of the even log spectra's cepstra, (C, H, W).
     """
 
     def __init__(self):
-        self.bins, self.rings = RunningMoments(), RunningMoments()
+        self.bins, self.even, self.cepstra = RunningMoments(), RunningMoments(), RunningMoments()
 
     def update(self, image):
-        """Add images (N, C, H, W) in [0, 1]."""
+        """Add images (N, C, H, W)."""
         for log_spectrum in fourier(image).abs().clamp_min(FLOOR).log().double():
             self.bins.update(log_spectrum)
-            self.rings.update(ring_means(log_spectrum, radial_rings(*log_spectrum.shape[-2:])))
-
-
-def _shrink(difference, target, variance, doubt):
-    """Pull a difference to its target as far as it may be noise: weight 1 - doubt variance / (difference - target)^2, >= 0."""
-    excess = difference - target
-    return target + (1 - doubt * variance / excess.square().clamp_min(1e-12)).clamp_min(0) * excess
-
-
-def fit_linear_filter(real, fake, shrink=False):
-    """Log gain that moves the fakes' mean log spectrum onto the reals'; DC is kept.
-
-    Args:
-        real, fake: `LogSpectrum` of images of one size.
-        shrink: apply no noise. Each ring's mean gain is pulled to 0, and each bin's to that ring mean, by `_shrink` with the
-            variance of the difference between the two sets of images.
-    Returns: (C, H, W) float32 for `utils.fft.apply_gain`.
-    """
-    log_gain = real.bins.mean - fake.bins.mean  # (C, H, W)
-    height, width = log_gain.shape[-2:]
-    if shrink:
-        ring_variance, bin_variance = (
-            getattr(real, part).variance_of_mean + getattr(fake, part).variance_of_mean for part in ("rings", "bins")
-        )
-        ring_gain = _shrink(real.rings.mean - fake.rings.mean, 0.0, ring_variance, RING_DOUBT)  # (C, R)
-        by_ring = ring_gain[:, radial_rings(height, width).to(log_gain.device)]  # (C, H, W)
-        log_gain = _shrink(log_gain, by_ring, bin_variance, BIN_DOUBT)
-    log_gain[:, height // 2, width // 2] = 0
-    return log_gain.float()
+            even = (log_spectrum + mirror(log_spectrum)) / 2
+            self.even.update(even)
+            self.cepstra.update(cepstrum(even))
 
 
 def spectrum_of(images):
-    """`LogSpectrum` of an iterable of batches (N, C, H, W) in [0, 1]."""
+    """`LogSpectrum` of an iterable of batches (N, C, H, W)."""
     spectrum = LogSpectrum()
     for image in images:
         spectrum.update(image)
     return spectrum
+
+
+def _difference(real, fake):
+    """Difference of two `RunningMoments` and its variance."""
+    return real.mean - fake.mean, real.variance_of_mean + fake.variance_of_mean
+
+
+def _trust(square, variance, doubt):
+    """Share of a difference that is kept: 1 - doubt variance / difference^2, at least 0 (James and Stein's, per entry)."""
+    return (1 - doubt * variance / square.clamp_min(1e-12)).clamp_min(0)
+
+
+def _trust_bands(difference, variance):
+    """`_trust` of whole half-octaves of the cepstrum, (C, H, W): many weak entries of one band count together."""
+    bands = half_octaves(*difference.shape[-2:]).flatten().to(difference.device)
+    sums = difference.new_zeros(2, len(difference), int(bands.max()) + 1)
+    squares, variances = sums.index_add(2, bands, torch.stack([difference.square(), variance]).flatten(2))  # (C, bands)
+    return _trust(squares, variances, BAND_DOUBT)[:, bands].view_as(difference)
+
+
+def plain_log_gain(real, fake):
+    """Log gain (C, H, W) float64 that moves the mean log spectrum of `fake` onto that of `real` (`LogSpectrum`s); DC is kept."""
+    return _keep_dc(real.bins.mean - fake.bins.mean)
+
+
+def cepstral_log_gain(real, fake):
+    """The same without what may be noise.
+
+    In the cepstrum a smooth gain is a few entries around 0 and a lattice of peaks is a lattice, while noise is spread over all: an
+    entry, or its half-octave, counts as far as it exceeds its own variance. What then still stands out in a single bin is added.
+    """
+    difference, variance = _difference(real.cepstra, fake.cepstra)
+    trust = torch.maximum(_trust(difference.square(), variance, BIN_DOUBT), _trust_bands(difference, variance))
+    smooth = from_cepstrum(trust * difference)
+    difference, variance = _difference(real.even, fake.even)
+    rest = difference - smooth
+    return _keep_dc(smooth + _trust(rest.square(), variance, BIN_DOUBT) * rest)
+
+
+def _keep_dc(log_gain):
+    log_gain[:, log_gain.shape[-2] // 2, log_gain.shape[-1] // 2] = 0
+    return log_gain
+
+
+def diagonal_gain(log_gain):
+    """Gain for `utils.fft.apply_gain` of channels that do not mix: (C, H, W) -> (C, C, H, W)."""
+    return torch.diag_embed(log_gain.exp().movedim(0, -1)).permute(2, 3, 0, 1).contiguous()
+
+
+def _mixed(matrix, image):
+    return torch.einsum("ab,nbhw->nahw", matrix.to(image), image)
+
+
+def fit_linear_filter(kind, real, fake):
+    """Fit one of FILTERS on images.
+
+    Args:
+        kind: "linear" or "cepstral". The cepstral filter has two stages: a gain for each opponent colour (grey, red - blue, green
+            against both), then one for red, green and blue that moves their means all the way.
+        real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images; the
+            cepstral filter reads them twice.
+    Returns: (3, 3, H, W) float32 for `utils.fft.apply_gain`.
+    Raises: ValueError for another kind.
+    """
+    if kind == "linear":
+        return diagonal_gain(plain_log_gain(spectrum_of(real()), spectrum_of(fake()))).float()
+    if kind != "cepstral":
+        raise ValueError(f"kind must be one of {FILTERS}, not {kind!r}")
+    opponents = (spectrum_of(_mixed(OPPONENT, image) for image in read()) for read in (real, fake))
+    first = diagonal_gain(cepstral_log_gain(*opponents))  # (3, 3, H, W) over opponent colours
+    matrix = OPPONENT.to(first)
+    first = torch.einsum("ka,klhw,lb->abhw", matrix, first, matrix)  # over red, green, blue
+    second = cepstral_log_gain(spectrum_of(real()), spectrum_of(apply_gain(image, first.float()) for image in fake()))
+    return (second.exp()[:, None] * first).float()

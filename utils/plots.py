@@ -14,7 +14,7 @@ COLOURS = {
     "fake": "tab:red",
     "refined": "tab:blue",
     "linear filter": "tab:orange",
-    "linear filter, shrunk": "tab:green",
+    "linear filter, cepstral": "tab:green",
 }
 
 

@@ -27,6 +27,14 @@ def radial_rings(height, width):
 
 
 @functools.lru_cache(maxsize=32)
+def half_octaves(height, width):
+    """Half-octave of every quefrency's distance from 0 at (0, 0): (H, W) int64, 0 for 0, 2 for 1, 3 for 1.4, 4 for 2, ..."""
+    rows, columns = (torch.minimum(torch.arange(length), length - torch.arange(length)) for length in (height, width))
+    distance = torch.hypot(rows[:, None].double(), columns[None, :].double())
+    return (2 * distance.clamp_min(0.5).log2() + 2).round().long()
+
+
+@functools.lru_cache(maxsize=32)
 def _on_device(rings, device):
     """Ring of every bin (H * W,) and bins of every ring (R,); kept, because counting and copying would make a GPU wait."""
     index = rings.flatten()

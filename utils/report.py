@@ -91,7 +91,7 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
 
     Args:
         refine: function (N, 3, H, W) -> (N, 3, H, W), on `device`.
-        filters: dict name -> log gain (3, H, W) of the linear filters to show beside it.
+        filters: dict name -> gain (3, 3, H, W) of the linear filters to show beside it.
         real, fake: datasets of images of one size with `.paths`.
         folder: where real, fake, refined and their _mag folders go.
     Returns: dict row name -> `Measured`: real, fake, each filter, refined.
@@ -107,8 +107,8 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
         write_pictures(folder, "refined", files, refined_image)
         rows["fake"].update(image)
         rows["refined"].update(refined_image, image)
-        for name, log_gain in filters.items():
-            rows[name].update(to_8bit(apply_gain(image, log_gain.to(device))), image)
+        for name, gain in filters.items():
+            rows[name].update(to_8bit(apply_gain(image, gain.to(device))), image)
     return rows
 
 

@@ -1,0 +1,114 @@
+"""The linear filters: a known gain is undone, noise is not applied, colours cohere again."""
+
+import functools
+
+import pytest
+import torch
+
+from utils.fft import apply_gain, fourier, mirror
+from utils.linear_filter import FILTERS, OPPONENT, LogSpectrum, diagonal_gain, fit_linear_filter
+from utils.profiles import half_octaves, radial_rings
+
+SIZE = 32
+
+
+def photographs(count, seed, shade=1.0):
+    """Noise with a falling spectrum whose channels cohere: (N, 3, SIZE, SIZE) around 0.5."""
+    generator = torch.Generator().manual_seed(seed)
+    grey, colour = (torch.randn(count, channels, SIZE, SIZE, generator=generator) for channels in (1, 3))
+    fall = -(1 + radial_rings(SIZE, SIZE)).log().expand(3, -1, -1)
+    return 0.5 + 0.1 * apply_gain(grey + shade * 0.3 * colour, diagonal_gain(fall))
+
+
+def smooth_gain_with_peaks():
+    """Log gain (3, SIZE, SIZE): a high band that is weak, and a lattice of peaks."""
+    gain = -0.05 * radial_rings(SIZE, SIZE).float().expand(3, -1, -1)
+    gain = gain.clone()
+    gain[:, ::8, ::8] += 1.5
+    gain[:, SIZE // 2, SIZE // 2] = 0
+    return gain
+
+
+def fitted(kind, real, fake):
+    return fit_linear_filter(kind, *(functools.partial(images.split, 7) for images in (real, fake)))
+
+
+def diagonal(gain):
+    return gain.diagonal(dim1=0, dim2=1).movedim(-1, 0).log()  # (3, H, W)
+
+
+def test_plain_filter_removes_a_known_gain():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(40, 3, 16, 16, generator=generator)
+    gain = (1 + torch.rand(3, 16, 16, generator=generator)).log()
+    gain = (gain + gain.flip((-2, -1)).roll((1, 1), (-2, -1))) / 2  # as that of a real filter: equal at opposite frequencies
+    found = diagonal(fitted("linear", real, apply_gain(real, diagonal_gain(gain))))
+    gain[:, 8, 8] = 0
+    assert torch.allclose(found, -gain, atol=1e-3)
+    assert (found[:, 8, 8] == 0).all()
+
+
+def test_cepstral_filter_removes_smooth_gain_and_peaks_without_noise():
+    real, fake, gain = photographs(30, 0), photographs(30, 1), smooth_gain_with_peaks()
+    fake = apply_gain(fake, diagonal_gain(gain))
+    plain, cepstral = (diagonal(fitted(kind, real, fake)) for kind in FILTERS)
+    error, plain_error = (found + gain for found in (cepstral, plain))
+    assert error.square().mean().sqrt() < 0.5 * plain_error.square().mean().sqrt()
+    assert error[:, ::8, ::8].abs().max() < 0.75  # half of a peak
+
+
+def test_cepstral_filter_of_equal_sets_hardly_changes_an_image():
+    real, fake = photographs(30, 0), photographs(30, 1)
+    changes = {kind: (apply_gain(fake, fitted(kind, real, fake)) - fake).square().mean() for kind in FILTERS}
+    assert changes["cepstral"] < 0.1 * changes["linear"]
+
+
+def test_cepstral_filter_repairs_the_coherence_of_colours():
+    real, fake = photographs(60, 0), photographs(60, 1, shade=4.0)
+
+    def coherence(image):
+        red, green = fourier(image)[:, :2, : SIZE // 4].unbind(1)  # far from DC
+        return (red * green.conj()).mean().real / (red.abs().square().mean() * green.abs().square().mean()).sqrt()
+
+    after = {kind: coherence(apply_gain(fake, fitted(kind, real, fake))) for kind in FILTERS}
+    assert coherence(fake) < 0.5 < 0.9 < coherence(real)
+    assert after["linear"] < 0.5  # one gain a channel cannot
+    assert after["cepstral"] == pytest.approx(coherence(real).item(), abs=0.03)
+
+
+def test_filtered_images_are_real_and_their_mean_stays():
+    real, fake = photographs(10, 0), photographs(10, 1, shade=3.0)
+    gain = fitted("cepstral", real, fake)
+    assert torch.allclose(gain, gain.flip((-2, -1)).roll((1, 1), (-2, -1)), atol=1e-5)
+    assert torch.allclose(gain, mirror(gain), atol=1e-5)
+    assert torch.allclose(apply_gain(fake, gain).mean((2, 3)), fake.mean((2, 3)), atol=1e-5)
+
+
+def test_order_and_batches_of_images_do_not_matter():
+    real, fake = photographs(9, 0), photographs(9, 1)
+    once = fit_linear_filter("cepstral", lambda: [real], lambda: [fake])
+    assert torch.allclose(once, fitted("cepstral", real.flip(0), fake.flip(0)), atol=1e-5)
+
+
+def test_log_spectrum_is_the_mean_and_its_variance():
+    images = torch.rand(9, 3, 8, 8)
+    logs = fourier(images.double()).abs().log()
+    spectrum = LogSpectrum()
+    for image in images.split(4):
+        spectrum.update(image)
+    assert torch.allclose(spectrum.bins.mean, logs.mean(0), atol=1e-3)
+    assert torch.allclose(spectrum.bins.variance_of_mean, logs.var(0) / 9, rtol=1e-2, atol=1e-4)
+
+
+def test_opponent_colours_are_orthonormal():
+    assert torch.allclose(OPPONENT @ OPPONENT.T, torch.eye(3), atol=1e-6)
+
+
+def test_half_octaves():
+    assert half_octaves(8, 8)[0].tolist() == [0, 2, 4, 5, 6, 5, 4, 2]
+    assert half_octaves(8, 8)[1, 1] == 3
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="linear"):
+        fitted("shrunk", photographs(2, 0), photographs(2, 1))
