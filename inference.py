@@ -14,7 +14,7 @@ from utils.fft import apply_gain
 from utils.linear_filter import fit_linear_filter
 from utils.measure import batches
 from utils.report import mag_picture, output_names
-from utils.run_dir import open_run_folder, write_json, write_png
+from utils.run_dir import check_run_folder, open_run_folder, write_json, write_png
 from utils.seeding import seed_everything
 
 
@@ -84,6 +84,8 @@ def open_refiner(options, device):
 @script
 def main(argv=None):
     options = parse_inference(argv)
+    inputs = (options.inference_data, options.inference_params, options.real, options.fake)
+    check_run_folder(options.dst, options.overwrite, inputs=inputs)
     device = resolve_device(options.device)
     size, refine = open_refiner(options, device)
     fakes, _ = load_folder(options.inference_data, size, options.fit, options.skip_bad, 0.0, options.num_workers, recursive=True)

@@ -20,7 +20,7 @@ from utils.checkpoint import save_checkpoint
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.logging import ScalarLog
-from utils.run_dir import open_run_folder, write_json
+from utils.run_dir import open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
 
 SHOWN = 8
@@ -111,7 +111,7 @@ def finetune(options):
     device = resolve_device(options.device)
     checkpoint, real, latents, threshold = open_inputs(options)
     judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
-    folder = open_run_folder(options.dst, options.overwrite)
+    folder = open_run_folder(options.dst, options.overwrite, inputs=(run_folder(options.generator), options.pairs))
     write_json(folder / "options.json", as_plain(dataclasses.replace(options, threshold=threshold)))
     seed_everything(options.seed, options.deterministic)
     trainer = start_trainer(checkpoint, options.lr, device)

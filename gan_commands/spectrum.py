@@ -59,7 +59,9 @@ def compare_spectra(options):
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
     readers = sources(options, device)
-    folder = open_run_folder(options.dst, options.overwrite)
+    names = [label_of(text)[1] for text in options.inputs]
+    inputs = [options.real, *(name if Path(name).is_dir() else run_folder(name) for name in names)]
+    folder = open_run_folder(options.dst, options.overwrite, inputs=inputs)
     write_json(folder / "options.json", as_plain(options))
     folds, decay = {}, {}
     for label, read in readers.items():

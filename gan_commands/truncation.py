@@ -19,7 +19,7 @@ def study_truncation(options):
     seed_everything(options.seed, options.deterministic)
     real, fake, _ = open_pairs(options.pairs)
     chosen = images_of(real, options.n, options.seed)
-    folder = open_run_folder(options.dst, options.overwrite)
+    folder = open_run_folder(options.dst, options.overwrite, inputs=(options.pairs,))
     write_json(folder / "options.json", as_plain(options))
     thresholds = np.arange(1, min(real[0].shape[-2:]) // 2)
     sums = np.zeros((2, len(thresholds)))

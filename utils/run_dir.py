@@ -27,8 +27,10 @@ def atomic_path(path):
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+            error.filename = str(path)  # what a full disk refused, for the user's eyes
         raise
 
 
@@ -74,10 +76,14 @@ def run_folder(dst, root=None):
     return folder
 
 
-def open_run_folder(dst, overwrite=False, resume=False, root=None):
-    """Make results/<dst> and return it.
+def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
+    """Path of results/<dst> after every refusal of `open_run_folder`, with nothing made or deleted: to be called before long work.
 
-    An existing folder is deleted with `overwrite`, kept with `resume`, and refused (UserError) otherwise.
+    Args:
+        dst, root: as `run_folder`.
+        overwrite, resume: what the user asked for; a script that cannot resume gives None.
+        inputs: files and folders that the run reads (None among them is passed over); they must not be deleted by `overwrite`.
+    Raises: UserError if the folder exists and neither is asked for, or cannot be used.
     """
     folder = run_folder(dst, root)
     if overwrite and resume:
@@ -85,7 +91,23 @@ def open_run_folder(dst, overwrite=False, resume=False, root=None):
     if resume and not folder.is_dir():
         raise UserError(f"{folder} does not exist, so there is nothing to resume; leave --resume out")
     if folder.exists() and not (overwrite or resume):
-        raise UserError(f"{folder} exists already; --resume continues it, --overwrite replaces it, or choose another --dst")
+        choices = "--overwrite replaces it" if resume is None else "--resume continues it, --overwrite replaces it"
+        raise UserError(f"{folder} exists already; {choices}, or choose another --dst")
+    if folder.exists() and (not folder.is_dir() or (overwrite and folder.is_symlink())):
+        raise UserError(f"{folder} is a {'link' if folder.is_symlink() else 'file'} and no folder of a run; choose another --dst")
+    lost = [path for path in inputs if path and Path(path).resolve().is_relative_to(folder.resolve())]
+    if overwrite and folder.exists() and lost:
+        raise UserError(f"--overwrite would delete {lost[0]}, which this run reads; choose another --dst")
+    return folder
+
+
+def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
+    """Make results/<dst> and return it.
+
+    An existing folder is deleted with `overwrite`, kept with `resume`, and refused otherwise: arguments and errors as
+    `check_run_folder`.
+    """
+    folder = check_run_folder(dst, overwrite, resume, root, inputs)
     if folder.exists() and overwrite:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
