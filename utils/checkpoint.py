@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain values, written whole, read without executing anything."""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -27,13 +28,25 @@ def read_tensors(path):
     """Load a torch file with `weights_only=True` on the CPU; UserError if it is missing, broken or would execute code."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; give the path of a .pt file")
+        problem = f"is a folder without a file whose name starts with {RELEASED_FILES[0]}" if path.is_dir() else "does not exist"
+        raise UserError(f"checkpoint {path} {problem}; give the path of a .pt file")
     try:
+        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except UserError:
+        raise
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is not a checkpoint of plain tensors (broken, or it would execute code); nothing was loaded"
         ) from error
+
+
+def _check_sums(path):
+    """UserError if a file's checksums do not fit: torch does not look at them and would use damaged weights as they are."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise UserError(f"{path} is damaged (its checksums do not fit); nothing was loaded")
 
 
 def load_checkpoint(path, kind):
@@ -108,7 +121,7 @@ def released_state(path):
         if "discriminator" in state:
             first = "stage_1.block.0.weight"
             state["discriminator"] = {**state["discriminator"], first: state["discriminator"][first][:, back]}
-    except KeyError as error:
-        raise UserError(f"{path} is not a released STIG checkpoint: the tensor {error} is missing") from error
+    except (KeyError, IndexError) as error:
+        raise UserError(f"{path} is not a released STIG checkpoint: a tensor is missing or of another shape ({error})") from error
     state["generator"] = generator
     return state
