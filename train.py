@@ -21,7 +21,7 @@ from utils.logging import ScalarLog
 from utils.measure import batches
 from utils.monitor import Monitor
 from utils.report import evaluate_refiner, write_report
-from utils.run_dir import open_run_folder, run_folder, write_json
+from utils.run_dir import check_run_folder, open_run_folder, write_json
 from utils.seeding import random_state, seed_everything, set_random_state
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save_frequency", "log_frequency", "overwrite", "resume"}
@@ -79,6 +79,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
                     monitor.show(step, log)
                     since = time.perf_counter()
                 if saving:
+                    check_finite({"the largest weight": trainer.largest_weight()}, step, run)
                     save()
                 if stop.asked:
                     return last
@@ -98,9 +99,10 @@ def check_finite(numbers, step, run):
 @script
 def main(argv=None):
     options = parse_train(argv)
+    run = check_run_folder(options.dst, options.overwrite, options.resume)
     device = resolve_device(options.device)
-    resumed = read_resumed(run_folder(options.dst), "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
-    sets, source, split = training_sets(options, run_folder(options.dst) / "images.json" if resumed else None)
+    resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
+    sets, source, split = training_sets(options, run / "images.json" if resumed else None)
     run = open_run_folder(options.dst, options.overwrite, options.resume)
     print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
     write_json(run / "options.json", as_plain(options))

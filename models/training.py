@@ -35,6 +35,8 @@ class Trainer:
         }
         average = get_ema_multi_avg_fn(ema)
         self.averaged = AveragedModel(model.generator, multi_avg_fn=average, use_buffers=True) if ema else None
+        for compiled in ("encode", "decode") if ema else ():  # what STIG.compile_networks made is bound to the trained generator
+            vars(self.averaged.module).pop(compiled, None)
 
     @property
     def refiner(self):
@@ -63,6 +65,10 @@ class Trainer:
         self.step += 1
         terms = {"loss_g": g_terms.pop("total"), "loss_d": d_terms.pop("total"), **g_terms, **d_terms}
         return {name: term.detach() for name, term in terms.items()}
+
+    def largest_weight(self):
+        """Largest absolute value of a parameter, as a number; not finite if any is not, which a finite loss may leave behind."""
+        return torch.stack([parameter.detach().abs().max() for parameter in self.model.parameters()]).max().item()
 
     def _descend(self, side, loss):
         self.optimisers[side].zero_grad(set_to_none=True)

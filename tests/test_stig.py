@@ -141,3 +141,17 @@ def test_trainer_state_round_trip_is_exact():
     broken.train_step(golden_image(1)[..., :SIZE, :SIZE], golden_image(2)[..., :SIZE, :SIZE])
     assert all(torch.equal(a, b) for a, b in zip(straight.model.parameters(), broken.model.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(straight.refiner.parameters(), broken.refiner.parameters(), strict=True))
+
+
+def test_compiled_training_still_uses_the_average(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *arguments, **options: function(*arguments, **options))
+    model = STIG(SIZE)
+    model.compile_networks()
+    trainer = Trainer(model, 1e-2, total_steps=10, ema=0.9)
+    for step in range(2):  # the average starts as the first step's weights
+        trainer.train_step(images(1, step), images(1, 10 + step))
+    average = NestedUNet()
+    average.load_state_dict(trainer.averaged.module.state_dict())
+    fake = images(1, 2)
+    assert torch.allclose(model.refine(fake, trainer.refiner), model.refine(fake, average), atol=1e-6)
+    assert not torch.allclose(model.refine(fake, average), model.refine(fake), atol=1e-4)
