@@ -137,8 +137,10 @@ def load_holdout(path, real_paths, fake_paths):
     """Read a manifest back and find its images among the given ones.
 
     Returns: dict as `split_holdout` gives it.
-    Raises: UserError if the manifest is damaged, or names other images than those given.
+    Raises: UserError if the manifest is missing or damaged, or names other images than those given.
     """
+    if not Path(path).is_file():
+        raise UserError(f"{path} is missing, and with it which images were held out; start again with --overwrite")
     manifest = read_json(path)
     split = {}
     for part in PARTS:
@@ -149,10 +151,10 @@ def load_holdout(path, real_paths, fake_paths):
             wrong = sorted(set(listed) ^ set(found))
             split[part] = [found[name] for name in manifest[part] if not wrong]
         except (KeyError, TypeError) as error:
-            raise UserError(f"{path} is no list of held-out images; delete it and run again") from error
+            raise UserError(f"{path} is no list of held-out images; start again with --overwrite") from error
         if wrong:
             where = "no longer there" if wrong[0] in listed else "not in it"
             raise UserError(
-                f"{path} was made for other {side} images: {wrong[0]} is {where}; restore them, or delete it and start anew"
+                f"{path} was made for other {side} images: {wrong[0]} is {where}; restore them, or start again with --overwrite"
             )
     return split

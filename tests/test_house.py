@@ -46,6 +46,29 @@ def test_run_folder_is_not_overwritten_unasked(tmp_path):
     assert not (run_dir.open_run_folder("a", overwrite=True, root=tmp_path) / "kept").exists()
 
 
+def test_run_folder_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        run_dir.open_run_folder("file", overwrite=True, root=tmp_path)
+    target = run_dir.open_run_folder("target", root=tmp_path)
+    try:
+        (tmp_path / "link").symlink_to(target, target_is_directory=True)
+    except OSError:
+        pytest.skip("no symbolic links here")
+    with pytest.raises(UserError, match="is a link"):
+        run_dir.open_run_folder("link", overwrite=True, root=tmp_path)
+    assert target.is_dir()
+
+
+def test_overwriting_never_deletes_what_the_run_reads(tmp_path):
+    folder = run_dir.open_run_folder("a", root=tmp_path)
+    (folder / "images").mkdir()
+    with pytest.raises(UserError, match=r"would delete .*images"):
+        run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(None, folder / "images"))
+    assert (folder / "images").is_dir()
+    run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(None, tmp_path, tmp_path / "b"))
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("echo executed",)
@@ -69,11 +92,25 @@ def test_checkpoints_that_are_none_are_refused(content, tmp_path):
         checkpoint.load_checkpoint(path, "stig")
 
 
+def test_damaged_weights_are_not_used(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save_checkpoint(path, "stig", {"x": torch.zeros(1000)})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.load_checkpoint(path, "stig")
+
+
 def test_released_checkpoint_needs_its_parts(tmp_path):
     with pytest.raises(UserError, match="Generator"):
         checkpoint.released_state(tmp_path)
     torch.save({"x": torch.zeros(1)}, tmp_path / "Generator.pt")
     with pytest.raises(UserError, match="missing"):
+        checkpoint.released_state(tmp_path)
+    flat = {name: torch.zeros(3) for name in ("conv0_0.conv1.weight", "final.weight", "final.bias")}
+    torch.save(flat, tmp_path / "Generator.pt")
+    with pytest.raises(UserError, match="shape"):
         checkpoint.released_state(tmp_path)
     torch.save(golden_weights("generator"), tmp_path / "Generator.pt")
     assert checkpoint.is_released(tmp_path)
@@ -89,7 +126,7 @@ def test_devices():
             resolve_device(text)
 
 
-def test_script_turns_user_errors_into_exit_2(capsys):
+def test_script_turns_user_errors_into_exit_2(capsys, tmp_path):
     @script
     def mistaken(argv=None):
         raise UserError("the folder is empty")
@@ -102,11 +139,28 @@ def test_script_turns_user_errors_into_exit_2(capsys):
     def ours(argv=None):
         raise KeyError("bug")
 
-    for main, words in ((mistaken, "the folder is empty"), (full, "results/x.png")):
+    @script
+    def long_name(argv=None):
+        (tmp_path / ("x" * 300)).exists()
+
+    @script
+    def no_room(argv=None):
+        with run_dir.atomic_path(tmp_path / "table.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")  # as writing does, without a name
+
+    @script
+    def interrupted(argv=None):
+        raise KeyboardInterrupt
+
+    mistakes = [(mistaken, "the folder is empty"), (full, "results/x.png"), (no_room, "table.json")]
+    for main, words in [*mistakes, *([(long_name, "too long")] if os.name != "nt" else [])]:
         with pytest.raises(SystemExit) as stop:
             main([])
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        interrupted([])
+    assert stop.value.code == 130
     with pytest.raises(KeyError):
         ours([])
 
@@ -130,6 +184,9 @@ def test_log_is_trimmed_on_resume(tmp_path):
 def test_output_names_never_collide(tmp_path):
     names = output_names([tmp_path / name for name in ("a.jpg", "a.png", "b.png", "c.d.png")])
     assert [str(name) for name in names] == ["a.jpg.png", "a.png.png", "b.png", "c.d.png"]
+    for given in (("a.jpg", "a.png", "a.jpg.png"), ("a.jpg", "A.png")):  # the second: where file systems tell no case apart
+        names = output_names([tmp_path / name for name in given])
+        assert len({str(name).lower() for name in names}) == len(given)
     assert [str(name) for name in output_names([tmp_path / "x" / "a.jpg", tmp_path / "a.jpg"], tmp_path)] == ["x/a.png", "a.png"]
 
 

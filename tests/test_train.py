@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +22,9 @@ from utils.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--data", "tiny", "--size", "32", "--device", "cpu", "--log_frequency", "1", "--sigma", "4", "--epoch", "1"]
+
+
+FINISHED = ["--base", "cepstral", "--sample_frequency", "2", "--save_frequency", "2"]  # options of the fixture `run`
 
 
 def draw(folder, count, seed, size=32):
@@ -53,7 +55,7 @@ def run(house):
     """One finished training of four steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(house)
-        train.main([*SMALL, "--base", "cepstral", "--dst", "run", "--sample_frequency", "2", "--save_frequency", "2"])
+        train.main([*SMALL, "--dst", "run", *FINISHED])
     return house / "results/run"
 
 
@@ -147,6 +149,23 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(monkeypatch, capsys):
     assert load_checkpoint("results/nan/checkpoint.pt", "stig")["step"] == 2
 
 
+def test_weights_that_are_no_numbers_are_not_saved(monkeypatch, capsys):
+    step = train.Trainer.train_step
+
+    def break_weights(self, *images):
+        terms = step(self, *images)
+        if self.step == 2:
+            self.model.generator.final.bias.data.fill_(float("inf"))
+        return terms
+
+    monkeypatch.setattr(train.Trainer, "train_step", break_weights)
+    with pytest.raises(SystemExit) as stop:
+        train.main([*SMALL, "--dst", "inf", "--save_frequency", "1"])
+    assert stop.value.code == 2
+    assert "weight is not finite at step 2" in capsys.readouterr().err
+    assert load_checkpoint("results/inf/checkpoint.pt", "stig")["step"] == 1
+
+
 def test_released_preset_holdout_and_test_data(house):
     options = [*SMALL, "--preset", "released", "--holdout", "0.4", "--batch_size", "2", "--dst", "released"]
     train.main(options)
@@ -182,11 +201,16 @@ def test_bad_input_to_train(run, house, capsys):
     assert "multiple of 16" in refused(train.main, [*new, "--size", "40"], capsys)
     assert "00.png" in refused(train.main, [*new, "--size", "64", "--fit", "none"], capsys)
     assert "exists already" in refused(train.main, [*SMALL, "--dst", "run"], capsys)
+    assert "exists already" in refused(train.main, [*SMALL, "--dst", "run", "--data", "none"], capsys)  # before images are read
     assert "nothing to resume" in refused(train.main, [*SMALL, "--dst", "absent", "--resume"], capsys)
     assert "does not name a folder" in refused(train.main, [*SMALL, "--dst", "../out"], capsys)
     assert "--device" in refused(train.main, [*new, "--device", "99"], capsys)
     wrong = [*SMALL, "--dst", "run", "--resume", "--base", "cepstral", "--lr", "0.5"]
     assert "--lr is 0.5" in refused(train.main, wrong, capsys)
+    manifest = (run / "images.json").read_text()
+    (run / "images.json").unlink()
+    assert "images.json is missing" in refused(train.main, [*SMALL, "--dst", "run", "--resume", *FINISHED], capsys)
+    (run / "images.json").write_text(manifest)
     draw(house / "datasets/one/real", 1, 1)
     draw(house / "datasets/one/fake", 1, 2)
     assert "--holdout" in refused(train.main, [*new, "--holdout", "0.9", "--data", "one"], capsys)
@@ -205,6 +229,8 @@ def test_truncated_image_is_named_and_can_be_skipped(house, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs file size limits")
 def test_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(house):
+    import resource  # not on Windows
+
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
@@ -272,3 +298,8 @@ def test_bad_input_to_inference(run, house, capsys):
     assert "trained at 32 px" in refused(inference.main, [*base, "--inference_params", checkpoint, "--size", "64"], capsys)
     assert "absent" in refused(inference.main, [*base, "--inference_data", "absent", "--inference_params", checkpoint], capsys)
     assert "--method" in refused(inference.main, [*base, "--real", "a", "--fake", "b"], capsys)
+    assert "Generator" in refused(inference.main, [*base, "--inference_params", run], capsys)
+    again = [*base[:2], "--dst", "run", "--inference_params", checkpoint]
+    assert "--resume" not in refused(inference.main, again, capsys)  # inference.py has no such option
+    assert "would delete" in refused(inference.main, [*again, "--overwrite"], capsys)
+    assert checkpoint.exists()

@@ -4,6 +4,12 @@ import errno
 import functools
 import sys
 
+# What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be.
+REFUSALS = {
+    *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+}
+
 
 class UserError(ValueError):
     """Something the user gave is wrong: one sentence with what, where and what to do about it."""
@@ -12,8 +18,8 @@ class UserError(ValueError):
 def script(main):
     """Decorate a script's ``main(argv=None) -> None``: a user's mistake prints one sentence and exits with 2.
 
-    `UserError` and the operating system's refusals (no space, no permission, file too large) are the user's; every other
-    exception is ours and keeps its traceback.
+    `UserError` and the operating system's refusals are the user's; every other exception is ours and keeps its traceback. Ctrl-C
+    outside of a training loop, which handles it itself, ends with one sentence and exit code 130.
     """
 
     @functools.wraps(main)
@@ -23,9 +29,12 @@ def script(main):
         except UserError as error:
             message = str(error)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            if error.errno not in REFUSALS:
                 raise
             message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space or choose another place."
+        except KeyboardInterrupt:
+            print("stopped; every file written so far is whole", file=sys.stderr)
+            sys.exit(130)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 

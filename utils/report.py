@@ -1,5 +1,6 @@
 """The evaluation that ends a training: folders of pictures, the table of numbers and report.md."""
 
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -31,12 +32,16 @@ LEGEND = (
 def output_names(paths, root=None):
     """Name of the PNG written for each image: its path below `root` (default: the file name alone) with the suffix .png.
 
-    Two images that would share a name keep their own suffix too: a.jpg, a.png -> a.jpg.png, a.png.png.
+    Images that would share a name, on a file system that tells no case apart too, keep their own suffix as well: a.jpg, a.png ->
+    a.jpg.png, a.png.png.
     """
     names = [Path(path).relative_to(root) if root is not None else Path(Path(path).name) for path in paths]
     stems = [name.with_suffix("") for name in names]
-    taken = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
-    return [Path(f"{name}.png") if stem in taken else Path(f"{stem}.png") for name, stem in zip(names, stems, strict=True)]
+    taken = {stem for stem, count in Counter(str(stem).lower() for stem in stems).items() if count > 1}
+    found = [Path(f"{name}.png" if str(stem).lower() in taken else f"{stem}.png") for name, stem in zip(names, stems, strict=True)]
+    if len(set(found)) == len(found):
+        return found
+    return [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
 
 
 def to_8bit(image):
