@@ -162,7 +162,6 @@ def main(argv=None):
         text = "\n\n".join(set_tables(name, record) for name, record in results.items())
         write_docs(DOCS / "quality.md", f"{options.part} {options.size}", text)
     return results
-    return results
 
 
 def legend(results):

@@ -7,7 +7,6 @@ the full 35 x 35 window, profiles use a mask per ring. Both run in turn; ratios 
 """
 
 import argparse
-import resource
 import statistics
 import sys
 import time
@@ -87,10 +86,14 @@ def matrix_rate(device):
 
 
 def peak_memory(device):
-    """GiB: of the device, or the largest resident size of this process so far."""
+    """GiB: of the device, or the largest resident size of this process so far (None where the system does not say)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def measure(size, args, device):
