@@ -1,9 +1,10 @@
 # make demo   installs, makes a small data set, trains on it and shows what it did (no GPU, no download of data)
 # make test   installs, checks the style and runs the tests
-PYTHON ?= python3
 ifeq ($(OS),Windows_NT)
+PYTHON ?= python
 BIN := .venv/Scripts
 else
+PYTHON ?= python3
 BIN := .venv/bin
 endif
 

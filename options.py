@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 from models.gan import SETUPS
+from models.gan_losses import PENALTIES, PENALTY_SAMPLES
 from utils.linear_filter import FILTERS
 
 
@@ -48,7 +49,14 @@ def number_list(kind, low=None, high=None):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults and keeps the layout of the examples."""
+    """Shows defaults, where there is one, as they are typed, and keeps the layout of the examples."""
+
+    def _get_help_string(self, action):
+        if action.required or any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
+            return action.help
+        if isinstance(action.default, tuple):  # comma-separated on the command line
+            return f"{action.help} (default: {','.join(map(str, action.default)) or 'none'})"
+        return super()._get_help_string(action)
 
 
 def add_machine_options(parser):
@@ -172,9 +180,7 @@ Photographs lie in datasets/<data>/real, generated images in datasets/<data>/fak
 results/<dst>: sample/, tensorboard/, log.csv, checkpoint.pt, eval/ and report.md."""
 
 
-def train_parser():
-    """Parser of train.py."""
-    parser = argparse.ArgumentParser(prog="train.py", description=TRAIN_TEXT, formatter_class=HelpFormatter)
+def _add_train_data(parser):
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data", required=True, help="name of a folder in datasets/ with real/ and fake/; 'demo' is made on first use"
@@ -183,6 +189,12 @@ def train_parser():
     data.add_argument("--holdout", type=number(float, 0, 0.9), default=0.0, help="fraction kept out of training and evaluated on")
     data.add_argument("--size", type=image_size, default=256, help="side of the images in pixels, a multiple of 16")
     add_reading_options(parser)
+
+
+def train_parser():
+    """Parser of train.py."""
+    parser = argparse.ArgumentParser(prog="train.py", description=TRAIN_TEXT, formatter_class=HelpFormatter)
+    _add_train_data(parser)
 
     run = parser.add_argument_group("training")
     run.add_argument("--epoch", type=number(int, 1), default=10, help="passes over the fakes")
@@ -619,8 +631,8 @@ def _add_gan_training_options(parser):
     run.add_argument("--batch_size", type=number(int, 2), default=64, help="images per step")
     run.add_argument("--lr", type=positive, help="Adam's rate: 1e-4, 1e-4, 2e-4")
     run.add_argument("--critic_steps", type=number(int, 1), help="discriminator steps per generator step: 1, 1, 5")
-    run.add_argument("--penalty", choices=("none", "zero", "one", "lipschitz"), help="gradient penalty: none, none, zero(-centred)")
-    run.add_argument("--penalty_sample", choices=("line", "real", "fake", "dragan"), default="line", help="where it is taken")
+    run.add_argument("--penalty", choices=PENALTIES, help="gradient penalty: none, none, zero(-centred)")
+    run.add_argument("--penalty_sample", choices=PENALTY_SAMPLES, default="line", help="where it is taken")
     run.add_argument("--penalty_weight", type=number(float, 0), default=10.0, help="its weight")
     run.add_argument(
         "--spectral_loss", type=number(float, 0), default=0.0, help="weight of the spectral regularisation (power profile)"

@@ -1,5 +1,6 @@
 """The image sets of a training run, opened and checked before anything is written."""
 
+import dataclasses
 from pathlib import Path
 
 from data.demo import make_demo
@@ -56,7 +57,8 @@ def training_sets(options, manifest=None):
         split = split_holdout(real_paths, fake_paths, options.holdout, options.seed)
     sets = {f"train_{side}": _part(*pair[side], split[f"train_{side}"], options.cache_gb / 4) for side in pair}
     if options.test_data:
-        tests = {side: dataset for side, (dataset, _) in open_dataset(options.test_data, options).items()}
+        half = dataclasses.replace(options, cache_gb=options.cache_gb / 2)  # the training images have the other half
+        tests = {side: dataset for side, (dataset, _) in open_dataset(options.test_data, half).items()}
         source = f"{options.test_data}, another data set"
     elif options.holdout:
         tests = {side: _part(*pair[side], split[f"holdout_{side}"], options.cache_gb / 4) for side in pair}

@@ -4,6 +4,9 @@ import csv
 import errno
 import os
 import pickle
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,8 @@ from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.logging import ScalarLog
 from utils.report import output_names
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
@@ -211,6 +216,31 @@ def test_impossible_options_are_explained(arguments, words, capsys):
         options.parse_train(BASE + arguments)
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
+
+
+PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval", "detect", "gan")}
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "options.py"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documented_commands_can_be_typed(document):
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"^ *python (train|inference|eval|detect|gan)\.py ([^\n$;]*)$", text, re.MULTILINE)
+    commands = [(script, line) for script, line in found if "..." not in line]
+    for script_name, line in commands:
+        PARSERS[script_name](shlex.split(line))
+    assert commands or "python train.py" not in text
+
+
+@pytest.mark.parametrize("parse", [*PARSERS.values()], ids=[*PARSERS])
+def test_help_shows_defaults_as_they_are_typed(parse, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(["train", "--help"] if parse is options.parse_gan else ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "default: 42" in text
+    for noise in ("default: None", "default: False", "default: (", "==SUPPRESS=="):
+        assert noise not in text
 
 
 def test_presets_set_defaults_that_options_override():

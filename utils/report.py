@@ -25,7 +25,7 @@ COLUMNS = {
 LEGEND = (
     "LFD and gaps: lower is better. Fresh detector: balanced accuracy of a logistic regression on radial profiles, trained to tell "
     "the row from real and judged by cross-validation; 0.5 is chance. Floor: two halves of the reals against each other; nothing "
-    "can be told apart below it."
+    "can be told apart below it. In the pictures of differences red is more than in the reals, blue less."
 )
 
 
