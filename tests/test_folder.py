@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader
 
 import data.folder
 from data.folder import ImageFolder, ImageInfo, check_images, compare_classes, list_images, load_folder
+from data.training import training_sets
+from options import parse_train
 from utils.errors import UserError
 
 
@@ -150,3 +152,19 @@ def test_worker_processes_get_no_copy_of_the_cache(tmp_path):
     copy = pickle.loads(pickle.dumps(dataset))
     assert len(dataset._arrays) == 3 and not copy._arrays and torch.equal(copy[1], expected[1])
     assert torch.equal(torch.cat(list(DataLoader(dataset, batch_size=2, num_workers=1))), expected)
+
+
+def test_caches_of_a_training_stay_within_the_budget_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("one", 4), ("two", 8)):
+        for side in ("real", "fake"):
+            put(tmp_path / "datasets" / name / side, *(f"{number}.png" for number in range(count)))
+    image = 3 * 16 * 16 / 2**30
+    for extra, images, budget in (
+        (["--holdout", "0.5"], 8, 8.1 * image),  # all eight fit
+        (["--test_data", "two"], 8, 19 * image),  # not those of the other set as well, which are sixteen
+        (["--test_data", "two"], 24, 33 * image),
+    ):
+        arguments = ["--data", "one", "--dst", "x", "--size", "16", "--sigma", "2", "--cache_gb", str(budget), *extra]
+        sets, _, _ = training_sets(parse_train(arguments))
+        assert sum(len(part) for part in sets.values() if part.cached) == images

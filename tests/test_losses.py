@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,17 @@ def test_ssim_is_one_at_equality_symmetric_and_falls_with_noise():
     values = [ssim(image, image + scale * noise).item() for scale in (0.01, 0.1, 0.5)]
     assert 1 > values[0] > values[1] > values[2]
     assert ssim(image + 0.1 * noise, image).item() == pytest.approx(values[1])
+
+
+def test_ssim_of_constant_dark_images_by_hand():
+    a, b, half = 0.02, 0.05, 8
+    line = np.exp(-(np.arange(-half, half + 1) ** 2) / (2 * 1.5**2))
+    seen = np.convolve(np.ones(20), line / line.sum(), mode="same")  # share of the window inside the image, zeros around it
+    w = np.outer(seen, seen)
+    luminance = (2 * a * b * w**2 + 0.01**2) / ((a**2 + b**2) * w**2 + 0.01**2)
+    structure = (2 * a * b * (w - w**2) + 0.03**2) / ((a**2 + b**2) * (w - w**2) + 0.03**2)
+    found = ssim(torch.full((1, 3, 20, 20), a), torch.full((1, 3, 20, 20), b)).item()
+    assert found == pytest.approx((luminance * structure).mean(), rel=1e-4)
 
 
 def test_ssim_short_window_equals_the_long_one():
