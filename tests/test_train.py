@@ -180,6 +180,19 @@ def test_released_preset_holdout_and_test_data(house):
     assert "another data set" in Path("results/other/report.md").read_text()
 
 
+def test_images_of_one_colour_and_equal_images_leave_finite_numbers(house):
+    for side in ("real", "fake"):
+        folder = house / "datasets/flat" / side
+        folder.mkdir(parents=True)
+        for value in (0, 255):
+            Image.new("RGB", (32, 32), (value,) * 3).save(folder / f"{value}.png")
+    train.main([*SMALL, "--data", "flat", "--base", "identity", "--lr", "1e-12", "--dst", "flat"])
+    table = json.loads(Path("results/flat/table.json").read_text())
+    numbers = [number for row in table.values() for number in row.values() if number is not None]
+    assert np.isfinite(numbers).all()
+    assert table["refined"]["psnr"] == 100  # nothing was changed
+
+
 def refused(main, arguments, capsys):
     """The sentence that `main` prints when it exits with 2 and leaves nothing behind."""
     before = set(Path("results").rglob("*")) if Path("results").exists() else set()

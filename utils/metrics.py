@@ -17,6 +17,7 @@ from utils.profiles import GREY_WEIGHTS, radial_rings, ring_means
 
 GREY_LEVEL = 1 / 255
 FOLDS = 8
+PSNR_CEILING = 100.0  # dB that count for equal images in a mean over images, which would be infinite
 CHUNK_PIXELS = 2**17  # pixels transformed at once: stays in the cache, and bounds the memory of large batches
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from utils.metrics import SpectrumMean, psnr, spectral_distances
+from utils.metrics import PSNR_CEILING, SpectrumMean, psnr, spectral_distances
 from utils.plots import profile_figure, sample_figure, spectra_figure
 
 IMAGES = 16
@@ -41,7 +41,7 @@ class Monitor:
             refined_image = self.refine(fake_image)
             spectra["fake"].update(fake_image)
             spectra["refined"].update(refined_image)
-            distances.append(psnr(refined_image, fake_image).cpu())
+            distances.append(psnr(refined_image, fake_image).clamp_max(PSNR_CEILING).cpu())
         numbers = spectral_distances(spectra["real"], spectra["refined"])
         log.write(step, numbers | {"psnr": float(torch.cat(distances).mean())}, table="monitor")
         stem = self.folder / f"{step:06d}"

@@ -58,9 +58,11 @@ def spectra_figure(spectra, path):
     grey = {name: spectrum.mean(0).cpu().numpy() for name, spectrum in spectra.items()}
     differences = {name: spectrum - grey["real"] for name, spectrum in grey.items() if name != "real"}
     limit = max(float(np.quantile(np.abs(list(differences.values())), 0.999)), 1e-6)
+    low = min(float(spectrum.min()) for spectrum in grey.values())
+    high = max(float(np.quantile(grey["real"], 0.999)), low + 1e-6)  # images of one colour have a flat spectrum
     figure, axes = plt.subplots(2, len(grey), figsize=(2.6 * len(grey), 5.4), layout="constrained", squeeze=False)
     for name, (above, below) in zip(grey, axes.T, strict=True):
-        _show(above, grey[name], f"mean spectrum: {name}", cmap="viridis", vmax=float(np.quantile(grey["real"], 0.999)))
+        _show(above, grey[name], f"mean spectrum: {name}", cmap="viridis", vmin=low, vmax=high)
         if name == "real":
             below.set_axis_off()
         else:

@@ -8,7 +8,7 @@ import torch
 from utils.detection import fresh_profile_accuracy, log_profile
 from utils.fft import apply_gain, image_to_mag
 from utils.measure import batches
-from utils.metrics import SpectrumFolds, psnr, spectral_distances, ssim
+from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.plots import overview_figure, profile_figure, spectra_figure
 from utils.run_dir import write_json, write_png, write_text
 from utils.tables import format_table
@@ -66,7 +66,7 @@ class Measured:
         self.spectra.update(image)
         self.profiles.append(log_profile(image, corners=True).cpu())
         if source is not None:
-            self._psnr.append(psnr(image, source).cpu())
+            self._psnr.append(psnr(image, source).clamp_max(PSNR_CEILING).cpu())
             self._ssim.append(ssim(image, source).cpu())
 
     def numbers(self, real):
