@@ -75,15 +75,20 @@ def test_overwriting_never_deletes_what_the_run_reads(tmp_path):
 
 
 class Evil:
+    def __init__(self, path):
+        self.path = str(path)
+
     def __reduce__(self):
-        return os.system, ("echo executed",)
+        return open, (self.path, "w")
 
 
-@pytest.mark.parametrize("content", ["code", "text", "other kind", "no kind", "cut"])
+@pytest.mark.parametrize("content", ["code", "code in an archive", "text", "other kind", "no kind", "cut"])
 def test_checkpoints_that_are_none_are_refused(content, tmp_path):
     path = tmp_path / "checkpoint.pt"
     if content == "code":
-        path.write_bytes(pickle.dumps(Evil()))
+        path.write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+    elif content == "code in an archive":
+        torch.save({"kind": "stig", "x": Evil(tmp_path / "executed")}, path)
     elif content == "text":
         path.write_text("not a checkpoint")
     elif content == "other kind":
@@ -95,6 +100,7 @@ def test_checkpoints_that_are_none_are_refused(content, tmp_path):
         path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=r"checkpoint\.pt"):
         checkpoint.load_checkpoint(path, "stig")
+    assert not (tmp_path / "executed").exists()
 
 
 def test_damaged_weights_are_not_used(tmp_path):
