@@ -48,6 +48,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
     total = options.epoch * loader.steps_per_epoch
 
     def save():
+        check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, run)
         content = trainer.state_dict() | {
             "settings": model_settings(options),
             "base_gain": filters.get(options.base),
@@ -68,7 +69,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
                 images += len(fake_image)
                 bar.update()
                 saving = step % options.save_frequency == 0 or last or stop.asked
-                if step % options.log_frequency == 0 or saving:
+                if saving or step % options.log_frequency == 0 or step % options.sample_frequency == 0:
                     numbers = {name: term.item() for name, term in terms.items()}
                     check_finite(numbers, step, run)
                     rate = images / (time.perf_counter() - since)
@@ -79,7 +80,6 @@ def train(trainer, loader, options, run, filters, log, monitor):
                     monitor.show(step, log)
                     since = time.perf_counter()
                 if saving:
-                    check_finite({"the largest weight": trainer.largest_weight()}, step, run)
                     save()
                 if stop.asked:
                     return last

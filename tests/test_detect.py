@@ -153,8 +153,9 @@ def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch):
         return original(network, images, *rest)
 
     monkeypatch.setattr(module, "_train_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stop:
         detect.main([*arguments, *folders, "--dst", "parts"])
+    assert stop.value.code == 130
     monkeypatch.setattr(module, "_train_epoch", original)
     detect.main([*arguments, *folders, "--dst", "parts", "--resume"])
     whole, parts = (load_checkpoint(f"results/{dst}/cnn_classifier/run_00/detector.pt", "detector") for dst in ("whole", "parts"))

@@ -143,7 +143,7 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(monkeypatch, capsys):
 
     monkeypatch.setattr(train.Trainer, "train_step", break_in_third)
     with pytest.raises(SystemExit) as stop:
-        train.main([*SMALL, "--dst", "nan", "--save_frequency", "2"])
+        train.main([*SMALL, "--dst", "nan", "--save_frequency", "2", "--sample_frequency", "3", "--log_frequency", "9"])
     assert stop.value.code == 2
     assert "loss_g is not finite at step 3" in capsys.readouterr().err
     assert load_checkpoint("results/nan/checkpoint.pt", "stig")["step"] == 2
