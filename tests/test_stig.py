@@ -5,6 +5,7 @@ import torch
 from golden_recipe import golden_image
 
 from models.nested_unet import NestedUNet
+from models.patchnce import patch_nce
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer, rate_factor
 from utils.fft import apply_gain
@@ -155,3 +156,16 @@ def test_compiled_training_still_uses_the_average(monkeypatch):
     fake = images(1, 2)
     assert torch.allclose(model.refine(fake, trainer.refiner), model.refine(fake, average), atol=1e-6)
     assert not torch.allclose(model.refine(fake, average), model.refine(fake), atol=1e-4)
+
+
+def test_contrastive_terms_compare_a_position_with_itself(monkeypatch):
+    positions = torch.tensor([5, 300, 11, 40])
+    monkeypatch.setattr("models.stig.sample_positions", lambda features, count: positions)
+    model = STIG(SIZE)
+    with torch.no_grad():
+        t = model.translate(images(1), images(1, 1))
+        found = model.contrastive_terms(t)
+        for value, out, source in zip(found, (t.refined_mag, t.identity_mag), (t.fake_mag, t.real_mag), strict=True):
+            query, key = (model.heads(model.generator.encode(mag, 1)[0], positions, 0) for mag in (out, source))
+            assert value.item() == pytest.approx(patch_nce(query, key, model.objective.tau).item(), rel=1e-4)
+            assert value.item() < patch_nce(query, key.flip(1), model.objective.tau).item() / 2  # flipped: another position
