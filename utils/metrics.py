@@ -15,9 +15,9 @@ import torch
 from utils.fft import fourier
 from utils.profiles import GREY_WEIGHTS, radial_rings, ring_means
 
+PSNR_CEILING = 100.0  # dB that count for equal images in a mean over images, which would be infinite
 GREY_LEVEL = 1 / 255
 FOLDS = 8
-PSNR_CEILING = 100.0  # dB that count for equal images in a mean over images, which would be infinite
 CHUNK_PIXELS = 2**17  # pixels transformed at once: stays in the cache, and bounds the memory of large batches
 
 
