@@ -19,7 +19,8 @@ from utils.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 FITS = ("resize", "crop", "none")
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_OTHER_CHUNKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # of a PNG: may turn the image
 _UPRIGHT = {  # EXIF orientation -> what undoes it
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -31,7 +32,7 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What a check keeps of an image: upright size in pixels, bits per channel, estimated JPEG quality (None: no JPEG)."""
 
@@ -77,12 +78,12 @@ def _low_byte_tiles(image):
     return tiles or None
 
 
-def _pixels(image):
-    """Pillow image -> (H, W), (H, W, 3) or (H, W, 4) array, uint8 or uint16, not yet upright."""
+def _pixels(image, content):
+    """Pillow image of the file's bytes -> (H, W), (H, W, 3) or (H, W, 4) array, uint8 or uint16, not yet upright."""
     tiles = _low_byte_tiles(image)
     image.load()
     if tiles:
-        with Image.open(image.filename, formats=_FORMATS) as again:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as again:
             again.tile = tiles
             again.load()
             low = np.asarray(again)
@@ -105,25 +106,58 @@ def _to_rgb(array):
     return ((colour * alpha + white * (white - alpha) + white // 2) // white).astype(array.dtype)
 
 
-def inspect(path):
+def header_info(path, read):
+    """`ImageInfo` of an ordinary PNG or JPEG without decoding it, if the file is whole.
+
+    A PNG's checksums must be right up to its end chunk, a JPEG must end in its end mark. Pixels that an encoder wrote wrongly under
+    right checksums are not noticed here; whoever reads them is told.
+
+    Args:
+        path: names it. read: () -> bytes.
+    Returns: `ImageInfo`, or None where only decoding can tell (other formats, 16 bits, damage).
+    """
+    try:
+        content = read()
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            if image.format == "PNG":
+                if content[24] > 8 or any(mark in content for mark in _OTHER_CHUNKS):
+                    return None
+                image.verify()
+                return ImageInfo(path, "PNG", width, height, None)
+            if not content.endswith(b"\xff\xd9"):
+                return None
+            if image.getexif().get(ExifTags.Base.Orientation) in range(5, 9):
+                width, height = height, width
+            return ImageInfo(path, "JPEG", width, height, jpeg_quality(image.quantization[0]))
+    except MemoryError:
+        raise
+    except Exception:  # decoders raise anything on damaged files; decoding says what is wrong
+        return None
+
+
+def inspect(path, read=None):
     """Decode a whole file.
 
     Args:
         path: an image file; its content counts, not its suffix.
+        read: () -> its bytes, if it is not to be read from `path`.
     Returns: (H, W, 3) uint8 or uint16 array, and its `ImageInfo`.
     Raises: UserError naming the file if it is missing, truncated, damaged or no image.
     """
     path = Path(path)
+    content = b""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            array = _pixels(image)
+        content = read() if read else path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            array = _pixels(image, content)
             array = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation), lambda a: a)(array)
             tables = getattr(image, "quantization", None)
             image_format = "JPEG" if image.format == "MPO" else image.format
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        reason = "it is no PNG, JPEG, WebP, BMP or TIFF image" if path.stat().st_size else "it is empty"
+        reason = "it is no PNG, JPEG, WebP, BMP or TIFF image" if content else "it is empty"
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from None
     except Exception as error:  # decoders raise anything on damaged files
         reason = getattr(error, "strerror", None) or error
@@ -133,9 +167,9 @@ def inspect(path):
     return array, ImageInfo(path, image_format, array.shape[1], array.shape[0], quality, 8 * array.itemsize)
 
 
-def decode(path):
+def decode(path, read=None):
     """Pixels of an image file: (H, W, 3) uint8 or uint16; UserError naming the file if it cannot be read whole."""
-    return inspect(path)[0]
+    return inspect(path, read)[0]
 
 
 def _resize(array, size):
@@ -158,9 +192,12 @@ def fit_error(name, width, height, size, fit):
     return None
 
 
-def read_array(path, size=None, fit="resize"):
-    """Decode and fit: (size, size, 3), or (H, W, 3) if size is None; uint8 or uint16. Arguments and errors as `read_image`."""
-    array = decode(path)
+def read_array(path, size=None, fit="resize", read=None):
+    """Decode and fit: (size, size, 3), or (H, W, 3) if size is None; uint8 or uint16.
+
+    Arguments and errors as `read_image`; read: as `inspect`.
+    """
+    array = decode(path, read)
     height, width = array.shape[:2]
     if size is None or (height, width) == (size, size):
         return array

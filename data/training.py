@@ -46,7 +46,7 @@ def training_sets(options, manifest=None):
     Returns:
         sets: dict of `ImageFolder`s train_real, train_fake, test_real, test_fake.
         source: what the test sets are, in words.
-        split: dict of lists of paths, as `split_holdout` gives it.
+        split: dict of `ImagePaths`, as `split_holdout` gives it.
     Raises: UserError as `open_dataset`, `split_holdout` and `load_holdout`.
     """
     pair = open_dataset(options.data, options)
@@ -70,6 +70,6 @@ def training_sets(options, manifest=None):
 
 
 def _part(dataset, infos, paths, cache_gb):
-    kept = set(paths)
-    infos = [info for info in infos if info.path in kept]
-    return ImageFolder([info.path for info in infos], dataset.size, dataset.fit, cache_gb, infos)
+    where = {name: index for index, name in enumerate(infos.paths.names)}
+    part = infos.take([where[name] for name in paths.names])
+    return ImageFolder(part.paths, dataset.size, dataset.fit, cache_gb, part)
