@@ -64,7 +64,7 @@ def _check_part(paths):
     rows, errors = np.zeros(len(paths), manifest.ROW), {}
     for index in range(len(paths)):
         try:
-            label, read = paths.label(index), functools.lru_cache(1)(functools.partial(paths.content, index))
+            label, read = paths.label(index), functools.partial(paths.content, index)
             rows[index] = _row(header_info(label, read) or inspect(label, read)[1])
         except UserError as error:
             errors[index] = str(error)
@@ -107,7 +107,7 @@ def check_images(paths, skip_bad=False, num_workers=0):
     Raises: UserError naming unreadable files, unless skip_bad; and if no file is left.
     """
     paths = ImagePaths.of(paths)
-    remembered = [(home, part) for home, part in paths.homes() if len(part) >= manifest.FROM]
+    remembered = paths.homes() if len(paths) >= manifest.FROM else []
     rows = np.zeros(len(paths), manifest.ROW)
     stamps = paths.stamps() if remembered else None
     for home, part in remembered:

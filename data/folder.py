@@ -1,4 +1,4 @@
-"""Folders of images: listed in a fixed order, checked before any long work, read with an optional cache."""
+"""Folders (or tar shards) of images: listed in a fixed order, checked before any long work, read with an optional cache."""
 
 import functools
 from collections import Counter
@@ -6,9 +6,10 @@ from collections import Counter
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
-from data.checking import ImageTable, check_images, column, warn
+from data.checking import check_images, column, warn
 from data.listing import ImagePaths, list_images
 from data.reading import ImageInfo, fit_error, read_array, to_tensor
+from data.shards import is_shards, list_shards
 from utils.errors import UserError
 
 __all__ = ["ImageFolder", "ImageInfo", "check_images", "compare_classes", "list_images", "load_folder", "warn"]
@@ -78,14 +79,18 @@ class ImageFolder(Dataset):
     def __len__(self):
         return len(self.paths)
 
-    def __getitem__(self, index):
+    def array(self, index):
+        """One image, (H, W, 3) uint8 or uint16; not to be changed, the cache may hold it."""
         array = self._arrays.get(index)
         if array is None:
             read = functools.partial(self.paths.content, index)
             array = read_array(self.paths.label(index), self.size, self.fit, read)
             if self.cached and get_worker_info() is None:  # each worker process would hold a cache of its own
                 self._arrays[index] = array
-        return to_tensor(array)
+        return array
+
+    def __getitem__(self, index):
+        return to_tensor(self.array(index))
 
     def __getstate__(self):
         return self.__dict__ | {"_arrays": {}}  # a spawned worker process gets no copy of the cache
@@ -115,16 +120,17 @@ def _check_sizes(folder, infos, size, fit):
 
 
 def load_folder(folder, size, fit="resize", skip_bad=False, cache_gb=0.0, num_workers=0, recursive=False):
-    """List, check and open a folder of images.
+    """List, check and open a folder of images, or tar shards.
 
     Args:
-        folder, recursive: as `list_images`.
+        folder, recursive: as `list_images`; or the pattern of tar shards, as `list_shards`.
         skip_bad, num_workers: as `check_images`.
         size, fit, cache_gb: as `ImageFolder`; the budget is this folder's own.
     Returns: `ImageFolder`, and the list of `ImageInfo`s.
     Raises: UserError, before anything is kept, for each mistake those name. Warns once if images will be resized.
     """
-    paths, infos = check_images(list_images(folder, recursive), skip_bad, num_workers)
+    listed = list_shards(folder) if is_shards(folder) else list_images(folder, recursive)
+    paths, infos = check_images(listed, skip_bad, num_workers)
     if size is not None:
         _check_sizes(folder, infos, size, fit)
     return ImageFolder(paths, size, fit, cache_gb, infos), infos

@@ -67,12 +67,12 @@ class ImagePaths(Sequence):
         return stamps
 
     def homes(self):
-        """Places whose checked images are remembered together: list of (path, indices of its images)."""
-        return [(self.root, range(len(self)))] if self.root != Path() else []
+        """Folders or shards whose images are remembered together: list of (path, indices of its images)."""
+        return [(self.root, np.arange(len(self)))] if self.root != Path() else []
 
     def places(self, indices):
-        """Where images lie within their shard; None for files of their own."""
-        return None
+        """(n, 2) int64: where images begin within a shard and how long they are; zeros for files of their own."""
+        return np.zeros((len(indices), 2), np.int64)
 
 
 def is_image_name(name):

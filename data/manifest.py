@@ -47,14 +47,12 @@ def read_manifest(home):
         return nothing
 
 
-def write_manifest(home, names, stamps, rows, places=None):
-    """Remember images; what changed a moment ago is kept as not known.
+def write_manifest(home, names, stamps, rows, places):
+    """Remember images, all but those that changed a moment ago.
 
     Returns: None, or the OSError that kept it from being written.
     """
-    rows = rows.copy()
-    rows["width"][stamps[:, 1] > time.time_ns() - FRESH_NS] = 0
-    places = np.zeros((len(names), 2), np.int64) if places is None else places
+    stamps = np.where(stamps[:, 1:2] > time.time_ns() - FRESH_NS, -1, stamps)
     packed = np.frombuffer(os.fsencode("\0".join(names)), np.uint8)
     try:
         with atomic_path(_manifest_path(home)) as temporary:

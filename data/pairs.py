@@ -6,6 +6,7 @@ All of it is a pure function of counts, names and seed: nothing depends on what 
 import os
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -83,18 +84,18 @@ class PairLoader:
 
 def _names(paths):
     """POSIX names of images within the folder that they all share, in order."""
-    paths = ImagePaths.of(paths)
-    files = [os.path.join(paths.root, name) for name in paths.names]  # noqa: PTH118 (`Path` takes ten times as long)
-    files = [os.path.abspath(file) for file in files]  # noqa: PTH100
-    root = os.path.commonpath({os.path.dirname(file) for file in files})  # noqa: PTH120
-    start = len(root) + (not root.endswith(os.sep))
-    return [file[start:].replace(os.sep, "/") for file in files]
+    names = paths.names
+    if paths.root == Path():  # files from anywhere
+        names = [Path(name).absolute().as_posix() for name in names]
+    shared = os.path.commonpath({name.rpartition("/")[0] for name in names}).replace(os.sep, "/")
+    start = len(shared) + bool(shared and not shared.endswith("/"))
+    return [name[start:] for name in names] if start else names
 
 
 def _by_stem(paths):
     groups = defaultdict(list)
     for index, name in enumerate(_names(paths)):
-        groups[os.path.splitext(name)[0]].append(index)  # noqa: PTH122
+        groups[name[: name.rindex(".")]].append(index)
     return groups
 
 
@@ -133,9 +134,9 @@ def save_holdout(path, split, fraction, seed):
     """Write a split of `split_holdout` as a JSON manifest of file names and counts."""
     lists = {}
     for side in ("real", "fake"):
-        parts = split[f"train_{side}"], split[f"holdout_{side}"]
-        names = _names([*parts[0], *parts[1]])
-        lists |= {f"train_{side}": names[: len(parts[0])], f"holdout_{side}": names[len(parts[0]) :]}
+        kept, held = split[f"train_{side}"], split[f"holdout_{side}"]
+        names = _names(ImagePaths(kept.root, kept.names + held.names))
+        lists |= {f"train_{side}": names[: len(kept)], f"holdout_{side}": names[len(kept) :]}
     lists = {part: lists[part] for part in PARTS}
     counts = {part: len(split[part]) for part in PARTS}
     write_json(path, {"fraction": fraction, "seed": seed, "counts": counts, **lists})

@@ -14,7 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.folder import load_folder, warn
-from data.reading import IMAGE_SUFFIXES, fit_error, read_array, to_tensor
+from data.reading import IMAGE_SUFFIXES, fit_error, to_tensor
+from data.shards import is_shards
 from utils.errors import UserError
 from utils.run_dir import atomic_path
 
@@ -37,11 +38,6 @@ def find_photographs(data):
         if folder.is_dir():
             return folder
     raise UserError(f"--data {data}: neither datasets/{data} nor a folder {data} exists; give one, or tar shards ending in .tar")
-
-
-def is_shards(data):
-    """True if --data names tar shards rather than a folder."""
-    return str(data).endswith(".tar")
 
 
 def open_stream(data, size, batch_size, seed, fit="resize", skip_bad=False, cache_gb=0.0, num_workers=0):
@@ -157,17 +153,25 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     Raises: UserError for an existing shard without overwrite, or any mistake `load_folder` names.
     """
     webdataset = import_webdataset()
-    paths = load_folder(find_photographs(data), size, fit, skip_bad, num_workers=num_workers, recursive=True)[0].paths
-    count = -(-len(paths) // per_shard)
+    images = load_folder(find_photographs(data), size, fit, skip_bad, num_workers=num_workers, recursive=True)[0]
+    keys = _keys(images.paths.names)
+    count = -(-len(images) // per_shard)
     shards = [Path(f"{prefix}-{number:06d}.tar") for number in range(count)]
     existing = [shard for shard in shards if shard.exists()]
     if existing and not overwrite:
         raise UserError(f"{existing[0]} exists already; --overwrite replaces it, or choose another --out")
     for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
         with atomic_path(shard) as temporary, temporary.open("wb") as file, webdataset.TarWriter(file, mtime=0) as tar:
-            for index in range(number * per_shard, min((number + 1) * per_shard, len(paths))):
-                tar.write({"__key__": f"{index:08d}", "png": _png(read_array(paths[index], size, fit))})
+            for index in range(number * per_shard, min((number + 1) * per_shard, len(images))):
+                tar.write({"__key__": keys[index], "png": _png(images.array(index))})
     return f"{prefix}-{{000000..{count - 1:06d}}}.tar"
+
+
+def _keys(names):
+    """The names without suffixes; numbers if any has another dot (which would end its key) or two would be the same."""
+    keys = [name.rpartition(".")[0] for name in names]
+    plain = len(set(keys)) == len(keys) and not any("." in key.rpartition("/")[2] for key in keys)
+    return keys if plain else [f"{index:08d}" for index in range(len(keys))]
 
 
 def _png(array):

@@ -6,6 +6,7 @@ from pathlib import Path
 from data.demo import make_demo
 from data.folder import ImageFolder, compare_classes, load_folder, warn
 from data.pairs import load_holdout, split_holdout
+from data.shards import shards_beside
 from utils.errors import UserError
 
 DATASETS = Path("datasets")
@@ -13,7 +14,7 @@ DEMO = "demo"
 
 
 def open_dataset(name, options):
-    """Open datasets/<name>/{real,fake}; the name "demo" is made on first use.
+    """Open datasets/<name>/{real,fake}, folders or shards real-000000.tar, ...; the name "demo" is made on first use.
 
     Args:
         options: has size, fit, skip_bad, cache_gb, num_workers.
@@ -27,14 +28,23 @@ def open_dataset(name, options):
         make_demo(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; put photographs in {folder}/real and generated images in {folder}/fake")
+    places = {side: _place(folder, side) for side in ("real", "fake")}
     half = options.cache_gb / 2
     pair = {
-        side: load_folder(folder / side, options.size, options.fit, options.skip_bad, half, options.num_workers)
-        for side in ("real", "fake")
+        side: load_folder(place, options.size, options.fit, options.skip_bad, half, options.num_workers)
+        for side, place in places.items()
     }
     for sentence in compare_classes(pair["real"][1], pair["fake"][1]):
         warn(sentence)
     return pair
+
+
+def _place(folder, side):
+    """Where a class lies: the folder folder/<side>, or the pattern of the shards beside it."""
+    shards = shards_beside(folder, side)
+    if shards and (folder / side).exists():
+        raise UserError(f"{folder} holds both {side}/ and {shards.name}; leave one of them there")
+    return shards or folder / side
 
 
 def training_sets(options, manifest=None):

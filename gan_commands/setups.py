@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from data.folder import load_folder
-from data.streams import find_photographs, is_shards
+from data.shards import is_shards
+from data.streams import find_photographs
 from gan_commands.common import batches_of, draw, images_of, load_run
 from gan_commands.detection import SplitDetector, features_of
 from gan_commands.monitor import GanMonitor, choose_monitor

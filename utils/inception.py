@@ -171,9 +171,10 @@ def statistics_name(paths, **settings):
     """File name for the statistics of a folder: changes with any image's name or content and with any setting.
 
     Args:
-        paths: the folder's images in order. settings: what else decides the features (size, weights, ...).
+        paths: the folder's images in order, with `.content(index)` -> bytes.
+        settings: what else decides the features (size, weights, ...).
     """
     digest = hashlib.sha256(repr((FORMAT, DIMENSIONS, sorted(settings.items()))).encode())
-    for path in paths:
-        digest.update(f"{path.name}:{file_hash(path)}\n".encode())
+    for index, path in enumerate(paths):
+        digest.update(f"{path.name}:{hashlib.sha256(paths.content(index)).hexdigest()}\n".encode())
     return f"inception_{paths[0].parent.name}_{digest.hexdigest()[:16]}.npz"

@@ -1,0 +1,204 @@
+"""Tar shards in place of folders: the same images, so the same trainings, refined images and numbers."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eval as eval_script
+import inference
+import train
+from data import manifest, shards
+from data.folder import list_images, load_folder
+from data.shards import expand_pattern, is_shards, list_shards
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+
+LONG_AGO = 10**18  # ns
+
+
+def content(seed, size=32, kind="PNG"):
+    coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize((size, size), Image.Resampling.BICUBIC).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def pack(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    os.utime(path, ns=(LONG_AGO, LONG_AGO))
+    return path
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """datasets/plain with folders, and datasets/packed with the same images in shards."""
+    root = tmp_path_factory.mktemp("house")
+    for side, count, seed in (("real", 5, 1), ("fake", 4, 2)):
+        members = {f"{index:02d}.png": content([seed, index]) for index in range(count)}
+        for name, data in members.items():
+            path = root / "datasets/plain" / side / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        names = list(members)  # dealt in turn, so that no shard holds neighbours
+        for number in range(2):
+            pack(root / f"datasets/packed/{side}-{number:06d}.tar", {name: members[name] for name in names[number::2]})
+    return root
+
+
+@pytest.fixture(autouse=True)
+def inside(house, monkeypatch):
+    monkeypatch.chdir(house)
+
+
+def test_patterns():
+    assert expand_pattern("a-{008..011}.tar") == [f"a-{number}.tar" for number in ("008", "009", "010", "011")]
+    assert expand_pattern("{a,b}-{0..1}.tar") == ["a-0.tar", "a-1.tar", "b-0.tar", "b-1.tar"]
+    assert expand_pattern("a.tar") == ["a.tar"]
+    assert is_shards("a-{0..1}.tar") and not is_shards("datasets")
+
+
+def test_shards_are_read_as_the_folder_is(house):
+    pattern = "datasets/packed/real-{000000..000001}.tar"
+    packed, infos = load_folder(pattern, 32, cache_gb=0.1)
+    plain, others = load_folder("datasets/plain/real", 32)
+    assert packed.paths.names == plain.paths.names and packed.cached
+    assert all(torch.equal(packed[index], plain[index]) for index in [*range(5), *range(5)])
+    assert [info.width for info in infos] == [info.width for info in others] and str(infos[3].path) == f"{pattern}/03.png"
+
+
+def test_members_follow_webdataset(tmp_path):
+    small = content(0, 16)
+    members = {
+        "./b/x.jpg": content(1, 16, "JPEG"),
+        "./b/x.mask.png": small,  # of the same sample: not the first
+        "./b/x.json": b"{}",
+        "a.txt": b"text",
+        "a.PNG": small,
+        "._a.png": b"left by a file manager",
+        "c.seg.png": small,
+    }
+    pack(tmp_path / "x.tar", members)
+    assert list_shards(tmp_path / "x.tar").names == ["a.png", "b/x.jpg", "c.png"]
+    dataset, infos = load_folder(tmp_path / "x.tar", None)
+    assert [info.format for info in infos] == ["PNG", "JPEG", "PNG"] and len(dataset) == 3
+
+
+def test_broken_shards_are_one_sentence(tmp_path, capsys):
+    good = {f"{index}.png": content(index, 16) for index in range(3)}
+    whole = pack(tmp_path / "a-0.tar", good)
+    with pytest.raises(UserError, match=r"a-1\.tar does not exist"):
+        list_shards(tmp_path / "a-{0..1}.tar")
+    pack(tmp_path / "a-1.tar", {"2.png": content(9, 16)})
+    with pytest.raises(UserError, match=r"a-0\.tar.2\.png and .*a-1\.tar.2\.png have one key"):
+        list_shards(tmp_path / "a-{0..1}.tar")
+    for name in ("../out.png", "/out.png"):
+        with pytest.raises(UserError, match="leads out of the shard"):
+            list_shards(pack(tmp_path / "out.tar", {name: content(0, 16)}))
+    with pytest.raises(UserError, match="holds no PNG"):
+        list_shards(pack(tmp_path / "none.tar", {"x.txt": b"text"}))
+    (tmp_path / "text.tar").write_text("no tar at all" * 100)
+    with pytest.raises(UserError, match=r"text\.tar cannot be read as a tar"):
+        list_shards(tmp_path / "text.tar")
+    for length in (100, 700, 1024, whole.stat().st_size // 3):
+        (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:length])
+        with pytest.raises(UserError, match=r"cut\.tar"):
+            list_shards(tmp_path / "cut.tar")
+    pack(tmp_path / "bad.tar", good | {"1.png": good["1.png"][:100]})
+    with pytest.raises(UserError, match=r"bad\.tar.1\.png cannot be read"):
+        load_folder(tmp_path / "bad.tar", 16)
+    assert len(load_folder(tmp_path / "bad.tar", 16, skip_bad=True)[0]) == 2
+    assert "1.png" in capsys.readouterr().err
+
+
+def test_an_index_is_remembered_until_the_shard_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "FROM", 1)
+    monkeypatch.setenv("STIG_CACHE", str(tmp_path / "cache"))
+    for number in range(2):
+        pack(tmp_path / f"a-{number}.tar", {f"{number}{index}.png": content([number, index], 16) for index in range(3)})
+    first, infos = load_folder(tmp_path / "a-{0..1}.tar", 16)
+    read, original = [], shards._read_index
+    monkeypatch.setattr(shards, "_read_index", lambda shard: read.append(shard[-5:]) or original(shard))
+    again, infos_again = load_folder(tmp_path / "a-{0..1}.tar", 16)
+    assert not read and list(infos_again) == list(infos) and torch.equal(again[4], first[4])
+    pack(tmp_path / "a-1.tar", {f"1{index}.png": content([9, index], 20) for index in range(4)})
+    changed, infos = load_folder(tmp_path / "a-{0..1}.tar", None)
+    assert read == ["1.tar"] and len(changed) == 7 and infos[3].width == 20 and changed[6].shape == (3, 20, 20)
+
+
+SMALL = ["--size", "32", "--device", "cpu", "--log_frequency", "1", "--sigma", "4", "--epoch", "1", "--base", "shrunk"]
+
+
+def weights(dst):
+    content = load_checkpoint(f"results/{dst}/checkpoint.pt", "stig")
+    return content["step"], content["model"] | {f"averaged {name}": value for name, value in content["averaged"].items()}
+
+
+def test_training_on_shards_stopped_and_resumed_equals_training_on_folders(monkeypatch):
+    step, end = train.Trainer.train_step, train.evaluate_refiner
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Monitor, "show", lambda *_: None)
+    monkeypatch.setattr(train, "evaluate_refiner", stop)  # the folder's run ends after its last step
+    with pytest.raises(KeyboardInterrupt):
+        train.main([*SMALL, "--data", "plain", "--dst", "plain", "--holdout", "0.4"])
+    packed = [*SMALL, "--data", "packed", "--dst", "packed", "--holdout", "0.4", "--save_frequency", "1", "--num_workers", "2"]
+    monkeypatch.setattr(train.Trainer, "train_step", lambda self, *images: stop() if self.step else step(self, *images))
+    with pytest.raises(KeyboardInterrupt):
+        train.main(packed)
+    assert weights("packed")[0] == 1
+    monkeypatch.setattr(train.Trainer, "train_step", step)
+    monkeypatch.setattr(train, "evaluate_refiner", end)
+    train.main([*packed, "--resume"])
+    (steps, expected), (steps_packed, found) = weights("plain"), weights("packed")
+    assert steps == steps_packed == 2 and expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    held = json.loads(Path("results/packed/images.json").read_text())
+    assert held == json.loads(Path("results/plain/images.json").read_text())
+    assert [path.name for path in list_images("results/packed/eval/refined")] == held["holdout_fake"]
+
+
+def refuses(main, arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_shards_that_train_cannot_use(house, capsys):
+    base = [*SMALL, "--dst", "never", "--data"]
+    pack(house / "datasets/gap/real-000000.tar", {"a.png": content(0)})
+    pack(house / "datasets/gap/real-000002.tar", {"b.png": content(1)})
+    assert "real-000001.tar does not exist" in refuses(train.main, [*base, "gap"], capsys)
+    (house / "datasets/gap/real").mkdir()
+    assert "leave one of them" in refuses(train.main, [*base, "gap"], capsys)
+    (house / "datasets/gap/real").rmdir()
+    pack(house / "datasets/gap/real-000001.tar", {"c.png": content(1)})
+    assert "gap/fake does not exist" in refuses(train.main, [*base, "gap"], capsys)
+
+
+def test_inference_and_eval_on_shards_equal_those_on_the_folder(house):
+    filtered = ["--method", "linear", "--size", "32", "--device", "cpu"]
+    places = {"folders": "datasets/plain/{}", "shards": "datasets/packed/{}-{{000000..000001}}.tar"}
+    for dst, place in places.items():
+        real, fake = (place.format(side) for side in ("real", "fake"))
+        inference.main([*filtered, "--real", real, "--fake", fake, "--inference_data", fake, "--dst", dst])
+        eval_script.main(["--real", real, "--fake", fake, "--eval_mode", "lfd", "--out", f"results/{dst}.json", "--device", "cpu"])
+    images = [[np.asarray(Image.open(path)) for path in list_images(f"results/{dst}/refined")] for dst in places]
+    assert [path.name for path in list_images("results/shards/refined")] == [f"{index:02d}.png" for index in range(4)]
+    assert all(np.array_equal(first, second) for first, second in zip(*images, strict=True))
+    first, second = (json.loads(Path(f"results/{dst}.json").read_text())["rows"] for dst in places)
+    assert first == second
