@@ -177,9 +177,8 @@ def main(argv=None):
         rows = {part: {"rate": round(count / seconds), "ratio": seconds / floor} for part, seconds in times.items()}
         print("\n" + format_table(rows, {"rate": "images/s", "ratio": "time / floor"}))
         if before:
-            print(
-                f"\nreading: peak memory grew by {peak_mib() - before:.1f} MiB, {count * mean / 2**20:.1f} of them the bytes kept for the floor"
-            )
+            kept = count * mean / 2**20
+            print(f"\nreading: peak memory grew by {peak_mib() - before:.1f} MiB, {kept:.1f} of them bytes kept for the floor")
 
 
 if __name__ == "__main__":

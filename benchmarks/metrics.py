@@ -1,9 +1,13 @@
 """How fast folders are measured: `python -m benchmarks.metrics`. Rates are given beside the floor that reading the files sets.
 
+    python -m benchmarks.metrics
+    python -m benchmarks.metrics --sizes 256 --n 10000 --device 0 --inception_weights pt_inception-2015-12-05-6726825d.pth
+
 All parts are timed in turn in one run, several rounds over, and the best round of each counts: ratios hold on a busy machine.
 """
 
 import argparse
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -12,39 +16,107 @@ import numpy as np
 import torch
 
 from data.folder import ImageFolder, list_images
+from utils.decay import decay_features
+from utils.detection import log_profile
 from utils.distributed import resolve_device
 from utils.feature_metrics import Moments, frechet_distance, kernel_distance
-from utils.fft import log_magnitude
-from utils.metrics import SpectrumFolds, SpectrumMean, psnr, ssim
+from utils.fft import fourier, log_magnitude
+from utils.measure import batches as read_batches
+from utils.metrics import GREY_LEVEL, SpectrumFolds, SpectrumMean, psnr, ssim
+from utils.profiles import radial_rings, ring_means, to_grey
 from utils.run_dir import write_png
+
+DISTINCT = 200  # pictures that differ; the files repeat them
+PARTS = 32  # images held in memory for the parts
 
 
 def make_images(folder, count, size):
     """Smooth random images with a little noise: files that decode at the speed of photographs."""
     generator = np.random.default_rng(0)
-    for index in range(count):
+    for index in range(min(count, DISTINCT)):
         coarse = torch.from_numpy(generator.random((1, 3, size // 16, size // 16)))
         smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")[0]
-        write_png(folder / f"{index:03}.png", smooth + 0.02 * torch.from_numpy(generator.standard_normal((3, size, size))))
+        write_png(folder / f"{index:06}.png", smooth + 0.02 * torch.from_numpy(generator.standard_normal((3, size, size))))
+    for index in range(DISTINCT, count):
+        (folder / f"{index:06}.png").write_bytes((folder / f"{index % DISTINCT:06}.png").read_bytes())
+
+
+class PlainMean:
+    """What `SpectrumMean` sums up, by the whole complex transform of each image."""
+
+    def __init__(self):
+        self.log_mag, self.profile = 0.0, 0.0
+
+    def update(self, image):
+        for part in image.double().split(2):
+            log_mag = fourier(part).abs().log1p()
+            low, high = log_mag.amin((1, 2, 3), keepdim=True), log_mag.amax((1, 2, 3), keepdim=True)
+            self.log_mag = self.log_mag + ((log_mag - low) / (high - low)).sum(0)
+            power = fourier(to_grey(part)).abs().square()
+            self.profile = self.profile + ring_means((power + GREY_LEVEL**2).log(), radial_rings(*power.shape[-2:])).sum(0)
 
 
 def run_on(updater, batches):
     """Feed every batch to `updater.update`, and wait for the device."""
     for image in batches:
         updater.update(image)
-    return float(updater.total.profile[0]) if isinstance(updater, SpectrumFolds) else float(updater.profile[0])
+    profile = updater.total.profile if isinstance(updater, SpectrumFolds) else updater.profile
+    return float(profile.flatten()[0])
 
 
 def image_parts(folder, batches):
     """{what: function that handles every image once}."""
     return {
-        "reading and decoding (floor)": lambda: [folder[index] for index in range(len(folder))],
+        "reading and decoding (floor)": lambda: [folder[index] for index in range(len(batches[0]) * len(batches))],
         "float32 log-magnitude alone": lambda: [float(log_magnitude(image).sum()) for image in batches],
         "LFD and profile: SpectrumMean": lambda: run_on(SpectrumMean(), batches),
+        "the same by the whole complex transform": lambda: run_on(PlainMean(), batches),
         "the same in parts, for the floor: SpectrumFolds": lambda: run_on(SpectrumFolds(), batches),
         "PSNR": lambda: [float(psnr(image, image.flip(0)).sum()) for image in batches],
         "SSIM": lambda: [float(ssim(image, image.flip(0)).sum()) for image in batches],
+        "decay features": lambda: [float(decay_features(image).sum()) for image in batches],
+        "a detector's radial profile": lambda: [float(log_profile(image).sum()) for image in batches],
     }
+
+
+class Everything:
+    """LFD, profile, decay features and a detector's profile."""
+
+    def __init__(self):
+        self.total, self.rows = SpectrumFolds(), []
+
+    def update(self, image):
+        self.total.update(image)
+        self.rows += [decay_features(image).cpu(), log_profile(image).cpu()]
+
+
+def file_parts(folder, device, batch_size, workers, network):
+    """{what: function that reads and measures every file once}."""
+    parts = {"reading and decoding (floor)": lambda: [folder[index] for index in range(len(folder))]}
+    for count in workers:
+        read = functools.partial(read_batches, folder, "", device, batch_size, count)
+
+        def measure(make, read=read):
+            updater = make()
+            for image in read():
+                updater.update(image)
+            return updater.total.total if isinstance(updater, Everything) else updater.total
+
+        with_workers = f"{count} workers" if count else "one process"
+        parts[f"LFD and profile, {with_workers}"] = functools.partial(measure, SpectrumFolds)
+        parts[f"decay features and detector's profile too, {with_workers}"] = functools.partial(measure, Everything)
+        if network:
+            parts[f"Inception features, {with_workers}"] = lambda read=read: [network(image) for image in read()]
+    return parts
+
+
+def inception_network(weights, device):
+    """Function from images to features, or None without weights."""
+    if weights is None:
+        return None
+    from utils import inception  # torchvision is slow to import
+
+    return functools.partial(inception.inception_features, inception.load_inception(weights, device))
 
 
 def best_times(parts, rounds):
@@ -75,25 +147,39 @@ def main(argv=None):
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--sizes", default="64,256", help="image sides in pixels")
-    parser.add_argument("--count", type=int, default=32, help="images")
+    parser.add_argument("--n", type=int, default=256, help="files that are read and measured")
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes that read ahead")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts, after one to warm up")
+    parser.add_argument("--inception_weights", metavar="PATH", help="measure Inception features, too")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(argv)
     device = resolve_device(options.device)
+    network = inception_network(options.inception_weights, device)
+    threads = f"{device}, {torch.get_num_threads()} threads: images/s, time / floor"
     for size in map(int, options.sizes.split(",")):
         with tempfile.TemporaryDirectory() as name:
-            make_images(Path(name), options.count, size)
+            make_images(Path(name), options.n, size)
             folder = ImageFolder(list_images(name))
-            images = torch.stack([folder[index] for index in range(len(folder))]).to(device)
-            times = best_times(image_parts(folder, images.split(options.batch_size)), options.rounds)
-        floor = times["reading and decoding (floor)"]
-        print(f"\n{options.count} images of {size} px, {device}, {torch.get_num_threads()} threads: images/s, time / floor")
-        for part, seconds in times.items():
-            print(f"  {part:<50}{options.count / seconds:9.1f}{seconds / floor:8.2f}")
+            images = torch.stack([folder[index] for index in range(min(PARTS, len(folder)))]).to(device)
+            parts = image_parts(folder, images.split(options.batch_size))
+            if network:
+                parts["Inception features"] = lambda images=images: [network(image) for image in images.split(options.batch_size)]
+            print_rates(f"{len(images)} images of {size} px in memory, {threads}", len(images), best_times(parts, options.rounds))
+            workers = map(int, options.workers.split(","))
+            times = best_times(file_parts(folder, device, options.batch_size, workers, network), options.rounds)
+            print_rates(f"{options.n} files of {size} px, {threads}", options.n, times)
     print("\nfrom features to numbers: seconds")
     for part, seconds in best_times(feature_parts(80) | feature_parts(2500), 1).items():
         print(f"  {part:<50}{seconds:9.2f}")
+
+
+def print_rates(title, count, times):
+    """One table; its first part is the floor."""
+    print(f"\n{title}")
+    floor = next(iter(times.values()))
+    for part, seconds in times.items():
+        print(f"  {part:<58}{count / seconds:9.1f}{seconds / floor:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

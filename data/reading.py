@@ -136,19 +136,11 @@ def header_info(path, read):
         return None
 
 
-def inspect(path, read=None):
-    """Decode a whole file.
-
-    Args:
-        path: an image file; its content counts, not its suffix.
-        read: () -> its bytes, if it is not to be read from `path`.
-    Returns: (H, W, 3) uint8 or uint16 array, and its `ImageInfo`.
-    Raises: UserError naming the file if it is missing, truncated, damaged or no image.
-    """
-    path = Path(path)
+def _decode(path, read):
+    """(H, W, 3) uint8 or uint16 array of a file, its format, and its JPEG quantisation tables or None. As `inspect`."""
     content = b""
     try:
-        content = read() if read else path.read_bytes()
+        content = read() if read else Path(path).read_bytes()
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             array = _pixels(image, content)
             array = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation), lambda a: a)(array)
@@ -162,14 +154,26 @@ def inspect(path, read=None):
     except Exception as error:  # decoders raise anything on damaged files
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from error
-    array = np.ascontiguousarray(_to_rgb(array))
+    return np.ascontiguousarray(_to_rgb(array)), image_format, tables
+
+
+def inspect(path, read=None):
+    """Decode a whole file.
+
+    Args:
+        path: an image file; its content counts, not its suffix.
+        read: () -> its bytes, if it is not to be read from `path`.
+    Returns: (H, W, 3) uint8 or uint16 array, and its `ImageInfo`.
+    Raises: UserError naming the file if it is missing, truncated, damaged or no image.
+    """
+    array, image_format, tables = _decode(path, read)
     quality = jpeg_quality(tables[0]) if tables else None
-    return array, ImageInfo(path, image_format, array.shape[1], array.shape[0], quality, 8 * array.itemsize)
+    return array, ImageInfo(Path(path), image_format, array.shape[1], array.shape[0], quality, 8 * array.itemsize)
 
 
 def decode(path, read=None):
     """Pixels of an image file: (H, W, 3) uint8 or uint16; UserError naming the file if it cannot be read whole."""
-    return inspect(path, read)[0]
+    return _decode(path, read)[0]
 
 
 def _resize(array, size):
@@ -212,8 +216,9 @@ def read_array(path, size=None, fit="resize", read=None):
 
 def to_tensor(array):
     """(H, W, 3) uint8 or uint16 -> (3, H, W) float32 tensor in [0, 1]."""
-    scaled = array.astype(np.float32) / np.float32(np.iinfo(array.dtype).max)
-    return torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
+    scaled = np.ascontiguousarray(array.transpose(2, 0, 1)).astype(np.float32)
+    scaled /= np.float32(np.iinfo(array.dtype).max)
+    return torch.from_numpy(scaled)
 
 
 def read_image(path, size=None, fit="resize"):

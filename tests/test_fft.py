@@ -8,7 +8,7 @@ from golden_recipe import ARRAYS, NUMBERS, golden_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import fft
+from utils import fft, profiles
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 128), (256, 256), (512, 512), (63, 64), (65, 49), (1, 1)])
@@ -112,3 +112,13 @@ def test_cepstrum_round_trip_and_a_cosine(shape):
     wave = (2 * math.pi * 2 * columns / shape[1]).cos().expand(shape)
     found = fft.cepstrum(wave).abs() > 1e-9
     assert sorted(found.nonzero().tolist()) == [[0, 2], [0, shape[1] - 2]]
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 33), (24, 31), (31, 24), (16, 40)])
+def test_half_a_spectrum_says_all_of_it(shape):
+    image = torch.rand(2, 3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole = fft.fourier(image).abs()
+    half = fft.half_fourier(image).abs()
+    torch.testing.assert_close(fft.whole_from_half(half, shape[1]), whole, rtol=0, atol=1e-11)
+    rings = profiles.radial_rings(*shape)
+    torch.testing.assert_close(profiles.half_ring_means(half, shape[1]), profiles.ring_means(whole, rings), rtol=0, atol=1e-11)

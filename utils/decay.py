@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from utils.fft import fourier
+from utils.fft import half_fourier, whole_from_half
 
 MATLAB_GREY = (0.298936021, 0.587043074, 0.114020904)
 BINS = 200
@@ -23,7 +23,7 @@ DECAY_NAMES = ("exponent", "y_first", "y_last")
 class Geometry(NamedTuple):
     """Where the bins of an n x n spectrum lie."""
 
-    kept: torch.Tensor  # (K,) int64, flat indices of the Fourier bins beyond half of the largest radius
+    kept: torch.Tensor  # (K,) int64, the Fourier bins beyond half of the largest radius: flat indices into the half spectrum
     bin: torch.Tensor  # (K,) int64, the radial bin of each, 0..BINS - 1
     count: torch.Tensor  # (BINS,) float64, Fourier bins per radial bin
     position: torch.Tensor  # (BINS,) float64, centre of each radial bin, in frequency bins
@@ -39,7 +39,9 @@ def decay_geometry(side):
     edges = torch.linspace(radius.min(), radius.max(), BINS + 1, dtype=torch.float64)
     bins = (torch.searchsorted(edges, radius, right=False) - 1).clamp(0, BINS - 1)
     count = torch.bincount(bins, minlength=BINS).double()
-    return Geometry(kept, bins, count, (edges[1:] + edges[:-1]) / 2)
+    half = torch.arange(side * (side // 2 + 1)).view(side, -1)
+    in_half = whole_from_half(half, side).flatten()[kept]  # where the magnitude of each bin, or of its mirror image, stands
+    return Geometry(in_half, bins, count, (edges[1:] + edges[:-1]) / 2)
 
 
 def reduced_spectrum(image):
@@ -57,7 +59,7 @@ def reduced_spectrum(image):
     weights = levels.new_tensor(MATLAB_GREY).view(1, 3, 1, 1)
     grey = ((levels * weights).sum(1) + 0.5).floor()  # (N, n, n)
     geometry = decay_geometry(side)
-    magnitude = fourier(grey).abs().flatten(1)[:, geometry.kept.to(image.device)]  # (N, K)
+    magnitude = half_fourier(grey).abs().flatten(1)[:, geometry.kept.to(image.device)]  # (N, K)
     sums = magnitude.new_zeros(len(image), BINS).index_add(1, geometry.bin.to(image.device), magnitude)
     return smooth(sums / geometry.count.to(image.device))
 

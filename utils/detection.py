@@ -10,8 +10,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.fft import fourier
-from utils.profiles import radial_rings, ring_means, to_grey
+from utils.fft import half_fourier
+from utils.profiles import half_ring_means, to_grey
 
 MEASURES = {
     "accuracy": "share of all images judged right, at the detector's own decision",
@@ -34,8 +34,9 @@ def log_profile(image, corners=False):
     Returns: (N, R) float64.
     """
     grey = to_grey(image.double())
-    rings = radial_rings(*grey.shape[-2:])
-    profile = ring_means(fourier(grey).abs().square(), rings).clamp_min(1e-12).log()  # (N, all rings)
+    spectrum = half_fourier(grey)
+    power = spectrum.real.square() + spectrum.imag.square()  # (N, H, W // 2 + 1)
+    profile = half_ring_means(power, grey.shape[-1]).clamp_min(1e-12).log()  # (N, all rings)
     return profile if corners else profile[:, : min(grey.shape[-2:]) // 2 + 1]
 
 

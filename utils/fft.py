@@ -24,6 +24,29 @@ def fourier(image):
         return torch.fft.fftshift(torch.fft.fft2(shifted), dim=(-2, -1))
 
 
+def half_fourier(image):
+    """The half of a real image's transform that says all of it: the rest is its mirror image, conjugated.
+
+    Args:
+        image: (..., H, W) real.
+    Returns: (..., H, W // 2 + 1) complex, DC at (0, 0); up to the place of DC and signs of phases as `fourier` (which shifts the
+        image first), so for magnitudes only.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        return torch.fft.rfft2(_full_precision(image))
+
+
+def whole_from_half(values, width):
+    """Something that is equal at opposite frequencies (a magnitude), from the half that `half_fourier` gives.
+
+    Args:
+        values: (..., H, width // 2 + 1).
+    Returns: (..., H, width), DC at (H // 2, width // 2).
+    """
+    mirrored = values[..., 1 : width - values.shape[-1] + 1].flip((-2, -1)).roll(1, -2)  # rows -u, columns -v
+    return torch.fft.fftshift(torch.cat([values, mirrored], dim=-1), dim=(-2, -1))
+
+
 def inverse_fourier(spectrum):
     """Inverse of `fourier`.
 

@@ -3,6 +3,7 @@
 Folders are datasets: anything with a length whose items are (3, H, W) tensors in [0, 1].
 """
 
+import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -13,10 +14,11 @@ from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
 
 def batches(images, title, device, batch_size=16, num_workers=0):
     """Every image once, in order, with a bar: yields (N, 3, H, W) on the device."""
-    loader = DataLoader(images, batch_size, num_workers=num_workers)
+    pinned = torch.device(device).type == "cuda"  # so that copying does not hold the device up
+    loader = DataLoader(images, batch_size, num_workers=num_workers, pin_memory=pinned)
     with tqdm(total=len(images), desc=title, unit="image", delay=2, leave=False) as bar:
         for image in loader:
-            yield image.to(device)
+            yield image.to(device, non_blocking=pinned)
             bar.update(len(image))
 
 

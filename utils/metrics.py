@@ -12,13 +12,14 @@ import math
 import numpy as np
 import torch
 
-from utils.fft import fourier
-from utils.profiles import GREY_WEIGHTS, radial_rings, ring_means
+from utils.fft import half_fourier, whole_from_half
+from utils.profiles import GREY_WEIGHTS, half_ring_means
 
 PSNR_CEILING = 100.0  # dB that count for equal images in a mean over images, which would be infinite
 GREY_LEVEL = 1 / 255
 FOLDS = 8
-CHUNK_PIXELS = 2**17  # pixels transformed at once: stays in the cache, and bounds the memory of large batches
+CHUNK_PIXELS = 2**17  # pixels worked on at once: they stay in a CPU's cache, and bound the memory of large batches
+DEVICE_CHUNK_PIXELS = 2**21  # the same where many are needed to keep the device busy
 
 
 def _double(tensor):
@@ -27,21 +28,32 @@ def _double(tensor):
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
-def log_power_profile(spectrum):
+def _chunk(image):
+    """How many images (N, C, H, W) to work on at once."""
+    pixels = CHUNK_PIXELS if image.device.type == "cpu" else DEVICE_CHUNK_PIXELS
+    return max(1, pixels // image[0, 0].numel())
+
+
+def log_power_profile(spectrum, width):
     """Mean log power per ring: natural log of abs(F_grey)^2 + (1/255)^2, averaged over radial rings 0..min(H, W) // 2.
 
     The logarithm is taken per bin before the average over the ring (and, later, over images), so that no bright frequency or
     image outweighs the others. One grey level is added inside it: a bin that is exactly zero does not become minus infinity.
 
     Args:
-        spectrum: (N, 3, H, W) complex, DC at (H // 2, W // 2), of images in [0, 1].
+        spectrum: (N, 3, H, width // 2 + 1) complex, `half_fourier` of images in [0, 1].
+        width: W of the images.
     Returns: (N, min(H, W) // 2 + 1) float64; the corners beyond the largest whole ring are left out.
     """
-    height, width = spectrum.shape[-2:]
     weights = torch.tensor(GREY_WEIGHTS, dtype=torch.float64, device=spectrum.device).view(1, 3, 1, 1)
     grey = (spectrum * weights).sum(dim=1)  # the transform is linear: grey of the spectrum = spectrum of the grey image
-    power = grey.real.square() + grey.imag.square()  # (N, H, W)
-    return ring_means((power + GREY_LEVEL**2).log(), radial_rings(height, width))[:, : min(height, width) // 2 + 1]
+    power = _power(grey)  # (N, H, W // 2 + 1)
+    return half_ring_means((power + GREY_LEVEL**2).log(), width)[:, : min(spectrum.shape[-2], width) // 2 + 1]
+
+
+def _power(spectrum):
+    """abs(F)^2; its root is abs(F) in half the time."""
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 class SpectrumMean:
@@ -56,7 +68,7 @@ class SpectrumMean:
 
     def __init__(self):
         self.count = 0
-        self._log_mag_sum = self._profile_sum = self._profile_square_sum = None
+        self._shape = self._log_mag_sum = self._profile_sum = self._profile_square_sum = None
 
     def update(self, image):
         """Add a batch.
@@ -67,21 +79,21 @@ class SpectrumMean:
         """
         if image.ndim != 4 or image.shape[1] != 3 or not len(image):
             raise ValueError(f"images must be a batch (N, 3, H, W), not {tuple(image.shape)}")
-        if self.count and image.shape[1:] != self._log_mag_sum.shape:
-            raise ValueError(f"images of {tuple(image.shape[1:])} cannot be averaged with {tuple(self._log_mag_sum.shape)}")
-        chunk = max(1, CHUNK_PIXELS // image[0, 0].numel())
-        for part in image.split(chunk):
+        if self.count and image.shape[1:] != self._shape:
+            raise ValueError(f"images of {tuple(image.shape[1:])} cannot be averaged with {tuple(self._shape)}")
+        for part in image.split(_chunk(image)):
             self._update(_double(part))
 
     def _update(self, image):
-        spectrum = fourier(image)
-        log_mag = spectrum.abs().log1p()  # (N, 3, H, W)
+        spectrum = half_fourier(image)
+        log_mag = _power(spectrum).sqrt_().log1p_()  # (N, 3, H, W // 2 + 1): the other half is its mirror image
         low, high = log_mag.amin((1, 2, 3), keepdim=True), log_mag.amax((1, 2, 3), keepdim=True)
-        profile = log_power_profile(spectrum)  # (N, R)
-        scaled = (log_mag - low) / (high - low).clamp_min(1e-12)
-        self._add(len(image), scaled.sum(0), profile.sum(0), profile.square().sum(0))
+        profile = log_power_profile(spectrum, image.shape[-1])  # (N, R)
+        scaled = log_mag.sub_(low).div_((high - low).clamp_min(1e-12))
+        self._add(image.shape[1:], len(image), scaled.sum(0), profile.sum(0), profile.square().sum(0))
 
-    def _add(self, count, *sums):
+    def _add(self, shape, count, *sums):
+        self._shape = shape
         names = ("_log_mag_sum", "_profile_sum", "_profile_square_sum")
         for name, value in zip(names, sums, strict=True):
             setattr(self, name, value if not self.count else getattr(self, name) + value)
@@ -92,7 +104,7 @@ class SpectrumMean:
         total = SpectrumMean()
         for part in (self, other):
             if part.count:
-                total._add(part.count, part._log_mag_sum, part._profile_sum, part._profile_square_sum)
+                total._add(part._shape, part.count, part._log_mag_sum, part._profile_sum, part._profile_square_sum)
         return total
 
     def _mean(self, value):
@@ -102,7 +114,7 @@ class SpectrumMean:
 
     @property
     def log_mag(self):
-        return self._mean(self._log_mag_sum)
+        return whole_from_half(self._mean(self._log_mag_sum), self._shape[-1])
 
     @property
     def profile(self):
@@ -234,13 +246,18 @@ def ssim(first, second):
     """
     if first.shape != second.shape or min(first.shape[-2:]) < 11:
         raise ValueError(f"SSIM needs two batches of one shape, at least 11 x 11: {tuple(first.shape)}, {tuple(second.shape)}")
-    first, second = _double(first), _double(second).to(first.device)
+    parts = zip(first.split(_chunk(first)), second.split(_chunk(first)), strict=True)
+    return torch.cat([_ssim(_double(part), _double(other).to(part.device)) for part, other in parts])
+
+
+def _ssim(first, second):
+    """`ssim` of a few images in float64. The variances are needed as their sum only: one blur less."""
     mean_1, mean_2 = _gaussian_blur(first), _gaussian_blur(second)
-    variance_1 = _gaussian_blur(first.square()) - mean_1.square()
-    variance_2 = _gaussian_blur(second.square()) - mean_2.square()
-    covariance = _gaussian_blur(first * second) - mean_1 * mean_2
-    luminance = (2 * mean_1 * mean_2 + 0.01**2) / (mean_1.square() + mean_2.square() + 0.01**2)
-    structure = (2 * covariance + 0.03**2) / (variance_1 + variance_2 + 0.03**2)
+    squares, product = mean_1.square() + mean_2.square(), 2 * mean_1 * mean_2
+    variances = _gaussian_blur(first.square() + second.square()) - squares
+    covariance = 2 * _gaussian_blur(first * second) - product  # twice it
+    luminance = (product + 0.01**2) / (squares + 0.01**2)
+    structure = (covariance + 0.03**2) / (variances + 0.03**2)
     return (luminance * structure).flatten(1).mean(1)
 
 

@@ -55,6 +55,30 @@ def ring_means(values, rings):
     return sums / counts.to(values.dtype)
 
 
+@functools.lru_cache(maxsize=32)
+def _half_rings(height, width, device):
+    """Of each bin of a half spectrum its radial ring and how many bins of the whole it stands for, (H * K,); bins per ring (R,)."""
+    half = width // 2 + 1
+    rings = torch.fft.ifftshift(radial_rings(height, width))[:, :half]
+    weight = torch.full((height, half), 2.0, dtype=torch.float64)
+    weight[:, 0] = 1
+    weight[:, width - half + 1 :] = 1  # Nyquist of an even width, which is its own mirror image
+    index, weight = rings.flatten(), weight.flatten()
+    return tuple(part.to(device) for part in (index, weight, torch.bincount(index, weight)))
+
+
+def half_ring_means(values, width):
+    """Mean over radial rings of something equal at opposite frequencies, from its half.
+
+    Args:
+        values: (..., H, width // 2 + 1) real, placed as `utils.fft.half_fourier` does.
+    Returns: (..., R), as `ring_means` of the whole.
+    """
+    index, weight, counts = _half_rings(values.shape[-2], width, values.device)
+    flat = values.flatten(-2) * weight.to(values.dtype)  # (..., H * K)
+    return flat.new_zeros(*flat.shape[:-1], len(counts)).index_add(-1, index, flat) / counts.to(values.dtype)
+
+
 def to_grey(image):
     """Luma of an RGB tensor: (N, 3, H, W) -> (N, H, W) with weights 0.299, 0.587, 0.114."""
     weights = image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
