@@ -66,7 +66,7 @@ def add_machine_options(parser):
     group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=42, help="the same seed gives the same run")
     group.add_argument("--deterministic", action="store_true", help="use only reproducible kernels (bit-identical, may be slower)")
     group.add_argument(
-        "--num_workers", type=number(int, 0, 64), default=0, help="workers that read images ahead; 0 reads when asked"
+        "--num_workers", type=number(int, 0, 64), default=0, help="workers that check and read images ahead; 0 reads when asked"
     )
 
 
@@ -176,14 +176,15 @@ TRAIN_TEXT = """Train STIG: translate the log-magnitude spectrum of generated im
   python train.py --data demo --size 64 --epoch 2 --dst first_try
   python train.py --data my_set --size 256 --holdout 0.2 --dst my_run --device 0
 
-Photographs lie in datasets/<data>/real, generated images in datasets/<data>/fake. Everything the run writes goes to
+Photographs lie in datasets/<data>/real, generated images in datasets/<data>/fake, or both in tar shards beside each other:
+datasets/<data>/real-000000.tar, ..., fake-000000.tar, ... (gan.py shard writes such). Everything the run writes goes to
 results/<dst>: sample/, tensorboard/, log.csv, checkpoint.pt, eval/ and report.md."""
 
 
 def _add_train_data(parser):
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--data", required=True, help="name of a folder in datasets/ with real/ and fake/; 'demo' is made on first use"
+        "--data", required=True, help="folder in datasets/ with real/ and fake/, or shards of both; 'demo' is made on first use"
     )
     data.add_argument("--test_data", help="name of another folder in datasets/ to evaluate on at the end")
     data.add_argument("--holdout", type=number(float, 0, 0.9), default=0.0, help="fraction kept out of training and evaluated on")
@@ -289,15 +290,22 @@ INFERENCE_TEXT = """Refine a folder of generated images; names, subfolders and o
 
   python inference.py --inference_data more_fakes --inference_params results/my_run/checkpoint.pt --dst refined_more
   python inference.py --inference_data more_fakes --method cepstral --real photos --fake fakes --dst filtered_more
+  python inference.py --inference_data 'fakes-{000000..000003}.tar' --inference_params results/my_run/checkpoint.pt --dst shards
 
-The images go to results/<dst>/refined. A checkpoint of the released code (the folder with Generator... files) works too."""
+The images go to results/<dst>/refined, those of shards under their keys. A checkpoint of the released code (the folder with
+Generator... files) works too."""
 
 
 def inference_parser():
     """Parser of inference.py."""
     parser = argparse.ArgumentParser(prog="inference.py", description=INFERENCE_TEXT, formatter_class=HelpFormatter)
     group = parser.add_argument_group("refining")
-    group.add_argument("--inference_data", required=True, help="folder of generated images; its subfolders count too")
+    group.add_argument(
+        "--inference_data",
+        required=True,
+        metavar="DIR|SHARDS",
+        help="folder of generated images, its subfolders count too; or tar shards such as 'fakes-{000000..000003}.tar'",
+    )
     group.add_argument("--inference_params", help="checkpoint.pt of train.py, or a folder with a released checkpoint")
     group.add_argument(
         "--method",

@@ -119,15 +119,15 @@ def inception_network(weights, device):
     return functools.partial(inception.inception_features, inception.load_inception(weights, device))
 
 
-def best_times(parts, rounds):
-    """Seconds of each part in its best round; the parts take turns."""
+def best_times(parts, rounds, warm_up=1):
+    """Seconds of each part in its best round; the parts take turns. Rounds to warm up do not count."""
     times = {name: [] for name in parts}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + warm_up):
         for name, part in parts.items():
             start = time.perf_counter()
             part()
             times[name].append(time.perf_counter() - start)
-    return {name: min(values[1:]) for name, values in times.items()}  # the first round warms up
+    return {name: min(values[warm_up:]) for name, values in times.items()}
 
 
 def feature_parts(count):
@@ -150,7 +150,7 @@ def main(argv=None):
     parser.add_argument("--n", type=int, default=256, help="files that are read and measured")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes that read ahead")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
     parser.add_argument("--inception_weights", metavar="PATH", help="measure Inception features, too")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(argv)
@@ -167,7 +167,7 @@ def main(argv=None):
                 parts["Inception features"] = lambda images=images: [network(image) for image in images.split(options.batch_size)]
             print_rates(f"{len(images)} images of {size} px in memory, {threads}", len(images), best_times(parts, options.rounds))
             workers = map(int, options.workers.split(","))
-            times = best_times(file_parts(folder, device, options.batch_size, workers, network), options.rounds)
+            times = best_times(file_parts(folder, device, options.batch_size, workers, network), options.rounds, warm_up=0)
             print_rates(f"{options.n} files of {size} px, {threads}", options.n, times)
     print("\nfrom features to numbers: seconds")
     for part, seconds in best_times(feature_parts(80) | feature_parts(2500), 1).items():

@@ -16,7 +16,7 @@ from utils.errors import UserError
 
 PART = 250  # images a worker process is given at a time
 FORKED = sys.platform == "linux"  # elsewhere a process starts by importing everything again
-PARALLEL_FROM = 2000 if FORKED else 50_000
+PARALLEL_FROM = 500 if FORKED else 50_000
 
 
 def warn(message):
@@ -102,7 +102,7 @@ def check_images(paths, skip_bad=False, num_workers=0):
     Args:
         paths: image files.
         skip_bad: leave unreadable files out, naming them on stderr.
-        num_workers: processes for folders of thousands; 0 or 1 for none.
+        num_workers: processes, for folders that are worth starting them; 0 or 1 for none.
     Returns: `ImagePaths` of the good ones and their `ImageInfo`s (`ImageTable`), in the order given.
     Raises: UserError naming unreadable files, unless skip_bad; and if no file is left.
     """
