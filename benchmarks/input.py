@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import os
+import sys
 import tarfile
 import tempfile
 import time
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.metrics import best_times
+from benchmarks.metrics import best_times, for_each
 from data.folder import ImageFolder, check_images, list_images, load_folder
 from data.pairs import PairLoader, load_holdout, save_holdout, split_holdout
 from data.reading import inspect
@@ -68,7 +69,7 @@ def peak_mib():
         import resource
     except ImportError:
         return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Stopwatch:
@@ -139,11 +140,11 @@ def reading_parts(folder, pattern, count, num_workers):
     drawn = np.random.default_rng(0).permutation(len(plain))[:count].tolist()
     contents = [plain.paths.content(index) for index in drawn]
     return {
-        "bare decoding (floor)": lambda: [decode(content) for content in contents],
-        "bytes of files, random order": lambda: [plain.paths.content(index) for index in drawn],
-        "bytes of shards, random order": lambda: [packed.paths.content(index) for index in drawn],
-        "images of the folder": lambda: [plain[index] for index in drawn],
-        "images of the shards": lambda: [packed[index] for index in drawn],
+        "bare decoding (floor)": lambda: for_each(decode, contents),
+        "bytes of files, random order": lambda: for_each(plain.paths.content, drawn),
+        "bytes of shards, random order": lambda: for_each(packed.paths.content, drawn),
+        "images of the folder": lambda: for_each(plain.__getitem__, drawn),
+        "images of the shards": lambda: for_each(packed.__getitem__, drawn),
         "pairs of the folder": lambda: drain(PairLoader(plain, plain, 16, 0), count),
         f"pairs of the folder, {num_workers} threads": lambda: drain(PairLoader(plain, plain, 16, 0, num_workers), count),
         f"pairs of the shards, {num_workers} threads": lambda: drain(PairLoader(packed, packed, 16, 0, num_workers), count),

@@ -67,7 +67,7 @@ def run_on(updater, batches):
 def image_parts(folder, batches):
     """{what: function that handles every image once}."""
     return {
-        "reading and decoding (floor)": lambda: [folder[index] for index in range(len(batches[0]) * len(batches))],
+        "reading and decoding (floor)": lambda: for_each(folder.__getitem__, range(sum(map(len, batches)))),
         "float32 log-magnitude alone": lambda: [float(log_magnitude(image).sum()) for image in batches],
         "LFD and profile: SpectrumMean": lambda: run_on(SpectrumMean(), batches),
         "the same by the whole complex transform": lambda: run_on(PlainMean(), batches),
@@ -92,7 +92,7 @@ class Everything:
 
 def file_parts(folder, device, batch_size, workers, network):
     """{what: function that reads and measures every file once}."""
-    parts = {"reading and decoding (floor)": lambda: [folder[index] for index in range(len(folder))]}
+    parts = {"reading and decoding (floor)": lambda: for_each(folder.__getitem__, range(len(folder)))}
     for count in workers:
         read = functools.partial(read_batches, folder, "", device, batch_size, count)
 
@@ -106,7 +106,7 @@ def file_parts(folder, device, batch_size, workers, network):
         parts[f"LFD and profile, {with_workers}"] = functools.partial(measure, SpectrumFolds)
         parts[f"decay features and detector's profile too, {with_workers}"] = functools.partial(measure, Everything)
         if network:
-            parts[f"Inception features, {with_workers}"] = lambda read=read: [network(image) for image in read()]
+            parts[f"Inception features, {with_workers}"] = lambda read=read: for_each(network, read())
     return parts
 
 
@@ -117,6 +117,12 @@ def inception_network(weights, device):
     from utils import inception  # torchvision is slow to import
 
     return functools.partial(inception.inception_features, inception.load_inception(weights, device))
+
+
+def for_each(function, values):
+    """Call a function on every value and keep nothing."""
+    for value in values:
+        function(value)
 
 
 def best_times(parts, rounds, warm_up=1):
