@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -86,8 +87,11 @@ def _check(paths, num_workers):
 
         if num_workers > 1 and len(paths) >= PARALLEL_FROM:
             context = multiprocessing.get_context("fork" if FORKED else "spawn")
-            with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+            pool = ProcessPoolExecutor(num_workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+            try:  # Ctrl-C is this process's to handle
                 collect(pool.map(_check_part, given))
+            finally:
+                pool.shutdown(cancel_futures=True)
         else:
             collect(map(_check_part, given))
     return rows, errors

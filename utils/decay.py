@@ -16,7 +16,7 @@ BINS = 200
 FIRST_BIN = 140  # counted from 0: the fit uses the bins from here on
 SMOOTHING = 2  # bins on each side of the moving average
 START, TOLERANCE, MAX_STEPS = -2.0, 1e-4, 200  # of the Nelder-Mead search
-CHUNK = 8  # images transformed at once
+CHUNK, DEVICE_CHUNK = 2, 64  # images worked on at once: few stay in a CPU's cache, other devices need more to be busy
 DECAY_NAMES = ("exponent", "y_first", "y_last")
 
 
@@ -56,8 +56,8 @@ def reduced_spectrum(image):
     if image.shape[-2] != side or side < 16:
         raise ValueError(f"decay features need square images of 16 pixels or more, not {image.shape[-2]} x {side}")
     levels = (image.double() * 255).round()
-    weights = levels.new_tensor(MATLAB_GREY).view(1, 3, 1, 1)
-    grey = ((levels * weights).sum(1) + 0.5).floor()  # (N, n, n)
+    red, green, blue = (levels[:, channel] * weight for channel, weight in enumerate(MATLAB_GREY))
+    grey = (red + green + blue + 0.5).floor()  # (N, n, n)
     geometry = decay_geometry(side)
     magnitude = half_fourier(grey).abs().flatten(1)[:, geometry.kept.to(image.device)]  # (N, K)
     sums = magnitude.new_zeros(len(image), BINS).index_add(1, geometry.bin.to(image.device), magnitude)
@@ -158,7 +158,8 @@ def decay_features(image):
     Returns: (N, 3) float64, columns `DECAY_NAMES`; an image's numbers do not depend on the others in the batch.
     Raises: ValueError if the images are not square or too small.
     """
-    far_end = torch.cat([reduced_spectrum(part)[:, FIRST_BIN:] for part in image.split(CHUNK)])  # small parts stay in the cache
+    chunk = CHUNK if image.device.type == "cpu" else DEVICE_CHUNK
+    far_end = torch.cat([reduced_spectrum(part)[:, FIRST_BIN:] for part in image.split(chunk)])
     positions = decay_geometry(image.shape[-1]).position[FIRST_BIN:].to(image.device)
     present = ~far_end[0].isnan()  # the same bins for every image of this size
     return fit_decay(far_end[:, present], positions[present])

@@ -45,9 +45,10 @@ def log_power_profile(spectrum, width):
         width: W of the images.
     Returns: (N, min(H, W) // 2 + 1) float64; the corners beyond the largest whole ring are left out.
     """
-    weights = torch.tensor(GREY_WEIGHTS, dtype=torch.float64, device=spectrum.device).view(1, 3, 1, 1)
-    grey = (spectrum * weights).sum(dim=1)  # the transform is linear: grey of the spectrum = spectrum of the grey image
-    power = _power(grey)  # (N, H, W // 2 + 1)
+    parts = torch.view_as_real(spectrum)  # (N, 3, H, W // 2 + 1, 2): real weights need no complex product
+    weights = torch.tensor(GREY_WEIGHTS, dtype=torch.float64, device=spectrum.device).view(1, 3, 1, 1, 1)
+    grey = (parts * weights).sum(dim=1)  # the transform is linear: grey of the spectrum = spectrum of the grey image
+    power = grey[..., 0].square() + grey[..., 1].square()  # (N, H, W // 2 + 1)
     return half_ring_means((power + GREY_LEVEL**2).log(), width)[:, : min(spectrum.shape[-2], width) // 2 + 1]
 
 
