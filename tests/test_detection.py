@@ -1,6 +1,9 @@
 """Scores, thresholds, intervals and the fresh profile detector."""
 
 import itertools
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +128,18 @@ def test_log_profile_of_a_single_wave():
     assert profile[0, 10].item() == pytest.approx(np.log(power.item()), rel=1e-6)
     assert profile[0, 11].item() < -10
     assert log_profile(wave, corners=True).shape == (1, 46)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_profiles_that_are_kept_do_not_hold_larger_memory():
+    """Small results between large temporary arrays once kept 10 MB of memory each from being used again."""
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    image, kept = torch.rand(16, 3, 256, 256), []
+    for number in range(50):
+        kept.append(log_profile(image.clone()))
+        if number == 9:
+            start = resident()
+    assert resident() - start < 120
