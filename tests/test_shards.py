@@ -137,7 +137,11 @@ def test_an_index_is_remembered_until_the_shard_changes(tmp_path, monkeypatch):
     assert read == ["1.tar"] and len(changed) == 7 and infos[3].width == 20 and changed[6].shape == (3, 20, 20)
 
 
-SMALL = ["--size", "32", "--device", "cpu", "--log_frequency", "1", "--sigma", "4", "--epoch", "1", "--base", "shrunk"]
+SMALL = ["--size", "32", "--device", "cpu", "--log_frequency", "1", "--sigma", "4", "--epoch", "1", "--base", "linear"]
+
+
+class Stopped(Exception):
+    """Ends a run where a test wants it to end."""
 
 
 def weights(dst):
@@ -149,15 +153,15 @@ def test_training_on_shards_stopped_and_resumed_equals_training_on_folders(monke
     step, end = train.Trainer.train_step, train.evaluate_refiner
 
     def stop(*_):
-        raise KeyboardInterrupt
+        raise Stopped
 
     monkeypatch.setattr(train.Monitor, "show", lambda *_: None)
     monkeypatch.setattr(train, "evaluate_refiner", stop)  # the folder's run ends after its last step
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         train.main([*SMALL, "--data", "plain", "--dst", "plain", "--holdout", "0.4"])
     packed = [*SMALL, "--data", "packed", "--dst", "packed", "--holdout", "0.4", "--save_frequency", "1", "--num_workers", "2"]
     monkeypatch.setattr(train.Trainer, "train_step", lambda self, *images: stop() if self.step else step(self, *images))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         train.main(packed)
     assert weights("packed")[0] == 1
     monkeypatch.setattr(train.Trainer, "train_step", step)
