@@ -36,9 +36,9 @@ def released_model(path, size):
 
 def trained_model(checkpoint):
     """`STIG` of a checkpoint of train.py, with the averaged generator where there is one."""
-    if "base_gain" not in checkpoint:
+    if "base_log_gain" in checkpoint:
         raise UserError("this checkpoint was made by an earlier version, whose linear filter had another form; train again")
-    model = STIG.from_settings(checkpoint["settings"], checkpoint["base_gain"])
+    model = STIG.from_settings(checkpoint["settings"], *(checkpoint["model"].get(name) for name in ("base_gain", "whitening")))
     model.load_state_dict(checkpoint["model"])
     if checkpoint["averaged"] is not None:
         averaged = {name.removeprefix("module."): value for name, value in checkpoint["averaged"].items() if name != "n_averaged"}

@@ -141,6 +141,7 @@ class TrainOptions:
     preset: str
     generator: str
     base: str
+    whiten: bool
     norm: str
     upsample: str
     image_range: str
@@ -217,6 +218,12 @@ def train_parser():
         choices=("identity", *FILTERS),
         default="cepstral",
         help="what the generator starts from: the fake, or the fake after a linear filter (cepstral: its noise removed)",
+    )
+    model.add_argument(
+        "--whiten",
+        type=boolean,
+        default=False,
+        help="networks see each bin of the magnitude relative to its mean and deviation over the training reals",
     )
     model.add_argument("--norm", choices=("instance", "batch", "none"), default="instance", help="normalisation in the generator")
     model.add_argument("--upsample", choices=("bilinear", "bicubic"), default="bilinear", help="upsampling in the generator")

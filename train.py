@@ -23,14 +23,16 @@ from utils.monitor import Monitor
 from utils.report import evaluate_refiner, write_report
 from utils.run_dir import check_run_folder, open_run_folder, write_json
 from utils.seeding import random_state, seed_everything, set_random_state
+from utils.whitening import fit_whitening
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save_frequency", "log_frequency", "overwrite", "resume"}
 
 
-def fit_filters(sets, device):
-    """Both linear filters from the training images: dict of `utils.linear_filter.FILTERS` -> (3, 3, H, W) gain on the CPU."""
+def fit_spectra(sets, whiten, device):
+    """What is fitted before training: both linear filters (dict of FILTERS -> gain on the CPU), and the whitening or None."""
     real, fake = (functools.partial(batches, sets[f"train_{side}"], f"spectra of {side}", device) for side in ("real", "fake"))
-    return {kind: fit_linear_filter(kind, real, fake).cpu() for kind in FILTERS}
+    filters = {kind: fit_linear_filter(kind, real, fake).cpu() for kind in FILTERS}
+    return filters, fit_whitening(real()).cpu() if whiten else None
 
 
 def model_settings(options):
@@ -51,7 +53,6 @@ def train(trainer, loader, options, run, filters, log, monitor):
         check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, run)
         content = trainer.state_dict() | {
             "settings": model_settings(options),
-            "base_gain": filters.get(options.base),
             "filters": filters,
             "options": as_plain(options),
             "random": random_state(),
@@ -109,9 +110,9 @@ def main(argv=None):
     save_holdout(run / "images.json", split, options.holdout, options.seed)
 
     seed_everything(options.seed, options.deterministic)
-    filters = fit_filters(sets, device)
+    filters, whitening = fit_spectra(sets, options.whiten, device)
     loader = PairLoader(sets["train_real"], sets["train_fake"], options.batch_size, options.seed, options.num_workers)
-    model = STIG.from_settings(model_settings(options), filters.get(options.base), options.amp).to(device)
+    model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(device)
     if options.compile:
         model.compile_networks()
     trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema)

@@ -59,6 +59,8 @@ ROWS = {
     "paper": ["--generator", "direct", "--base", "identity", "--norm", "batch", "--nce_levels", "0,1,2,3,4", "--ema", "0"],
     "base_identity": ["--base", "identity"],
     "base_linear": ["--base", "linear"],
+    "whiten": ["--whiten", "True"],
+    "whiten_no_nce": ["--whiten", "True", "--lambda_nce", "0"],
     "direct": ["--generator", "direct"],
     "levels_all": ["--nce_levels", "0,1,2,3,4"],
     "no_nce": ["--lambda_nce", "0"],

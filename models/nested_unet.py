@@ -150,15 +150,18 @@ class NestedUNet(nn.Module):
             features.append(getattr(self, f"conv{i}_0")(halve(features[-1])))  # (N, C_i, H / 2^i, W / 2^i)
         return features
 
-    def decode(self, features, mag):
-        """Output magnitude (N, 3, H, W) from the encoder's five features and the input `mag`."""
+    def decode(self, features, mag, scale=1.0):
+        """Output magnitude (N, 3, H, W) from the encoder's five features and the magnitude `mag` to correct.
+
+        `scale` is a number or (3, H, W): what a correction of 1 means, in the residual form.
+        """
         rows = [[feature] for feature in features]
         for j in range(1, DEPTH):
             for i in range(DEPTH - j):
                 node = getattr(self, f"conv{i}_{j}")
                 rows[i].append(node(*rows[i], below=rows[i + 1][j - 1], mode=self.upsample))  # (N, C_i, H / 2^i, W / 2^i)
         out = self.final(rows[0][-1]).float()  # (N, 3, H, W)
-        return (mag + out).clamp_min(-1) if self.mode == "residual" else 2 * torch.sigmoid(out) - 1
+        return (mag + scale * out).clamp_min(-1) if self.mode == "residual" else 2 * torch.sigmoid(out) - 1
 
     def forward(self, mag):
         """Normalised log-magnitude (N, 3, H, W) in [-1, 1] -> the same of the refined image."""

@@ -72,10 +72,14 @@ class STIG(nn.Module):
         objective: an `Objective`.
         mode, norm, upsample: see `NestedUNet`.
         base_gain: (3, 3, H, W) linear filter (`utils.fft.apply_gain`) that every fake passes before the generator, or None.
+        whitening: (2, 3, H, W) mean and standard deviation of photographs' magnitudes over images: networks see magnitudes
+            with that mean removed, in units of that deviation, and the residual generator corrects in them. None: as they are.
         amp: run the networks in bfloat16; spectra, normalisation of the result and losses stay in float32.
     """
 
-    def __init__(self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_gain=None, amp=False):
+    def __init__(
+        self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_gain=None, whitening=None, amp=False
+    ):
         super().__init__()
         if size % 2 ** (DEPTH - 1):
             raise ValueError(f"size {size} is not a multiple of {2 ** (DEPTH - 1)}")
@@ -86,6 +90,7 @@ class STIG(nn.Module):
         self.heads = PatchHeads(self.generator.channels)
         self.amp = amp
         self.register_buffer("base_gain", base_gain)
+        self.register_buffer("whitening", whitening)
         # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
         self.reuse_features = norm != "batch"
 
@@ -95,6 +100,16 @@ class STIG(nn.Module):
 
     def _prepare(self, fake_image):
         return fake_image if self.base_gain is None else apply_gain(fake_image, self.base_gain)
+
+    def _seen(self, mag):
+        """The magnitude as networks see it."""
+        return mag if self.whitening is None else (mag - self.whitening[0]) / self.whitening[1]
+
+    def _generate(self, generator, mag):
+        """Output magnitude (N, 3, H, W) and the encoder's features."""
+        with self._networks(mag):
+            features = generator.encode(self._seen(mag))
+            return generator.decode(features, mag, 1.0 if self.whitening is None else self.whitening[1]), features
 
     @torch.no_grad()
     def refine(self, image, generator=None, is_real=False):
@@ -110,8 +125,7 @@ class STIG(nn.Module):
         was_training = generator.training
         generator.eval()
         mag, phase, mag_range = image_to_mag(image if is_real else self._prepare(image))
-        with self._networks(mag):
-            refined_mag = generator(mag)
+        refined_mag, _ = self._generate(generator, mag)
         generator.train(was_training)
         refined_image = mag_to_image(refined_mag, phase, mag_range, self.objective.inverse)
         return to_unit_range(refined_image, self.objective.image_range)
@@ -119,9 +133,7 @@ class STIG(nn.Module):
     def translate(self, fake_image, real_image):
         """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`."""
         mag, phase, mag_range = image_to_mag(torch.cat([self._prepare(fake_image), real_image]))  # (2N, 3, H, W)
-        with self._networks(mag):
-            features = self.generator.encode(mag)
-            out_mag = self.generator.decode(features, mag)  # (2N, 3, H, W)
+        out_mag, features = self._generate(self.generator, mag)  # (2N, 3, H, W)
         out_image = mag_to_image(out_mag, phase, mag_range, self.objective.inverse)  # (2N, 3, H, W), not in [0, 1] yet
         fake_mag, real_mag = mag.chunk(2)
         refined_mag, identity_mag = out_mag.chunk(2)
@@ -149,7 +161,7 @@ class STIG(nn.Module):
         """
         real_mag = t.real_mag.roll(1, dims=1) if self.objective.rolled_real_profile else t.real_mag
         with self._networks(t.real_mag):
-            d_real, d_refined = self.discriminator(t.real_mag), self.discriminator(t.refined_mag.detach())
+            d_real, d_refined = (self.discriminator(self._seen(mag)) for mag in (t.real_mag, t.refined_mag.detach()))
         s_real = self.spectral_discriminator(chessboard_profile(real_mag))
         s_refined = self.spectral_discriminator(t.refined_profile.detach())
         d_patch = (adversarial_loss(d_real, True) + adversarial_loss(d_refined, False)) / 2
@@ -164,7 +176,7 @@ class STIG(nn.Module):
         """
         o = self.objective
         with self._networks(t.refined_mag):
-            d_refined = self.discriminator(t.refined_mag)
+            d_refined = self.discriminator(self._seen(t.refined_mag))
         terms = {
             "g_patch": adversarial_loss(d_refined, True),
             "g_spectral": adversarial_loss(self.spectral_discriminator(t.refined_profile), True),
@@ -205,7 +217,7 @@ class STIG(nn.Module):
 
     def _encode(self, mag, levels):
         with self._networks(mag):
-            return self.generator.encode(mag, levels)
+            return self.generator.encode(self._seen(mag), levels)
 
     @torch.no_grad()
     def _keys(self, mag, levels):
@@ -218,10 +230,11 @@ class STIG(nn.Module):
         return patch_nce(self.heads(query, positions, level), projected_key, self.objective.tau)
 
     @classmethod
-    def from_settings(cls, settings, base_gain=None, amp=False):
+    def from_settings(cls, settings, base_gain=None, whitening=None, amp=False):
         """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, objective."""
         objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
-        return cls(settings["size"], objective, settings["mode"], settings["norm"], settings["upsample"], base_gain, amp)
+        form = (settings[name] for name in ("mode", "norm", "upsample"))
+        return cls(settings["size"], objective, *form, base_gain, whitening, amp)
 
     def compile_networks(self):
         """Compile encoder, decoder and PatchGAN with torch.compile; parameters and their names stay."""

@@ -1,0 +1,23 @@
+"""What magnitudes of photographs have in common, so that networks need not learn it first."""
+
+import torch
+
+from utils.fft import image_to_mag
+from utils.linear_filter import RunningMoments
+
+SMALLEST = 0.02  # deviation that counts at least: 1 % of the range of a magnitude
+
+
+def fit_whitening(images):
+    """Mean and standard deviation of the normalised log-magnitude over images, per channel and frequency.
+
+    Args:
+        images: iterable of batches (N, 3, H, W) in [0, 1].
+    Returns: (2, 3, H, W) float32, the deviation at least `SMALLEST`.
+    """
+    moments = RunningMoments()
+    for image in images:
+        for mag in image_to_mag(image)[0].double():
+            moments.update(mag)
+    deviation = (moments.variance_of_mean * moments.count).sqrt().clamp_min(SMALLEST)
+    return torch.stack([moments.mean, deviation]).float()
