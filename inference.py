@@ -22,7 +22,7 @@ def released_model(path, size):
     """`STIG` with the weights of a released checkpoint; UserError if they do not fit the network."""
     preset = PRESETS["released"]
     objective = dataclasses.asdict(Objective(image_range=preset["image_range"], inverse=preset["inverse"]))
-    settings = {"size": size, "mode": preset["generator"], "norm": preset["norm"], "upsample": preset["upsample"]}
+    settings = {"size": size, "mode": preset["generator"], "norm": preset["norm"], "upsample": preset["upsample"], "width": 64}
     model = STIG.from_settings(settings | {"objective": objective})
     try:
         problems = model.generator.load_state_dict(released_state(path)["generator"], strict=False)

@@ -142,6 +142,7 @@ class TrainOptions:
     generator: str
     base: str
     whiten: bool
+    width: int
     norm: str
     upsample: str
     image_range: str
@@ -224,6 +225,9 @@ def train_parser():
         type=boolean,
         default=False,
         help="networks see each bin of the magnitude relative to its mean and deviation over the training reals",
+    )
+    model.add_argument(
+        "--width", type=number(int, 1), default=64, help="channels of the generator's first level; 16 is a fast one for laptops"
     )
     model.add_argument("--norm", choices=("instance", "batch", "none"), default="instance", help="normalisation in the generator")
     model.add_argument("--upsample", choices=("bilinear", "bicubic"), default="bilinear", help="upsampling in the generator")

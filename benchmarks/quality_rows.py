@@ -1,59 +1,26 @@
 """The refiners that the quality benchmark judges: to add one is to add a line to ROWS.
 
-A row is either a list of train.py options, trained once per seed, or a function (real, fake, device) -> refine that needs no
-training: real and fake are the images it may fit itself on, (N, 3, S, S) float32 in [0, 1] on the device, and refine takes any
-batch of fakes like them and returns the refined images, (B, 3, S, S); they are clamped to [0, 1] afterwards.
+A row is either a list of train.py options, trained once per seed, or a function of benchmarks/quality_filters.py that needs no
+training.
 """
 
 import functools
 
-import torch
-
 import train
 from benchmarks.quality_data import HOME
-from inference import filter_refiner, trained_model
+from benchmarks.quality_filters import linear_filter, matched_profiles, rgb_cepstral_filter, ring_shrunk_filter
+from inference import trained_model
 from options import as_plain, parse_train
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
-from utils.fft import fourier
-from utils.linear_filter import FLOOR, RunningMoments, diagonal_gain, fit_linear_filter
-from utils.profiles import radial_rings, ring_means
 from utils.run_dir import read_json, run_folder
-
-
-def linear_filter(real, fake, device, kind="linear"):
-    """One of the linear filters that train.py fits."""
-    return filter_refiner(fit_linear_filter(kind, *(functools.partial(images.split, 16) for images in (real, fake))), device)
-
-
-def ring_shrunk_filter(real, fake, device, ring_doubt=4, bin_doubt=2):
-    """The plain linear filter with its noise shrunk in rings, which the cepstral filter replaced.
-
-    Each ring's mean log-gain is pulled to 0, and each bin's to that of its ring, by 1 - doubt variance / difference^2, at least 0.
-    """
-    moments = {part: [RunningMoments(), RunningMoments()] for part in ("rings", "bins")}
-    rings = radial_rings(*real.shape[-2:])
-    for side, images in enumerate((real, fake)):
-        for image in images:
-            log_spectrum = fourier(image).abs().clamp_min(FLOOR).log().double()
-            moments["bins"][side].update(log_spectrum)
-            moments["rings"][side].update(ring_means(log_spectrum, rings))
-    log_gain = torch.zeros(())
-    for part, doubt in (("rings", ring_doubt), ("bins", bin_doubt)):
-        a, b = moments[part]
-        excess = a.mean - b.mean - log_gain
-        variance = a.variance_of_mean + b.variance_of_mean
-        log_gain = log_gain + (1 - doubt * variance / excess.square().clamp_min(1e-12)).clamp_min(0) * excess
-        if part == "rings":
-            log_gain = log_gain[:, rings.to(device)]  # (C, R) -> (C, H, W)
-    log_gain[:, real.shape[-2] // 2, real.shape[-1] // 2] = 0
-    return filter_refiner(diagonal_gain(log_gain).float(), device)
-
 
 ROWS = {
     "linear": linear_filter,
     "shrunk": ring_shrunk_filter,
     "cepstral": functools.partial(linear_filter, kind="cepstral"),
+    "cepstral_rgb": rgb_cepstral_filter,
+    "matched_profiles": matched_profiles,
     "default": [],
     "released": ["--preset", "released"],
     "paper": ["--generator", "direct", "--base", "identity", "--norm", "batch", "--nce_levels", "0,1,2,3,4", "--ema", "0"],

@@ -15,6 +15,11 @@ CHANNELS = (64, 128, 256, 512, 512)
 DEPTH = len(CHANNELS)
 
 
+def channels_of(width):
+    """Channels per level of a generator whose first level has `width` of them; 64 is the paper's."""
+    return tuple(width * channels // CHANNELS[0] for channels in CHANNELS)
+
+
 class InstanceNorm(nn.Module):
     """Instance normalisation with scale and shift, per sample and channel, for any memory format."""
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
-from models.nested_unet import DEPTH, NestedUNet
+from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
 from utils.fft import apply_gain, image_to_mag, mag_to_image
 from utils.profiles import chessboard_profile
@@ -70,7 +70,7 @@ class STIG(nn.Module):
     Args:
         size: side of the square images in pixels, a multiple of 16.
         objective: an `Objective`.
-        mode, norm, upsample: see `NestedUNet`.
+        mode, norm, upsample: see `NestedUNet`. width: channels of its first level.
         base_gain: (3, 3, H, W) linear filter (`utils.fft.apply_gain`) that every fake passes before the generator, or None.
         whitening: (2, 3, H, W) mean and standard deviation of photographs' magnitudes over images: networks see magnitudes
             with that mean removed, in units of that deviation, and the residual generator corrects in them. None: as they are.
@@ -78,13 +78,22 @@ class STIG(nn.Module):
     """
 
     def __init__(
-        self, size, objective=None, mode="residual", norm="instance", upsample="bilinear", base_gain=None, whitening=None, amp=False
+        self,
+        size,
+        objective=None,
+        mode="residual",
+        norm="instance",
+        upsample="bilinear",
+        width=CHANNELS[0],
+        base_gain=None,
+        whitening=None,
+        amp=False,
     ):
         super().__init__()
         if size % 2 ** (DEPTH - 1):
             raise ValueError(f"size {size} is not a multiple of {2 ** (DEPTH - 1)}")
         self.objective = objective or Objective()
-        self.generator = NestedUNet(mode, norm, upsample)
+        self.generator = NestedUNet(mode, norm, upsample, channels_of(width))
         self.discriminator = PatchDiscriminator()
         self.spectral_discriminator = SpectralDiscriminator(size // 2 + 1)
         self.heads = PatchHeads(self.generator.channels)
@@ -231,9 +240,9 @@ class STIG(nn.Module):
 
     @classmethod
     def from_settings(cls, settings, base_gain=None, whitening=None, amp=False):
-        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, objective."""
+        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, width, objective."""
         objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
-        form = (settings[name] for name in ("mode", "norm", "upsample"))
+        form = (settings[name] for name in ("mode", "norm", "upsample", "width"))
         return cls(settings["size"], objective, *form, base_gain, whitening, amp)
 
     def compile_networks(self):
