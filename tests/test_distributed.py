@@ -22,7 +22,7 @@ import train
 from data.pairs import PairLoader
 from utils import inception, launch
 from utils.checkpoint import load_checkpoint
-from utils.distributed import Processes, ProcessLost
+from utils.distributed import Processes
 from utils.metrics import SpectrumFolds
 
 ROOT = Path(__file__).parents[1]
@@ -63,24 +63,26 @@ def run_two(script, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
-def assert_close(first, second, tolerance):
-    """Tensors by name that agree to `tolerance` of their largest entry."""
+def assert_close(first, second, relative, absolute):
+    """Tensors by name that agree to `relative` of each one's largest entry, or to `absolute`."""
     assert first.keys() == second.keys()
     for name, value in first.items():
-        if value is not None:
-            scale = value.double().abs().max()
-            assert (value.double() - second[name].double()).abs().max() <= tolerance * scale + 1e-6, name
+        error, scale = ((tensor.double()).abs().max() for tensor in (value - second[name], value))
+        assert error <= relative * scale + absolute, name
 
 
 def same_training(first, second):
-    """Both end at the same step, drew the same random numbers and learned the same, up to rounding that Adam scales up."""
+    """Both end at the same step, drew the same random numbers and learned the same, up to rounding.
+
+    Adam makes steps of full size out of gradients that are nothing but rounding, such as those of a bias before a normalisation.
+    """
     a, b = (load_checkpoint(folder / "checkpoint.pt", "stig") for folder in (first, second))
     assert a["step"] == b["step"] == STEPS
     assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
-    assert_close(a["filters"], b["filters"], 1e-6)
+    assert all(torch.equal(gain, b["filters"][name]) for name, gain in a["filters"].items())
     for part in ("model", "averaged"):
         differences = [(a[part][name].float() - b[part][name].float()).flatten() for name in a[part] if a[part][name] is not None]
-        assert torch.cat(differences).abs().mean() < 0.02 * a["options"]["lr"]
+        assert torch.cat(differences).abs().mean() < 0.2 * a["options"]["lr"]
     losses = [list(csv.DictReader((folder / "log.csv").open())) for folder in (first, second)]
     assert [row["step"] for row in losses[0]] == [row["step"] for row in losses[1]]
     for rows in zip(*losses, strict=True):
@@ -96,12 +98,13 @@ def test_steps_of_two_processes_equal_those_of_one(tmp_path):
         for part in ("gradients", "model", "averaged"):  # both processes go on alike, to the last bit
             assert all(torch.equal(found[part][name], value) for name, value in two[case][part].items() if value is not None)
         assert found["numbers"] == two[case]["numbers"]
-        assert_close(expected["gradients"], found["gradients"], 1e-3)
+        largest = max(gradient.abs().max() for gradient in expected["gradients"].values())
+        assert_close(expected["gradients"], found["gradients"], 1e-3, 1e-5 * largest)
         assert "heads.mlp_4.0.weight" not in found["gradients"] and "heads.mlp_2.0.weight" in found["gradients"]
         assert found["numbers"] == pytest.approx(expected["numbers"], rel=1e-2, abs=1e-4)
         buffers = [name for name in expected["model"] if "running" in name or "tracked" in name]
         assert bool(buffers) == (case == "batch norm")
-        assert_close({name: expected["model"][name] for name in buffers}, {name: found["model"][name] for name in buffers}, 1e-2)
+        assert_close(*({name: state["model"][name] for name in buffers} for state in (expected, found)), 1e-2, 1e-6)
 
 
 def test_training_with_torchrun(alone):
@@ -152,26 +155,31 @@ def test_a_stop_asked_of_one_process_stops_all(house, capfd):
     assert f"stopped after step {step}; go on with the same command and --resume" in capfd.readouterr().out
 
 
-def test_inference_and_eval_by_two_processes_equal_one(house, alone):
+def test_inference_by_two_processes_equals_one(alone):
     base = ["--inference_data", "datasets/tiny/fake", "--inference_params", "results/alone/checkpoint.pt", "--batch_size", "2"]
-    measure = ["--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake", "--eval_mode", "all", "--batch_size", "2"]
-    weights = ["--inception_weights", str(house / "inception.pth")]
     for name, device in (("one", CPU), ("two", TWO)):
         inference.main([*base, "--dst", f"refined_{name}", "--save_mag", *device])
-    measure[measure.index("all")] = "psd"
-    del weights
-    results = [eval_script.main([*measure, "--out", f"{name}.json", *device]) for name, device in (("one", CPU), ("two", TWO))]
-    assert results[1] is None  # other processes have measured and written
     files = [sorted(path for path in Path(f"results/refined_{name}").rglob("*.png")) for name in ("one", "two")]
     assert len(files[0]) == len(files[1]) == 10
     for first, second in zip(*files, strict=True):
         assert first.relative_to("results/refined_one") == second.relative_to("results/refined_two")
         assert first.read_bytes() == second.read_bytes()
-    one, two = (json.loads(Path(f"{name}.json").read_text()) for name in ("one", "two"))
+
+
+def test_eval_by_two_processes_equals_one(house, weights):
+    folders = ["--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake", "--batch_size", "2"]
+    options = [*folders, "--eval_mode", "all", "--inception_weights", str(weights)]
+    results = [eval_script.main([*options, "--out", f"{name}/x.json", *device]) for name, device in (("one", CPU), ("two", TWO))]
+    assert results[1] is None  # other processes have measured and written
+    one, two = (json.loads(Path(f"{name}/x.json").read_text()) for name in ("one", "two"))
     assert one["count"] == two["count"]
+    assert one["rows"].keys() == two["rows"].keys()
     for role, row in one["rows"].items():
-        assert two["rows"][role]["gap"] == pytest.approx(row["gap"], rel=1e-12)
-        np.testing.assert_allclose(two["profiles"]["real"], one["profiles"]["real"], rtol=1e-12)
+        for name, value in row.items():
+            np.testing.assert_allclose(two["rows"][role][name], value, rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(two["profiles"]["real"], one["profiles"]["real"], rtol=1e-12)
+    caches = [{path.name: path.read_bytes() for path in Path(f"{name}/statistics").iterdir()} for name in ("one", "two")]
+    assert len(caches[0]) == 4 and caches[0].keys() == caches[1].keys()
 
 
 @pytest.mark.parametrize("kept", [10_000, 30])
@@ -222,9 +230,9 @@ def test_parts_of_batches_hold_every_pair_once(world):
         )
 
 
-def test_mistakes_are_told_once(alone, monkeypatch, capsys, capfd):
-    assert "this machine has" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "76,77"], capsys)
-    assert "twice" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "0,0"], capsys)
+def test_mistakes_are_told_once(alone, monkeypatch, capfd):
+    assert "this machine has" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "76,77"], capfd)
+    assert "twice" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "0,0"], capfd)
     with pytest.raises(SystemExit) as stop:
         train.main([*TRAIN, *TWO, "--dst", "new", "--batch_size", "1"])
     assert stop.value.code == 2 and not Path("results/new").exists()
@@ -236,8 +244,4 @@ def test_mistakes_are_told_once(alone, monkeypatch, capsys, capfd):
     errors = capfd.readouterr().err
     assert errors.count("error: ") == errors.count("exists already") == 1 and "lost" not in errors
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "one process" in refused(gan.main, ["train", "--data", "tiny", "--dst", "new"], capsys)
-
-
-def test_a_lost_process_is_an_error_of_its_own():
-    assert ProcessLost("x").exit_code == 1
+    assert "one process" in refused(gan.main, ["train", "--data", "tiny", "--dst", "new"], capfd)

@@ -1,6 +1,7 @@
 """Starting a script's processes: by torchrun, by --device 0,1, or only this one."""
 
 import datetime
+import math
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ def run_processes(work, options, script, argv):
     _check_distinct(devices)
     for name in devices:
         resolve_device(name)
-    code = _launch([script, *(sys.argv[1:] if argv is None else argv)], len(devices))
+    code = supervise(*start([script, *(sys.argv[1:] if argv is None else argv)], len(devices)))
     if code:
         sys.exit(code)
     return None
@@ -106,8 +107,11 @@ def _first_to_say(store, error):
         return True
 
 
-def _launch(command, count):
-    """Run `python command` in `count` processes of this host; returns the exit code."""
+def start(command, count):
+    """Start `python command` in `count` processes of this host that find each other.
+
+    Returns: the processes, in order of rank, and the store through which they meet, which must live as long as they do.
+    """
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "MASTER_ADDR": "127.0.0.1",
@@ -116,9 +120,20 @@ def _launch(command, count):
         "TORCHELASTIC_RESTART_COUNT": "0",
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
     }
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     children = []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        children.append(subprocess.Popen([sys.executable, *map(str, command)], env=os.environ | shared | own))
+    return children, store
+
+
+def supervise(children, _store):
+    """Wait for processes of `start`, passing SIGTERM on; once one has failed the others have `GRACE` seconds to end.
+
+    Returns: exit code of the first that failed, 1 if it was killed; 0 if none did.
+    """
 
     def forward(number, _frame):
         if number == signal.SIGTERM:  # a terminal sends Ctrl-C to the children itself
@@ -126,31 +141,21 @@ def _launch(command, count):
                 child.send_signal(number)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    code, deadline, end = 0, math.inf, subprocess.Popen.terminate
     try:
-        for rank in range(count):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": threads}
-            children.append(subprocess.Popen([sys.executable, *map(str, command)], env=os.environ | shared | own))
-        return _wait(children)
+        while any(child.poll() is None for child in children):
+            code = code or next((child.returncode for child in children if child.returncode), 0)
+            if code:
+                deadline = min(deadline, time.monotonic() + GRACE)
+            if time.monotonic() > deadline:
+                for child in children:
+                    end(child)
+                deadline, end = time.monotonic() + GRACE, subprocess.Popen.kill
+            time.sleep(0.1)
     finally:
         for child in children:
-            if child.poll() is None:
-                child.kill()
+            child.kill()
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _wait(children):
-    """Exit code of the first child that fails, 1 for one that was killed; 0 if all succeed."""
-    first, deadline = 0, None
-    while any(child.poll() is None for child in children):
-        failed = next((child.returncode for child in children if child.returncode), 0)
-        if failed and not first:
-            first, deadline = failed, time.monotonic() + GRACE
-        if deadline and time.monotonic() > deadline:
-            for child in children:
-                if child.poll() is None:
-                    child.terminate()
-            deadline = time.monotonic() + GRACE
-        time.sleep(0.1)
-    first = first or next((child.returncode for child in children if child.returncode), 0)
-    return first if first >= 0 else 1
+    code = code or next((child.returncode for child in children if child.returncode), 0)
+    return code if code >= 0 else 1

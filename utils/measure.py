@@ -54,9 +54,7 @@ def measure_spectra(folders, read):
     Returns: {role: SpectrumMean}, and {role: row of `spectral_distances`} for every role but real, and for "floor"; both empty but
         in the main process.
     """
-    spectra = {
-        role: SpectrumFolds(read.part(images).start) if role == "real" else SpectrumMean() for role, images in folders.items()
-    }
+    spectra = {role: SpectrumMean() for role in folders} | {"real": SpectrumFolds(read.part(folders["real"]).start)}
     for role, images in folders.items():
         for image in read(images, f"spectra of {role}"):
             spectra[role].update(image)
