@@ -1,6 +1,7 @@
 """The device a script runs on, and the processes that share one run (how they are started: utils/launch.py)."""
 
 import contextlib
+import re
 
 import torch
 import torch.distributed as dist
@@ -37,6 +38,11 @@ def resolve_device(text):
     return torch.device(f"cuda:{number}")
 
 
+def reason(error):
+    """What torch's message of a failed connection says first, without the place in its own source."""
+    return re.sub(r"^\[\S*\] ", "", str(error).splitlines()[0]).split(". ")[0]
+
+
 class ProcessLost(UserError):
     """Another process of the run ended or stopped answering."""
 
@@ -70,8 +76,7 @@ class Processes:
             yield
         except RuntimeError as error:
             raise ProcessLost(
-                f"another process of this run was lost or did not answer within --timeout ({str(error).splitlines()[0][:160]}); "
-                f"{self._advice}"
+                f"another process of this run was lost or did not answer within --timeout ({reason(error)}); {self._advice}"
             ) from error
 
     # ---------------------------------------------------------------------------------------------------- parts of the work

@@ -20,6 +20,11 @@ class UserError(ValueError):
     exit_code = 2
 
 
+def launched():
+    """Whether a launcher such as torchrun has started this process as one of several."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def script(main=None, *, several=False):
     """Decorate a script's ``main(argv=None) -> None``: a user's mistake prints one sentence and exits with 2.
 
@@ -38,7 +43,7 @@ def script(main=None, *, several=False):
         code = UserError.exit_code
         try:
             with _first_process_speaks():
-                if not several and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                if launched() and not several:
                     print("error: this command runs in one process; start it with python, not with torchrun", file=sys.stderr)
                     sys.exit(code)
                 return main(argv)
@@ -60,7 +65,7 @@ def script(main=None, *, several=False):
 @contextlib.contextmanager
 def _first_process_speaks():
     """In all but the first process of a launcher, drop what is printed until an exception leaves this context."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if not launched() or int(os.environ["RANK"]) == 0:
         yield
         return
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):

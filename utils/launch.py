@@ -11,8 +11,8 @@ import time
 import torch
 import torch.distributed as dist
 
-from utils.distributed import Processes, ProcessLost, resolve_device
-from utils.errors import UserError
+from utils.distributed import Processes, ProcessLost, reason, resolve_device
+from utils.errors import UserError, launched
 
 GRACE = 30  # seconds that the other processes have to end by themselves once one has failed
 
@@ -26,7 +26,7 @@ def run_processes(work, options, script, argv):
     Returns: what `work` returns; None where new processes did it.
     """
     devices = options.device.split(",")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched():
         return _joined(work, options, devices)
     if len(devices) == 1:
         return work(options, Processes(resolve_device(options.device)))
@@ -82,7 +82,7 @@ def _joined(work, options, devices):
         store.set_timeout(timeout)
         dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"process {rank} of {world} did not find the others ({str(error).splitlines()[0][:160]})") from error
+        raise UserError(f"process {rank} of {world} did not find the others ({reason(error)}); check the address given") from error
     try:
         device, tensors = _device_of(devices), None
         if device.type == "cuda":
@@ -148,6 +148,7 @@ def supervise(children, _store):
             if code:
                 deadline = min(deadline, time.monotonic() + GRACE)
             if time.monotonic() > deadline:
+                print("error: a process was lost, and the others do not end by themselves; they are ended now", file=sys.stderr)
                 for child in children:
                     end(child)
                 deadline, end = time.monotonic() + GRACE, subprocess.Popen.kill
