@@ -34,6 +34,7 @@ def steps(processes):
             torch.nn.init.normal_(model.generator.final.weight, std=0.02)
         trainer = Trainer(model, 1e-3, 10, 0.5, processes)
         images = torch.rand(2, 2, whole, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+        images[:, :, 1:2] *= 0.05  # unlike the others: a mean of roots is not the root of the mean
         for number, pair in enumerate(images):
             mine = [side[processes.rank :: processes.world] for side in pair]
             mine = [side if len(side) else full[:1] for side, full in zip(mine, pair, strict=True)]

@@ -148,6 +148,7 @@ def test_a_stop_asked_of_one_process_stops_all(house, capfd):
     wait_for(house / "results/stopped/checkpoint.pt", children)
     for _ in range(2):
         children[1].send_signal(signal.SIGINT)
+        time.sleep(0.05)  # signals that wait together arrive once
     assert launch.supervise(children, store) == 130
     assert [child.returncode for child in children] == [130, 130]
     step = load_checkpoint("results/stopped/checkpoint.pt", "stig")["step"]
