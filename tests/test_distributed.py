@@ -23,6 +23,7 @@ from data.pairs import PairLoader
 from utils import inception, launch
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes
+from utils.interrupts import StopRequest
 from utils.metrics import SpectrumFolds
 
 ROOT = Path(__file__).parents[1]
@@ -143,16 +144,25 @@ def test_a_killed_process_ends_the_run_and_one_goes_on(alone, lost, capfd):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
 def test_a_stop_asked_of_one_process_stops_all(house, capfd):
-    """As by Slurm or Ctrl-C; a launcher may pass the same signal on a second time."""
+    """As by Slurm or Ctrl-C, which a launcher may pass on a second time."""
     children, store = launch.start([ROOT / "train.py", *TRAIN, "--epoch", "100", *CPU, "--dst", "stopped"], 2)
     wait_for(house / "results/stopped/checkpoint.pt", children)
     for _ in range(2):
         children[1].send_signal(signal.SIGINT)
-        time.sleep(0.05)  # signals that wait together arrive once
     assert launch.supervise(children, store) == 130
     assert [child.returncode for child in children] == [130, 130]
     step = load_checkpoint("results/stopped/checkpoint.pt", "stig")["step"]
     assert f"stopped after step {step}; go on with the same command and --resume" in capfd.readouterr().out
+
+
+def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the_first():
+    with StopRequest(patient=True) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+    with StopRequest(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_inference_by_two_processes_equals_one(alone):
