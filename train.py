@@ -91,7 +91,6 @@ def train(trainer, loader, options, run, filters, log, monitor):
                 if processes.main and saving:
                     save()
                 if stopping:
-                    processes.wait()  # a launcher ends the others as soon as one has ended
                     return last
     return True
 
@@ -152,6 +151,7 @@ def run_training(options, processes):
         log.close()
     if not finished:
         print(f"stopped after step {trainer.step}; go on with the same command and --resume")
+        processes.wait()  # a launcher ends the others as soon as one has ended
         sys.exit(130)
     if not processes.main:
         return

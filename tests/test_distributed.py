@@ -15,6 +15,7 @@ import shared_steps
 import torch
 from test_train import draw, refused
 
+import detect
 import eval as eval_script
 import gan
 import inference
@@ -256,3 +257,4 @@ def test_mistakes_are_told_once(alone, monkeypatch, capfd):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     assert "one process" in refused(gan.main, ["train", "--data", "tiny", "--dst", "new"], capfd)
+    assert "one process" in refused(detect.main, ["--mode", "features", "--dst", "alone"], capfd)
