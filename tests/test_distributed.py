@@ -29,7 +29,7 @@ from utils.metrics import SpectrumFolds
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--data", "tiny", "--size", "16", "--sigma", "4", "--epoch", "2", "--batch_size", "2", "--log_frequency", "1"]
-TRAIN = [*SMALL, "--save_frequency", "1", "--timeout", "2"]
+TRAIN = [*SMALL, "--save_frequency", "1", "--timeout", "2", "--norm", "none"]  # normalised, so small a network is chaotic
 STEPS = 6  # of five fakes in two epochs; the last step of each has one pair, and the second process none
 CPU, TWO = ["--device", "cpu"], ["--device", "cpu,cpu"]
 
@@ -84,7 +84,7 @@ def same_training(first, second):
     assert all(torch.equal(gain, b["filters"][name]) for name, gain in a["filters"].items())
     for part in ("model", "averaged"):
         differences = [(a[part][name].float() - b[part][name].float()).flatten() for name in a[part] if a[part][name] is not None]
-        assert torch.cat(differences).abs().mean() < 0.2 * a["options"]["lr"]
+        assert torch.cat(differences).abs().mean() < 0.05 * a["options"]["lr"]
     losses = [list(csv.DictReader((folder / "log.csv").open())) for folder in (first, second)]
     assert [row["step"] for row in losses[0]] == [row["step"] for row in losses[1]]
     for rows in zip(*losses, strict=True):
@@ -134,7 +134,8 @@ def test_a_killed_process_ends_the_run_and_one_goes_on(alone, lost, capfd):
     children[lost].kill()
     assert launch.supervise(children, store) == 1
     errors = capfd.readouterr().err
-    assert "error: another process of this run was lost" in errors.splitlines()[-1] and "--resume" in errors
+    assert errors.count("error: another process of this run was lost") == errors.count("--resume") == 1
+    assert errors.splitlines()[-1].startswith("error: a process was killed by signal 9")
     assert "Traceback" not in errors
     assert children[1 - lost].returncode == 1
     assert load_checkpoint(folder / "checkpoint.pt", "stig")["step"] < STEPS
@@ -243,7 +244,9 @@ def test_parts_of_batches_hold_every_pair_once(world):
 
 def test_mistakes_are_told_once(alone, monkeypatch, capfd):
     assert "this machine has" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "76,77"], capfd)
-    assert "twice" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "0,0"], capfd)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert "twice" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "0,cuda:0"], capfd)
     with pytest.raises(SystemExit) as stop:
         train.main([*TRAIN, *TWO, "--dst", "new", "--batch_size", "1"])
     assert stop.value.code == 2 and not Path("results/new").exists()

@@ -30,19 +30,19 @@ def run_processes(work, options, script, argv):
         return _joined(work, options, devices)
     if len(devices) == 1:
         return work(options, Processes(resolve_device(options.device)))
-    _check_distinct(devices)
-    for name in devices:
-        resolve_device(name)
+    _distinct(devices)
     code = supervise(*start([script, *(sys.argv[1:] if argv is None else argv)], len(devices)))
     if code:
         sys.exit(code)
     return None
 
 
-def _check_distinct(devices):
-    repeated = [name for name in devices if name != "cpu" and devices.count(name) > 1]
-    if repeated:
-        raise UserError(f"--device {','.join(devices)} names {repeated[0]!r} twice; give each process a GPU of its own")
+def _distinct(names):
+    """The devices of a list in --device; UserError if one is not there, or two processes would share a GPU."""
+    devices = [resolve_device(name) for name in names]
+    if any(device.type != "cpu" and devices.count(device) > 1 for device in devices):
+        raise UserError(f"--device {','.join(names)} names a GPU twice; give each process its own")
+    return devices
 
 
 def _device_of(devices):
@@ -61,11 +61,10 @@ def _device_of(devices):
         return torch.device("cpu")
     if len(devices) != count:
         raise UserError(
-            f"--device {','.join(devices)} names {len(devices)} devices for {count} processes on this host; "
-            "leave the option out: each takes its own GPU"
+            f"--device {','.join(devices)} does not name one device for each of the {count} processes on this host; "
+            "leave the option out, and each takes its own GPU"
         )
-    _check_distinct(devices)
-    return resolve_device(devices[local])
+    return _distinct(devices)[local]
 
 
 def _joined(work, options, devices):
@@ -159,4 +158,6 @@ def supervise(children, _store):
         for number, handler in previous.items():
             signal.signal(number, handler)
     code = code or next((child.returncode for child in children if child.returncode), 0)
+    if code < 0:
+        print(f"error: a process was killed by signal {-code} (9 may mean that the memory was not enough)", file=sys.stderr)
     return code if code >= 0 else 1
