@@ -54,7 +54,8 @@ def script(main=None, *, several=False):
                 raise
             message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space or choose another place."
         except KeyboardInterrupt:
-            print("stopped; every file written so far is whole, a saved training goes on with --resume", file=sys.stderr)
+            with _first_process_speaks():
+                print("stopped; every file written so far is whole, a saved training goes on with --resume", file=sys.stderr)
             sys.exit(130)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(code)
