@@ -106,8 +106,9 @@ def check_finite(numbers, step, run):
 
 
 def open_run(options, device):
-    """What the main process reads and writes before a training: the checkpoint to resume or None, the sets and what
-    the test sets are, as `training_sets`. Everything is checked before anything is written.
+    """What the main process reads and writes before a training; everything is checked before anything is written.
+
+    Returns: the run's folder, the checkpoint to resume or None, and the sets and what the test sets are, as `training_sets`.
     """
     run = check_run_folder(options.dst, options.overwrite, options.resume)
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
@@ -116,7 +117,7 @@ def open_run(options, device):
     print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
     write_json(run / "options.json", as_plain(options))
     save_holdout(run / "images.json", split, options.holdout, options.seed)
-    return resumed, sets, source
+    return run, resumed, sets, source
 
 
 def run_training(options, processes):
@@ -124,8 +125,7 @@ def run_training(options, processes):
     device = processes.device
     if options.batch_size < processes.world:
         raise UserError(f"--batch_size {options.batch_size} is less than one pair for each of the {processes.world} processes")
-    resumed, sets, source = processes.once(lambda: open_run(options, device))
-    run = run_folder(options.dst)
+    run, resumed, sets, source = processes.once(lambda: open_run(options, device))
     seed_everything(options.seed, options.deterministic)
     filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
     part = (processes.rank, processes.world)
