@@ -158,6 +158,7 @@ def supervise(children, _store):
         for number, handler in previous.items():
             signal.signal(number, handler)
     code = code or next((child.returncode for child in children if child.returncode), 0)
-    if code < 0:
-        print(f"error: a process was killed by signal {-code} (9 may mean that the memory was not enough)", file=sys.stderr)
+    killed = [-child.returncode for child in children if child.returncode < 0]
+    if killed and end is subprocess.Popen.terminate:  # not by this function
+        print(f"error: a process was killed by signal {killed[0]} (9 may mean that the memory was not enough)", file=sys.stderr)
     return code if code >= 0 else 1
