@@ -1,14 +1,13 @@
 """Measure fake and refined images against real ones: FID and KID of images or of spectra, log frequency distance, profile gap."""
 
-import functools
 import sys
 from pathlib import Path
 
 from data.folder import compare_classes, load_folder
 from options import as_plain, parse_eval
-from utils.distributed import resolve_device
 from utils.errors import UserError, script
-from utils.measure import FeatureDistances, batches, measure_spectra
+from utils.launch import run_processes
+from utils.measure import FeatureDistances, Reader, measure_spectra
 from utils.plots import profile_figure
 from utils.run_dir import run_folder, write_json
 from utils.seeding import seed_everything
@@ -69,16 +68,21 @@ def open_magnitudes(paths, folders, options):
     return mags
 
 
-def measure(options, device, modes, paths, cache):
+def measure(options, processes, modes, paths, cache):
     """Check and open everything, then measure.
 
-    Returns: the JSON's content, and {role: SpectrumMean} (empty unless the modes need spectra).
+    Returns: the JSON's content, and {role: SpectrumMean} (empty unless the modes need spectra); of use in the main process alone.
     """
-    read = functools.partial(batches, device=device, batch_size=options.batch_size, num_workers=options.num_workers)
+    device = processes.device
+    read = Reader(device, options.batch_size, options.num_workers, processes)
     fid_modes = [mode for mode in modes if mode.endswith("_fid")]
-    features = FeatureDistances(options.inception_weights, device, cache, options.seed, read) if fid_modes else None
-    folders, warnings = open_folders(paths, options, at_least=4 if fid_modes else 2)
-    mags = open_magnitudes(paths, folders, options) if "magnitude_fid" in modes else None
+    features = FeatureDistances(options.inception_weights, cache, options.seed, read) if fid_modes else None
+
+    def open_all():
+        folders, warnings = open_folders(paths, options, at_least=4 if fid_modes else 2)
+        return folders, warnings, open_magnitudes(paths, folders, options) if "magnitude_fid" in modes else None
+
+    folders, warnings, mags = processes.once(open_all)
     if fid_modes and min(map(len, folders.values())) < FID_IMAGES:
         warnings.append(f"FID of fewer than {FID_IMAGES} images is mostly bias: compare it with the floor only, and trust KID")
     for warning in warnings:
@@ -106,15 +110,14 @@ def measure(options, device, modes, paths, cache):
     return result, spectra
 
 
-@script
-def main(argv=None):
-    """Run eval.py; returns what it writes as JSON."""
-    options = parse_eval(argv)
-    device = resolve_device(options.device)
+def run_evaluation(options, processes):
+    """Measure together with the other processes; the main one writes and returns the JSON's content."""
     seed_everything(options.seed, options.deterministic)
     modes = list(COLUMNS) if options.eval_mode == "all" else [options.eval_mode]
     paths, out, cache = plan(options)
-    result, spectra = measure(options, device, modes, paths, cache)
+    result, spectra = measure(options, processes, modes, paths, cache)
+    if not processes.main:
+        return None
     if "psd" in modes:
         profiles = {role: spectrum.profile for role, spectrum in spectra.items()}
         profile_figure(profiles, out.with_suffix(".png"))
@@ -125,6 +128,12 @@ def main(argv=None):
     print(format_table(result["rows"], {"n": "real, other"} | {k: v for mode in modes for k, v in COLUMNS[mode].items()}))
     print(f"Lower is better; floor = halves of the real images against each other. Written to {out}")
     return result
+
+
+@script(several=True)
+def main(argv=None):
+    """Run eval.py; returns what it writes as JSON (None where several processes did it)."""
+    return run_processes(run_evaluation, parse_eval(argv), __file__, argv)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from data.folder import load_folder
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import is_released, load_checkpoint, released_state
-from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.fft import apply_gain
+from utils.launch import run_processes
 from utils.linear_filter import fit_linear_filter
-from utils.measure import batches
+from utils.measure import Reader, batches
 from utils.report import mag_picture, output_names
 from utils.run_dir import check_run_folder, open_run_folder, write_json, write_png
 from utils.seeding import seed_everything
@@ -52,21 +52,26 @@ def filter_refiner(gain, device):
     return lambda image: apply_gain(image, gain).clamp(0, 1)
 
 
-def open_refiner(options, device):
+def fitted_filter(options, size, device):
+    """The linear filter from --fake to --real: gain (3, 3, size, size) on the CPU."""
+    sides = [
+        load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
+        for folder in (options.real, options.fake)
+    ]
+    reads = (functools.partial(batches, side, f"spectra of {side.paths[0].parent}", device) for side in sides)
+    return fit_linear_filter(options.method, *reads).cpu()
+
+
+def open_refiner(options, processes):
     """What --method and --inference_params ask for.
 
-    Returns: the image size it works at, and a function (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on `device`.
+    Returns: the image size it works at, and a function (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on the process's device.
     Raises: UserError for whatever is missing or does not fit.
     """
-    path = options.inference_params
+    path, device = options.inference_params, processes.device
     if options.method != "stig" and options.real:
         size = options.size or 256
-        sides = [
-            load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
-            for folder in (options.real, options.fake)
-        ]
-        reads = (functools.partial(batches, side, f"spectra of {side.paths[0].parent}", device) for side in sides)
-        return size, filter_refiner(fit_linear_filter(options.method, *reads), device)
+        return size, filter_refiner(processes.once(lambda: fitted_filter(options, size, device)), device)
     if is_released(path):
         if options.method != "stig":
             raise UserError(f"{path} is a released checkpoint and holds no linear filter; give --real and --fake instead")
@@ -81,26 +86,37 @@ def open_refiner(options, device):
     return size, trained_model(checkpoint).to(device).refine
 
 
-@script
-def main(argv=None):
-    options = parse_inference(argv)
-    inputs = (options.inference_data, options.inference_params, options.real, options.fake)
-    check_run_folder(options.dst, options.overwrite, inputs=inputs)
-    device = resolve_device(options.device)
-    size, refine = open_refiner(options, device)
+def open_run(options, size):
+    """The images to refine, the names of the results, and the run folder, made when everything has been checked."""
     fakes, _ = load_folder(options.inference_data, size, options.fit, options.skip_bad, 0.0, options.num_workers, recursive=True)
     run = open_run_folder(options.dst, options.overwrite)
-    seed_everything(options.seed, options.deterministic)
     write_json(run / "options.json", as_plain(options))
-    names = iter(output_names(fakes.paths, Path(options.inference_data)))
-    for fake_image in batches(fakes, "refining", device, options.batch_size, options.num_workers):
+    return fakes, output_names(fakes.paths, Path(options.inference_data)), run
+
+
+def refine_folder(options, processes):
+    """Refine this process's part of the images."""
+    inputs = (options.inference_data, options.inference_params, options.real, options.fake)
+    processes.once(lambda: check_run_folder(options.dst, options.overwrite, inputs=inputs))
+    size, refine = open_refiner(options, processes)
+    fakes, names, run = processes.once(lambda: open_run(options, size))
+    seed_everything(options.seed, options.deterministic)
+    read = Reader(processes.device, options.batch_size, options.num_workers, processes)
+    names = iter([names[index] for index in read.part(fakes)])
+    for fake_image in read(fakes, "refining"):
         refined_image = refine(fake_image)
         for image, mag in zip(refined_image, mag_picture(refined_image), strict=True):
             name = next(names)
             write_png(run / "refined" / name, image)
             if options.save_mag:
                 write_png(run / "refined_mag" / name, mag)
+    processes.wait()
     print(f"{len(fakes)} refined images: {run / 'refined'}")
+
+
+@script(several=True)
+def main(argv=None):
+    run_processes(refine_folder, parse_inference(argv), __file__, argv)
 
 
 if __name__ == "__main__":

@@ -59,10 +59,19 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-def add_machine_options(parser):
-    """Options that every script has."""
+def add_machine_options(parser, several=False):
+    """Options that every script has; `several`: its work can be shared by several processes."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--device", default="auto", help="auto (first GPU, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1")
+    devices = "auto (first GPU, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
+    devices += " | several, such as 0,1: one process for each; under torchrun, auto gives each process its GPU" if several else ""
+    group.add_argument("--device", default="auto", help=devices)
+    if several:
+        group.add_argument(
+            "--timeout",
+            type=number(float, 0, open_low=True),
+            default=30.0,
+            help="minutes that a process waits for the others before it counts them as lost",
+        )
     group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=42, help="the same seed gives the same run")
     group.add_argument("--deterministic", action="store_true", help="use only reproducible kernels (bit-identical, may be slower)")
     group.add_argument(
@@ -165,6 +174,7 @@ class TrainOptions:
     save_frequency: int
     log_frequency: int
     device: str
+    timeout: float
     seed: int
     deterministic: bool
     num_workers: int
@@ -177,6 +187,8 @@ TRAIN_TEXT = """Train STIG: translate the log-magnitude spectrum of generated im
 
   python train.py --data demo --size 64 --epoch 2 --dst first_try
   python train.py --data my_set --size 256 --holdout 0.2 --dst my_run --device 0
+  python train.py --data my_set --size 256 --batch_size 4 --dst my_run --device 0,1
+  torchrun --standalone --nproc_per_node=4 train.py --data my_set --size 256 --batch_size 4 --dst my_run
 
 Photographs lie in datasets/<data>/real, generated images in datasets/<data>/fake, or both in tar shards beside each other:
 datasets/<data>/real-000000.tar, ..., fake-000000.tar, ... (gan.py shard writes such). Everything the run writes goes to
@@ -201,7 +213,7 @@ def train_parser():
 
     run = parser.add_argument_group("training")
     run.add_argument("--epoch", type=number(int, 1), default=10, help="passes over the fakes")
-    run.add_argument("--batch_size", type=number(int, 1), default=1, help="pairs per step")
+    run.add_argument("--batch_size", type=number(int, 1), default=1, help="pairs per step, over all processes")
     run.add_argument("--lr", type=number(float, 0, open_low=True), default=8e-5, help="Adam's rate: constant for 20 %%, then to 0")
     run.add_argument(
         "--ema", type=number(float, 0, 0.99999), default=0.99, help="decay of the averaged generator that is used; 0: none"
@@ -256,7 +268,7 @@ def train_parser():
     output.add_argument("--sample_frequency", type=number(int, 1), default=200, help="steps between pictures and monitor numbers")
     output.add_argument("--save_frequency", type=number(int, 1), default=500, help="steps between checkpoints")
     output.add_argument("--log_frequency", type=number(int, 1), default=10, help="steps between rows of log.csv")
-    add_machine_options(parser)
+    add_machine_options(parser, several=True)
     add_run_options(parser)
     return parser
 
@@ -290,6 +302,7 @@ class InferenceOptions:
     batch_size: int
     save_mag: bool
     device: str
+    timeout: float
     seed: int
     deterministic: bool
     num_workers: int
@@ -330,7 +343,7 @@ def inference_parser():
     group.add_argument("--batch_size", type=number(int, 1), default=4, help="images at once; no image's result depends on it")
     group.add_argument("--save_mag", action="store_true", help="write pictures of the log-magnitudes to refined_mag as well")
     add_reading_options(parser, cache=False)
-    add_machine_options(parser)
+    add_machine_options(parser, several=True)
     add_run_options(parser, resume=False)
     return parser
 
@@ -368,6 +381,7 @@ class EvalOptions:
     inception_weights: str | None
     batch_size: int
     device: str
+    timeout: float
     seed: int
     deterministic: bool
     num_workers: int
@@ -410,7 +424,7 @@ def eval_parser():
     )
     read.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
     read.add_argument("--batch_size", type=number(int, 1), default=16, help="images at once; does not change the result")
-    add_machine_options(parser)
+    add_machine_options(parser, several=True)
     return parser
 
 

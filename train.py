@@ -13,9 +13,9 @@ from models.stig import STIG, Objective
 from models.training import Trainer
 from options import as_plain, parse_train
 from utils.checkpoint import read_resumed, save_checkpoint
-from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import StopRequest
+from utils.launch import run_processes
 from utils.linear_filter import FILTERS, fit_linear_filter
 from utils.logging import ScalarLog
 from utils.measure import batches
@@ -26,6 +26,7 @@ from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save_frequency", "log_frequency", "overwrite", "resume"}
+FREE_ON_RESUME |= {"timeout"}
 
 
 def fit_spectra(sets, whiten, device):
@@ -46,8 +47,11 @@ def model_settings(options):
 
 
 def train(trainer, loader, options, run, filters, log, monitor):
-    """The training loop; returns True when all steps are done, False when the user asked to stop."""
-    total = options.epoch * loader.steps_per_epoch
+    """The training loop; returns True when all steps are done, False when the user asked to stop.
+
+    All processes go through the same steps; the main one alone writes to `run` and `log`.
+    """
+    total, processes = options.epoch * loader.steps_per_epoch, trainer.processes
 
     def save():
         check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, run)
@@ -61,28 +65,32 @@ def train(trainer, loader, options, run, filters, log, monitor):
 
     bar = tqdm(total=total, initial=trainer.step, desc="training", unit="step", dynamic_ncols=True)
     images, since = 0, time.perf_counter()
-    with StopRequest() as stop, bar:
+    with StopRequest(patient=processes.world > 1) as stop, bar:
         while trainer.step < total:
             epoch, start = divmod(trainer.step, loader.steps_per_epoch)
             for real_image, fake_image in loader.batches(epoch, start):
-                terms = trainer.train_step(*(image.to(monitor.device, non_blocking=True) for image in (fake_image, real_image)))
+                pair = (image.to(monitor.device, non_blocking=True) for image in (fake_image, real_image))
+                whole = loader.whole(trainer.step % loader.steps_per_epoch)
+                terms = trainer.train_step(*pair, whole)
                 step, last = trainer.step, trainer.step == total
-                images += len(fake_image)
+                images += whole
                 bar.update()
-                saving = step % options.save_frequency == 0 or last or stop.asked
+                stopping = processes.any(stop.asked)
+                saving = step % options.save_frequency == 0 or last or stopping
                 if saving or step % options.log_frequency == 0 or step % options.sample_frequency == 0:
-                    numbers = {name: term.item() for name, term in terms.items()}
+                    numbers = processes.numbers(terms)
                     check_finite(numbers, step, run)
                     rate = images / (time.perf_counter() - since)
-                    log.write(step, {"epoch": epoch, **numbers, "lr": trainer.lr, "images_per_s": rate})
+                    if processes.main:
+                        log.write(step, {"epoch": epoch, **numbers, "lr": trainer.lr, "images_per_s": rate})
                     bar.set_postfix({name: f"{numbers[name]:.3f}" for name in ("loss_g", "loss_d", "nce_fake", "g_patch")})
                     images, since = 0, time.perf_counter()
-                if step % options.sample_frequency == 0 or last:
+                if processes.main and (step % options.sample_frequency == 0 or last):
                     monitor.show(step, log)
                     since = time.perf_counter()
-                if saving:
+                if processes.main and saving:
                     save()
-                if stop.asked:
+                if stopping:
                     return last
     return True
 
@@ -97,29 +105,39 @@ def check_finite(numbers, step, run):
         )
 
 
-@script
-def main(argv=None):
-    options = parse_train(argv)
+def open_run(options, device):
+    """What the main process reads and writes before a training; everything is checked before anything is written.
+
+    Returns: the run's folder, the checkpoint to resume or None, and the sets and what the test sets are, as `training_sets`.
+    """
     run = check_run_folder(options.dst, options.overwrite, options.resume)
-    device = resolve_device(options.device)
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
     sets, source, split = training_sets(options, run / "images.json" if resumed else None)
     run = open_run_folder(options.dst, options.overwrite, options.resume)
     print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
     write_json(run / "options.json", as_plain(options))
     save_holdout(run / "images.json", split, options.holdout, options.seed)
+    return run, resumed, sets, source
 
+
+def run_training(options, processes):
+    """Train, evaluate and report, together with the other processes."""
+    device = processes.device
+    if options.batch_size < processes.world:
+        raise UserError(f"--batch_size {options.batch_size} is less than one pair for each of the {processes.world} processes")
+    run, resumed, sets, source = processes.once(lambda: open_run(options, device))
     seed_everything(options.seed, options.deterministic)
-    filters, whitening = fit_spectra(sets, options.whiten, device)
-    loader = PairLoader(sets["train_real"], sets["train_fake"], options.batch_size, options.seed, options.num_workers)
+    filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
+    part = (processes.rank, processes.world)
+    loader = PairLoader(sets["train_real"], sets["train_fake"], options.batch_size, options.seed, options.num_workers, part)
     model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(device)
     if options.compile:
         model.compile_networks()
-    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema)
+    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes)
     if resumed:
         trainer.load_state_dict(resumed)
         set_random_state(resumed["random"])
-    log = ScalarLog(run, trainer.step if resumed else None)
+    log = ScalarLog(run, trainer.step if resumed else None) if processes.main else None
 
     def refine(image):
         return model.refine(image, trainer.refiner)
@@ -129,14 +147,24 @@ def main(argv=None):
 
     monitor = Monitor(refine, identify, sets["test_real"], sets["test_fake"], run / "sample", device)
     finished = train(trainer, loader, options, run, filters, log, monitor)
-    log.close()
+    if log is not None:
+        log.close()
     if not finished:
         print(f"stopped after step {trainer.step}; go on with the same command and --resume")
+        processes.wait()  # a launcher ends the others as soon as one has ended
         sys.exit(130)
+    if not processes.main:
+        return
     shown = {"linear filter": filters["linear"], "linear filter, cepstral": filters["cepstral"]}
     rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
     print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples()))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")
+
+
+@script(several=True)
+def main(argv=None):
+    options = parse_train(argv)
+    run_processes(run_training, options, __file__, argv)
 
 
 if __name__ == "__main__":

@@ -52,10 +52,11 @@ class PairLoader:
         batch_size: pairs per batch.
         seed: fixes the order of every epoch.
         num_workers: threads that read ahead (decoding runs outside Python's lock); 0 reads when asked.
+        part: (rank, world): of each batch, only the pairs rank, rank + world, ... are read, or the first if there are none.
     """
 
-    def __init__(self, real, fake, batch_size, seed, num_workers=0):
-        self.real, self.fake = real, fake
+    def __init__(self, real, fake, batch_size, seed, num_workers=0, part=(0, 1)):
+        self.real, self.fake, self.part = real, fake, part
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.steps_per_epoch = -(-len(fake) // batch_size)
 
@@ -64,9 +65,18 @@ class PairLoader:
         fake = torch.stack([self.fake[index] for index in pairs[:, 1].tolist()])  # (N, 3, H, W)
         return (real.pin_memory(), fake.pin_memory()) if torch.cuda.is_available() else (real, fake)
 
+    def whole(self, number):
+        """Pairs in batch `number` of an epoch, over all parts."""
+        return min(self.batch_size, len(self.fake) - number * self.batch_size)
+
+    def _mine(self, pairs):
+        rank, world = self.part
+        return pairs[rank::world] if len(pairs) > rank else pairs[:1]
+
     def batches(self, epoch, start=0):
         """Yield (real_image, fake_image), each (N, 3, H, W) float32 in [0, 1], of an epoch from batch `start` on."""
-        batches = epoch_pairs(len(self.real), len(self.fake), epoch, self.seed).split(self.batch_size)[start:]
+        whole = epoch_pairs(len(self.real), len(self.fake), epoch, self.seed).split(self.batch_size)[start:]
+        batches = [self._mine(pairs) for pairs in whole]
         if not self.num_workers:
             yield from map(self._batch, batches)
             return

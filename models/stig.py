@@ -7,7 +7,7 @@ from torch import nn
 
 from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
-from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
+from models.nested_unet import CHANNELS, DEPTH, BatchNorm, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
 from utils.fft import apply_gain, image_to_mag, mag_to_image
 from utils.profiles import chessboard_profile
@@ -102,6 +102,15 @@ class STIG(nn.Module):
         self.register_buffer("whitening", whitening)
         # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
         self.reuse_features = norm != "batch"
+        self._whole_mean = None
+
+    def share_batches(self, processes):
+        """Let what does not split into a sum over images be taken over the batches of all these `Processes`."""
+        if processes.world > 1:
+            self._whole_mean = processes.mean
+            for part in self.generator.modules():
+                if isinstance(part, BatchNorm):
+                    part.processes = processes
 
     def _networks(self, tensor):
         """Autocast context for what is a network, and nothing else."""
@@ -191,8 +200,8 @@ class STIG(nn.Module):
             "g_spectral": adversarial_loss(self.spectral_discriminator(t.refined_profile), True),
             "identity": 1 - ssim(t.real_image, t.identity_image),
             "fake_identity": 1 - ssim(self._prepare(t.fake_image), t.refined_image),
-            "low_frequency": low_frequency_loss(t.refined_mag, t.fake_mag, o.sigma)
-            + low_frequency_loss(t.identity_mag, t.real_mag, o.sigma),
+            "low_frequency": low_frequency_loss(t.refined_mag, t.fake_mag, o.sigma, self._whole_mean)
+            + low_frequency_loss(t.identity_mag, t.real_mag, o.sigma, self._whole_mean),
         }
         terms["nce_fake"], terms["nce_real"] = self.contrastive_terms(t)
         weights = {

@@ -3,6 +3,8 @@
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from utils.distributed import Processes
+
 
 def rate_factor(step, total_steps):
     """Learning-rate factor before step `step` (0, 1, ...): 1 for the first 20 % of all steps, then linear to 0 (paper)."""
@@ -18,11 +20,12 @@ class Trainer:
         lr: Adam's learning rate; betas are (0.5, 0.999).
         total_steps: steps of the whole training, for the schedule.
         ema: decay of the averaged generator in [0, 1); 0 keeps none.
+        processes: `Processes` that share each batch; every one of them has a trainer, and all stay alike.
     Attributes: step, the number of finished steps.
     """
 
-    def __init__(self, model, lr, total_steps, ema):
-        self.model, self.step = model, 0
+    def __init__(self, model, lr, total_steps, ema, processes=None):
+        self.model, self.step, self.processes = model, 0, processes or Processes()
         sides = {
             "generator": [*model.generator.parameters(), *model.heads.parameters()],
             "discriminator": model.discriminator_parameters(),
@@ -37,6 +40,7 @@ class Trainer:
         self.averaged = AveragedModel(model.generator, multi_avg_fn=average, use_buffers=True) if ema else None
         for compiled in ("encode", "decode") if ema else ():  # what STIG.compile_networks made is bound to the trained generator
             vars(self.averaged.module).pop(compiled, None)
+        model.share_batches(self.processes)
 
     @property
     def refiner(self):
@@ -48,11 +52,15 @@ class Trainer:
         """Learning rate of the next step."""
         return self.schedules["generator"].get_last_lr()[0]
 
-    def train_step(self, fake_image, real_image):
+    def train_step(self, fake_image, real_image, whole=None):
         """One step on a batch of pairs (N, 3, H, W) in [0, 1]: the discriminators first, then the generator against them.
 
-        Returns: dict name -> 0-d tensor of every unweighted term, the two weighted totals `loss_d` and `loss_g` among them.
+        Args:
+            whole: pairs in the batch over all processes, of which this one's are given; None = all are here.
+        Returns: dict name -> 0-d tensor of every unweighted term, the two weighted totals `loss_d` and `loss_g` among them: means
+            over the pairs given.
         """
+        self.processes.begin(whole or len(fake_image))
         translation = self.model.translate(fake_image, real_image)
         d_terms = self.model.discriminator_loss(translation)
         self._descend("discriminator", d_terms["total"])
@@ -72,7 +80,7 @@ class Trainer:
 
     def _descend(self, side, loss):
         self.optimisers[side].zero_grad(set_to_none=True)
-        loss.backward()
+        self.processes.backward(loss, [p for group in self.optimisers[side].param_groups for p in group["params"]])
         self.optimisers[side].step()
         self.schedules[side].step()
 

@@ -1,6 +1,8 @@
-"""What the tests share: nothing of theirs goes to the user's cache."""
+"""What the tests share: a cache of their own, and weights in the format of Inception's."""
 
 import pytest
+import torch
+from pytorch_fid import inception as pytorch_fid_inception
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -9,3 +11,21 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STIG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights in the format of pytorch-fid's file, drawn at random: the numbers mean nothing, the way to them is the real one."""
+    made = []
+    original = pytorch_fid_inception._inception_v3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytorch_fid_inception, "_inception_v3", lambda **options: made.append(original(**options)) or made[0])
+        patch.setattr(pytorch_fid_inception, "load_state_dict_from_url", lambda *_, **__: made[0].state_dict())
+        network = pytorch_fid_inception.fid_inception_v3()
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    torch.save(network.state_dict(), path)
+    return path

@@ -25,24 +25,6 @@ NAMES = {
 NAMES["all"] = [name for names in NAMES.values() for name in names]
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Weights in the format of pytorch-fid's file, drawn at random: the numbers mean nothing, the way to them is the real one."""
-    made = []
-    original = pytorch_fid_inception._inception_v3
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pytorch_fid_inception, "_inception_v3", lambda **options: made.append(original(**options)) or made[0])
-        patch.setattr(pytorch_fid_inception, "load_state_dict_from_url", lambda *_, **__: made[0].state_dict())
-        network = pytorch_fid_inception.fid_inception_v3()
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(network.state_dict(), path)
-    return path
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """results/run/eval with 4 real, 5 fake and 5 refined images and their magnitude pictures; the working folder is tmp_path."""

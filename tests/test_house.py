@@ -137,6 +137,15 @@ def test_devices():
             resolve_device(text)
 
 
+def test_dockerfile_installs_as_the_makefile_does():
+    lines = (Path(__file__).parents[1] / "Dockerfile").read_text().splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith(("#", " "))]
+    assert ["RUN", "make install"] in steps
+    assert not any("pip" in line for line in lines)
+    assert [step[1] for step in steps if step[0] == "USER"] == ["stig"]
+    assert steps[-1] == ["CMD", '["make", "demo"]']
+
+
 def test_script_turns_user_errors_into_exit_2(capsys, tmp_path):
     @script
     def mistaken(argv=None):

@@ -1,8 +1,14 @@
-"""The device a script runs on."""
+"""The device a script runs on, and the processes that share one run (how they are started: utils/launch.py)."""
+
+import contextlib
+import re
 
 import torch
+import torch.distributed as dist
 
 from utils.errors import UserError
+
+BUCKET = 2**23  # gradients that are summed in one message: 32 MiB of float32
 
 
 def resolve_device(text):
@@ -23,12 +29,164 @@ def resolve_device(text):
             raise UserError("--device mps: this machine has no Apple GPU that torch can use; try --device auto")
         return torch.device("mps")
     if "," in text:
-        raise UserError(
-            f"--device {text}: training on several GPUs is not supported; name one, such as --device {text.split(',')[0]}"
-        )
+        raise UserError(f"--device {text}: this command runs on one device; name one, such as --device {text.split(',')[0]}")
     number = text.removeprefix("cuda:")
     if not number.isdigit():
         raise UserError(f"--device {text!r} is not understood; give auto, cpu, mps, a GPU number such as 0, or cuda:1")
     if int(number) >= torch.cuda.device_count():
         raise UserError(f"--device {text}: this machine has {torch.cuda.device_count()} usable CUDA GPUs; try --device auto or cpu")
     return torch.device(f"cuda:{number}")
+
+
+def reason(error):
+    """What torch's message of a failed connection says first, without the place in its own source."""
+    return re.sub(r"^\[\S*\] ", "", str(error).splitlines()[0]).split(". ")[0]
+
+
+class ProcessLost(UserError):
+    """Another process of the run ended or stopped answering."""
+
+    exit_code = 1
+
+
+class Processes:
+    """The processes that share one run; a single one sends nothing and computes as if this class did not exist.
+
+    Every process runs the same code on its part of the images; whatever is called here must be called by all of them.
+
+    Args:
+        device: where this process computes.
+        rank, world: number of this process and of all.
+        tensors: process group for tensors on `device`; objects go through the default group, which must be gloo's.
+        advice: what the user can do when a process is lost, in words.
+    Attributes:
+        main: whether this process is the one that writes files.
+        weight: share of this process's images in the batch of the current step, in [0, 1]; `begin` sets it.
+        extent: images in the whole batch for each that this process computes with.
+    """
+
+    def __init__(self, device=None, rank=0, world=1, tensors=None, advice=""):
+        self.device, self.rank, self.world = device, rank, world
+        self._tensors, self._advice = tensors, advice
+        self.main, self.weight, self.extent = rank == 0, 1.0, 1.0
+
+    @contextlib.contextmanager
+    def _together(self):
+        try:
+            yield
+        except RuntimeError as error:
+            raise ProcessLost(
+                f"another process of this run was lost or did not answer within --timeout ({reason(error)}); {self._advice}"
+            ) from error
+
+    # ---------------------------------------------------------------------------------------------------- parts of the work
+
+    def block(self, count, batch_size):
+        """This process's part of `count` images in order: a range of whole batches, so that each batch is as in one process."""
+        first, last = (-(-count // batch_size) * rank // self.world * batch_size for rank in (self.rank, self.rank + 1))
+        return range(min(first, count), min(last, count))
+
+    def begin(self, whole):
+        """Start a step on a batch of `whole` images of which this process has every `world`-th from `rank` on.
+
+        A process without images computes with one of another's, and with weight 0.
+        """
+        own = len(range(self.rank, whole, self.world))
+        self.weight, self.extent = own / whole, whole / max(own, 1)
+
+    # -------------------------------------------------------------------------------------------------------------- numbers
+
+    def sum(self, value):
+        """Sum of a tensor over the processes, without a graph."""
+        value = value.detach().contiguous().clone()
+        with self._together():
+            dist.all_reduce(value, group=self._tensors)
+        return value
+
+    def mean(self, value):
+        """Mean over the whole batch of what is, here, a mean over this process's images; differentiable."""
+        return value if self.world == 1 else _Sum.apply(value * self.weight, self)
+
+    def backward(self, loss, parameters):
+        """Gradients of the whole batch's loss, alike in every process, from the loss of this process's images.
+
+        Parameters that no process uses keep the gradient None.
+        """
+        if self.world == 1:
+            loss.backward()
+            return
+        (loss * self.weight).backward()
+        buckets, filled = [], BUCKET
+        for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
+            if filled + gradient.numel() > BUCKET:
+                buckets.append([])
+                filled = 0
+            buckets[-1].append(gradient)
+            filled += gradient.numel()
+        with self._together():
+            flat = [torch.cat([gradient.flatten() for gradient in bucket]) for bucket in buckets]
+            for work in [dist.all_reduce(values, group=self._tensors, async_op=True) for values in flat]:
+                work.wait()
+        for bucket, values in zip(buckets, flat, strict=True):
+            for gradient, part in zip(bucket, values.split([gradient.numel() for gradient in bucket]), strict=True):
+                gradient.copy_(part.view(gradient.shape))
+
+    def numbers(self, terms):
+        """Dict of 0-d tensors, means over this process's images -> dict of floats, means over the whole batch."""
+        if self.world == 1:
+            return {name: term.item() for name, term in terms.items()}
+        return dict(
+            zip(terms, self.sum(torch.stack([term.float() for term in terms.values()]) * self.weight).tolist(), strict=True)
+        )
+
+    # -------------------------------------------------------------------------------------------------------------- objects
+
+    def any(self, flag):
+        """Whether `flag` is true in any process."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor(float(flag))
+        with self._together():
+            dist.all_reduce(flags)
+        return bool(flags)
+
+    def once(self, function):
+        """What `function()` returns in the main process, which alone calls it; CPU tensors and plain objects only.
+
+        Random numbers that it draws count as drawn by all: even a DataLoader draws one.
+        """
+        if self.world == 1:
+            return function()
+        found = [function(), torch.get_rng_state()] if self.main else [None, None]
+        with self._together():
+            dist.broadcast_object_list(found)
+        torch.set_rng_state(found[1])
+        return found[0]
+
+    def gather(self, value):
+        """List of every process's value in the main process, None in the others."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world if self.main else None
+        with self._together():
+            dist.gather_object(value, values)
+        return values
+
+    def wait(self):
+        """Go on when all processes have come here."""
+        if self.world > 1:
+            with self._together():
+                dist.barrier()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the processes; the gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx, value, processes):
+        ctx.processes = processes
+        return processes.sum(value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.processes.sum(gradient), None

@@ -1,8 +1,11 @@
 """Errors that are the user's to mend, and the one place that prints them."""
 
+import contextlib
 import errno
 import functools
+import os
 import sys
+from pathlib import Path
 
 # What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be.
 REFUSALS = {
@@ -14,28 +17,57 @@ REFUSALS = {
 class UserError(ValueError):
     """Something the user gave is wrong: one sentence with what, where and what to do about it."""
 
+    exit_code = 2
 
-def script(main):
+
+def launched():
+    """Whether a launcher such as torchrun has started this process as one of several."""
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def script(main=None, *, several=False):
     """Decorate a script's ``main(argv=None) -> None``: a user's mistake prints one sentence and exits with 2.
 
     `UserError` and the operating system's refusals are the user's; every other exception is ours and keeps its traceback. Ctrl-C
     outside of a training loop, which handles it itself, ends with one sentence and exit code 130.
+
+    Args:
+        several: several processes (of torchrun, say) may share the script's work, and the first speaks for all; otherwise such a
+            launch is refused.
     """
+    if main is None:
+        return functools.partial(script, several=several)
 
     @functools.wraps(main)
     def run(argv=None):
+        code = UserError.exit_code
         try:
-            return main(argv)
+            with _first_process_speaks():
+                if launched() and not several:
+                    print("error: this command runs in one process; start it with python, not with torchrun", file=sys.stderr)
+                    sys.exit(code)
+                return main(argv)
         except UserError as error:
-            message = str(error)
+            message, code = str(error), error.exit_code
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise
             message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space or choose another place."
         except KeyboardInterrupt:
-            print("stopped; every file written so far is whole, a saved training goes on with --resume", file=sys.stderr)
+            with _first_process_speaks():
+                print("stopped; every file written so far is whole, a saved training goes on with --resume", file=sys.stderr)
             sys.exit(130)
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(code)
 
     return run
+
+
+@contextlib.contextmanager
+def _first_process_speaks():
+    """In all but the first process of a launcher, drop what is printed until an exception leaves this context."""
+    if not launched() or int(os.environ["RANK"]) == 0:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield

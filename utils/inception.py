@@ -88,11 +88,12 @@ class FeatureStatistics:
     Moments of two halves of the images (for the floor), and the features themselves of at most 10,000 of them (for KID).
 
     Args:
-        total: number of images that will come.
+        total: images in the folder.
+        start: index of the first image that will come, where others are counted elsewhere.
     """
 
-    def __init__(self, total):
-        self.total, self.count = total, 0
+    def __init__(self, total, start=0):
+        self.total, self.count, self._start = total, 0, start
         self._halves = (Moments(), Moments())
         chosen = np.random.default_rng(total).permutation(total)[:KEPT_FEATURES]
         self._is_kept = np.isin(np.arange(total), chosen)
@@ -101,7 +102,8 @@ class FeatureStatistics:
 
     def update(self, features):
         """Add the features (N, D) of the next N images."""
-        self._features.append(features[self._is_kept[self.count : self.count + len(features)]])
+        first = self._start + self.count
+        self._features.append(features[self._is_kept[first : first + len(features)]])
         self._pending.append(features)
         self.count += len(features)
         if sum(len(batch) for batch in self._pending) >= DIMENSIONS:  # a covariance update costs D^2 however small the batch
@@ -110,7 +112,8 @@ class FeatureStatistics:
     def _update_moments(self):
         if self._pending:
             features = np.concatenate(self._pending)
-            first = self._is_first[self.count - len(features) : self.count]
+            end = self._start + self.count
+            first = self._is_first[end - len(features) : end]
             for half, member in zip(self._halves, (first, ~first), strict=True):
                 if member.any():
                     half.update(features[member])
@@ -125,6 +128,23 @@ class FeatureStatistics:
         """Kept features of half 0 or 1, or of all images: (n, D), n <= 10,000."""
         features = np.concatenate(self._features)
         return features if half is None else features[self._is_first[self._is_kept] == (half == 0)]
+
+    @classmethod
+    def joined(cls, parts):
+        """The statistics of a folder from those of its consecutive parts, in order.
+
+        Where all features are kept, the moments are made from them anew, batch for batch: the same to the last bit as in one part.
+        """
+        whole = cls(parts[0].total)
+        if whole.total <= KEPT_FEATURES:
+            for features in (batch for part in parts for batch in part._features):
+                whole.update(features)
+            return whole
+        for part in parts:
+            whole._halves = tuple(first + part.moments(half) for half, first in enumerate(whole._halves))
+            whole._features += part._features
+            whole.count += part.count
+        return whole
 
     def save(self, path):
         """Write a .npz atomically; moments are left out when the kept features say it all."""
@@ -152,14 +172,12 @@ class FeatureStatistics:
         return statistics
 
 
-def cached_statistics(cache, compute):
-    """`FeatureStatistics` from the file `cache`, or from `compute()`, which is then saved there; a damaged file is made anew."""
+def cached_statistics(cache):
+    """`FeatureStatistics` from the file `cache`, or None if there is none or it is damaged."""
     if Path(cache).is_file():
         with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return FeatureStatistics.load(cache)
-    statistics = compute()
-    statistics.save(cache)
-    return statistics
+    return None
 
 
 def file_hash(path):

@@ -7,15 +7,16 @@ import threading
 class StopRequest:
     """Context in which Ctrl-C and SIGTERM only set `.asked`, so that a step is never left half done.
 
-    A second Ctrl-C interrupts at once. Outside the main thread signals are left as they are.
+    A second Ctrl-C interrupts at once, unless `patient`: a launcher passes on what the terminal has sent to all processes
+    already. Outside the main thread signals are left as they are.
     """
 
-    def __init__(self):
-        self.asked = False
+    def __init__(self, patient=False):
+        self.asked, self.patient = False, patient
         self._previous = {}
 
     def _handle(self, number, _frame):
-        if self.asked and number == signal.SIGINT:
+        if self.asked and number == signal.SIGINT and not self.patient:
             raise KeyboardInterrupt
         self.asked = True
 

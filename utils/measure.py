@@ -3,10 +3,15 @@
 Folders are datasets: anything with a length whose items are (3, H, W) tensors in [0, 1].
 """
 
+import dataclasses
+import functools
+import operator
+
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from utils.distributed import Processes
 from utils.feature_metrics import frechet_distance, kernel_distance
 from utils.fft import image_to_mag
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
@@ -22,18 +27,42 @@ def batches(images, title, device, batch_size=16, num_workers=0):
             bar.update(len(image))
 
 
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Reads this process's part of folders, in whole batches: an image meets the same others in any number of processes."""
+
+    device: torch.device
+    batch_size: int = 16
+    num_workers: int = 0
+    processes: Processes = dataclasses.field(default_factory=Processes)
+
+    def part(self, images):
+        """Range of the indices that this process reads."""
+        return self.processes.block(len(images), self.batch_size)
+
+    def __call__(self, images, title):
+        """As `batches`, of this process's part."""
+        mine = images if self.processes.world == 1 else Subset(images, self.part(images))
+        return batches(mine, title, self.device, self.batch_size, self.num_workers)
+
+
 def measure_spectra(folders, read):
     """LFD and profile gap of folders.
 
     Args:
-        folders: {role: dataset} with "real". read: as `batches` with everything but (images, title) given.
-    Returns: {role: SpectrumMean}, and {role: row of `spectral_distances`} for every role but real, and for "floor".
+        folders: {role: dataset} with "real". read: a `Reader`.
+    Returns: {role: SpectrumMean}, and {role: row of `spectral_distances`} for every role but real, and for "floor"; both empty but
+        in the main process.
     """
-    real = SpectrumFolds()
-    spectra = {role: real if role == "real" else SpectrumMean() for role in folders}
+    spectra = {role: SpectrumMean() for role in folders} | {"real": SpectrumFolds(read.part(folders["real"]).start)}
     for role, images in folders.items():
         for image in read(images, f"spectra of {role}"):
             spectra[role].update(image)
+    parts = {role: read.processes.gather(spectrum) for role, spectrum in spectra.items()}
+    if not read.processes.main:
+        return {}, {}
+    spectra = {role: functools.reduce(operator.add, part) for role, part in parts.items()}
+    real = spectra["real"]
     spectra["real"] = real.total
     rows = {role: spectral_distances(spectra["real"], spectrum) for role, spectrum in spectra.items() if role != "real"}
     return spectra, rows | {"floor": real.floor()}
@@ -44,30 +73,41 @@ class FeatureDistances:
 
     Args:
         weights: path of pytorch-fid's weights file, or None to look for it and download it.
-        device: where the network runs. cache: folder for the statistics of folders. seed: of KID's subsets.
-        read: as `batches` with everything but (images, title) given.
+        cache: folder for the statistics of folders. seed: of KID's subsets.
+        read: a `Reader`; the network runs on its device.
     """
 
-    def __init__(self, weights, device, cache, seed, read):
+    def __init__(self, weights, cache, seed, read):
         from utils import inception  # torchvision is slow to import, and the spectral distances do not need it
 
-        weights = inception.find_weights(weights)
-        self.inception, self.network = inception, inception.load_inception(weights, device)
+        weights = read.processes.once(lambda: inception.find_weights(weights))
+        self.inception, self.network = inception, inception.load_inception(weights, read.device)
         self.weights_hash = inception.file_hash(weights)
-        self.device, self.cache, self.seed, self.read = device, cache, seed, read
+        self.cache, self.seed, self.read = cache, seed, read
 
     def _statistics(self, images, title, from_images):
-        def compute():
-            statistics = self.inception.FeatureStatistics(len(images))
-            for image in self.read(images, title):
-                if from_images:
-                    image = ((image_to_mag(image)[0] + 1) / 2 * 255).round() / 255  # the picture that would be saved
-                statistics.update(self.inception.inception_features(self.network, image))
-            return statistics
+        """`FeatureStatistics` of a folder, from the cache or computed and kept there; of use in the main process alone."""
+        settings = {"size": images.size, "fit": images.fit, "spectrum": from_images, "device": self.read.device.type}
 
-        settings = {"size": images.size, "fit": images.fit, "spectrum": from_images, "device": self.device.type}
-        name = self.inception.statistics_name(images.paths, weights=self.weights_hash, **settings)
-        return self.inception.cached_statistics(self.cache / name, compute)
+        def find():
+            path = self.cache / self.inception.statistics_name(images.paths, weights=self.weights_hash, **settings)
+            return path, self.inception.cached_statistics(path)
+
+        processes = self.read.processes
+        path, statistics = find() if processes.main else (None, None)
+        if processes.once(lambda: statistics is not None):
+            return statistics
+        statistics = self.inception.FeatureStatistics(len(images), self.read.part(images).start)
+        for image in self.read(images, title):
+            if from_images:
+                image = ((image_to_mag(image)[0] + 1) / 2 * 255).round() / 255  # the picture that would be saved
+            statistics.update(self.inception.inception_features(self.network, image))
+        if processes.world > 1:
+            parts = processes.gather(statistics)
+            statistics = self.inception.FeatureStatistics.joined(parts) if processes.main else None
+        if processes.main:
+            statistics.save(path)
+        return statistics
 
     def rows(self, kind, folders, from_images=False):
         """Distances to real.
@@ -76,9 +116,12 @@ class FeatureDistances:
             kind: "image" or "magnitude", the prefix of the columns.
             folders: {role: ImageFolder} with "real"; each of at least four images.
             from_images: the folders hold images, and the 8-bit pictures of their log-magnitudes are wanted.
-        Returns: {role: {"<kind>_fid", "<kind>_kid", "<kind>_kid_std"}} for every role but real, and for "floor".
+        Returns: {role: {"<kind>_fid", "<kind>_kid", "<kind>_kid_std"}} for every role but real, and for "floor"; empty
+            but in the main process.
         """
         found = {role: self._statistics(images, f"{kind} features of {role}", from_images) for role, images in folders.items()}
+        if not self.read.processes.main:
+            return {}
         real = found.pop("real")
         pairs = {role: ((real, None), (other, None)) for role, other in found.items()} | {"floor": ((real, 0), (real, 1))}
         rows = {}

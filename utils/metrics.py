@@ -100,6 +100,10 @@ class SpectrumMean:
             setattr(self, name, value if not self.count else getattr(self, name) + value)
         self.count += count
 
+    def __getstate__(self):
+        """For another process, which may not have this one's device: everything on the CPU."""
+        return {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in self.__dict__.items()}
+
     def __add__(self, other):
         """The mean over the images of both."""
         total = SpectrumMean()
@@ -131,15 +135,24 @@ class SpectrumFolds:
 
     One split into halves depends on luck (LFD 13.8 to 14.9 on 80 photographs); the mean over all 35 splits of eight parts does
     not, and costs no second pass.
+
+    Args:
+        start: index in the folder of the first image that will come, where others are counted elsewhere.
     """
 
-    def __init__(self):
-        self._folds = [SpectrumMean() for _ in range(FOLDS)]
+    def __init__(self, start=0):
+        self._folds, self._next = [SpectrumMean() for _ in range(FOLDS)], start
+
+    def __add__(self, other):
+        """The parts of both, which hold different images of one folder."""
+        total = SpectrumFolds()
+        total._folds = [first + second for first, second in zip(self._folds, other._folds, strict=True)]
+        return total
 
     def update(self, image):
-        """Add a batch (N, 3, H, W) in [0, 1]; the n-th image since the start goes to part `fold_of(n)`."""
-        start = sum(fold.count for fold in self._folds)
-        folds = [fold_of(start + offset) for offset in range(len(image))]
+        """Add a batch (N, 3, H, W) in [0, 1]; the image with index n goes to part `fold_of(n)`."""
+        folds = [fold_of(self._next + offset) for offset in range(len(image))]
+        self._next += len(image)
         for index in sorted(set(folds)):
             self._folds[index].update(image[[offset for offset, fold in enumerate(folds) if fold == index]])
 

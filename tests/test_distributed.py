@@ -1,0 +1,263 @@
+"""Several processes compute what one does: steps, trainings, folders; and what happens when one of them is lost."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shared_steps
+import torch
+from test_train import draw, refused
+
+import detect
+import eval as eval_script
+import gan
+import inference
+import train
+from data.pairs import PairLoader
+from utils import inception, launch
+from utils.checkpoint import load_checkpoint
+from utils.distributed import Processes
+from utils.interrupts import StopRequest
+from utils.metrics import SpectrumFolds
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--data", "tiny", "--size", "16", "--sigma", "4", "--epoch", "2", "--batch_size", "2", "--log_frequency", "1"]
+TRAIN = [*SMALL, "--save_frequency", "1", "--timeout", "2", "--norm", "none"]  # normalised, so small a network is chaotic
+STEPS = 6  # of five fakes in two epochs; the last step of each has one pair, and the second process none
+CPU, TWO = ["--device", "cpu"], ["--device", "cpu,cpu"]
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A folder with datasets/tiny, in which the scripts run."""
+    folder = tmp_path_factory.mktemp("shared")
+    draw(folder / "datasets/tiny/real", 4, 1, 16)
+    draw(folder / "datasets/tiny/fake", 5, 2, 16)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(house, monkeypatch):
+    monkeypatch.chdir(house)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def alone(house):
+    """Checkpoint of the training in one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(house)
+        train.main([*TRAIN, *CPU, "--dst", "alone"])
+    return house / "results/alone"
+
+
+def run_two(script, *arguments):
+    """Exit code and output of a script in two processes that torchrun starts."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / script)]
+    done = subprocess.run([*command, *arguments, *CPU], capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+def assert_close(first, second, relative, absolute):
+    """Tensors by name that agree to `relative` of each one's largest entry, or to `absolute`."""
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        error, scale = ((tensor.double()).abs().max() for tensor in (value - second[name], value))
+        assert error <= relative * scale + absolute, name
+
+
+def same_training(first, second):
+    """Both end at the same step, drew the same random numbers and learned the same, up to rounding.
+
+    Adam makes steps of full size out of gradients that are nothing but rounding, such as those of a bias before a normalisation.
+    """
+    a, b = (load_checkpoint(folder / "checkpoint.pt", "stig") for folder in (first, second))
+    assert a["step"] == b["step"] == STEPS
+    assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
+    assert all(torch.equal(gain, b["filters"][name]) for name, gain in a["filters"].items())
+    for part in ("model", "averaged"):
+        differences = [(a[part][name].float() - b[part][name].float()).flatten() for name in a[part] if a[part][name] is not None]
+        assert torch.cat(differences).abs().mean() < 0.05 * a["options"]["lr"]
+    losses = [list(csv.DictReader((folder / "log.csv").open())) for folder in (first, second)]
+    assert [row["step"] for row in losses[0]] == [row["step"] for row in losses[1]]
+    for rows in zip(*losses, strict=True):
+        for name in rows[0].keys() - {"images_per_s"}:
+            assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-2, abs=1e-4), name
+
+
+def test_steps_of_two_processes_equal_those_of_one(tmp_path):
+    assert launch.supervise(*launch.start([shared_steps.__file__, tmp_path], 2)) == 0
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for case, expected in shared_steps.steps(Processes()).items():
+        found = one[case]
+        for part in ("gradients", "model", "averaged"):  # both processes go on alike, to the last bit
+            assert all(torch.equal(found[part][name], value) for name, value in two[case][part].items() if value is not None)
+        assert found["numbers"] == two[case]["numbers"]
+        assert_close(expected["gradients"], found["gradients"], 1e-4, 1e-5)
+        assert "heads.mlp_4.0.weight" not in found["gradients"] and "heads.mlp_2.0.weight" in found["gradients"]
+        assert found["numbers"] == pytest.approx(expected["numbers"], rel=1e-2, abs=1e-4)
+        buffers = [name for name in expected["model"] if "running" in name or "tracked" in name]
+        assert bool(buffers) == (case == "batch norm")
+        assert_close(*({name: state["model"][name] for name in buffers} for state in (expected, found)), 1e-2, 1e-6)
+
+
+def test_training_with_torchrun(alone):
+    code, out, errors = run_two("train.py", *TRAIN, "--dst", "torchrun")
+    assert code == 0, errors
+    assert out.count("training on cpu") == 1 and out.count("| refined") == 1
+    same_training(alone, alone.parent / "torchrun")
+    names = [sorted(path.relative_to(folder) for path in folder.rglob("*.*")) for folder in (alone, alone.parent / "torchrun")]
+    assert len({tuple(path for path in found if "tensorboard" not in path.parts) for found in names}) == 1
+    assert len(list((alone.parent / "torchrun/tensorboard").iterdir())) == 1
+
+
+def wait_for(path, children):
+    while not path.exists():
+        assert all(child.poll() is None for child in children)
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_ends_the_run_and_one_goes_on(alone, lost, capfd):
+    """Whichever is lost, the other says so; the checkpoint is whole, and another number of processes goes on from it."""
+    folder, options = alone.parent / f"killed_{lost}", [*TRAIN, "--dst", f"killed_{lost}"]
+    children, store = launch.start([ROOT / "train.py", *options, *CPU], 2)
+    wait_for(folder / "checkpoint.pt", children)
+    children[lost].kill()
+    assert launch.supervise(children, store) == 1
+    errors = capfd.readouterr().err
+    assert errors.count("error: another process of this run was lost") == errors.count("--resume") == 1
+    assert errors.splitlines()[-1].startswith("error: a process was killed by signal 9")
+    assert "Traceback" not in errors
+    assert children[1 - lost].returncode == 1
+    assert load_checkpoint(folder / "checkpoint.pt", "stig")["step"] < STEPS
+    if lost:
+        train.main([*options, *CPU, "--resume"])
+        same_training(alone, folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGTERM")
+def test_a_stop_asked_of_one_process_stops_all(house, capfd):
+    """As by Slurm or Ctrl-C, which a launcher may pass on a second time."""
+    children, store = launch.start([ROOT / "train.py", *TRAIN, "--epoch", "100", *CPU, "--dst", "stopped"], 2)
+    wait_for(house / "results/stopped/checkpoint.pt", children)
+    for _ in range(2):
+        children[1].send_signal(signal.SIGINT)
+    assert launch.supervise(children, store) == 130
+    assert [child.returncode for child in children] == [130, 130]
+    step = load_checkpoint("results/stopped/checkpoint.pt", "stig")["step"]
+    assert f"stopped after step {step}; go on with the same command and --resume" in capfd.readouterr().out
+
+
+def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the_first():
+    with StopRequest(patient=True) as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked
+    with StopRequest(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_inference_by_two_processes_equals_one(alone):
+    base = ["--inference_data", "datasets/tiny/fake", "--inference_params", "results/alone/checkpoint.pt", "--batch_size", "2"]
+    for name, device in (("one", CPU), ("two", TWO)):
+        inference.main([*base, "--dst", f"refined_{name}", "--save_mag", *device])
+    files = [sorted(path for path in Path(f"results/refined_{name}").rglob("*.png")) for name in ("one", "two")]
+    assert len(files[0]) == len(files[1]) == 10
+    for first, second in zip(*files, strict=True):
+        assert first.relative_to("results/refined_one") == second.relative_to("results/refined_two")
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_eval_by_two_processes_equals_one(house, weights):
+    folders = ["--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake", "--batch_size", "2"]
+    options = [*folders, "--eval_mode", "all", "--inception_weights", str(weights)]
+    results = [eval_script.main([*options, "--out", f"{name}/x.json", *device]) for name, device in (("one", CPU), ("two", TWO))]
+    assert results[1] is None  # other processes have measured and written
+    one, two = (json.loads(Path(f"{name}/x.json").read_text()) for name in ("one", "two"))
+    assert one["count"] == two["count"]
+    assert one["rows"].keys() == two["rows"].keys()
+    for role, row in one["rows"].items():
+        for name, value in row.items():
+            np.testing.assert_allclose(two["rows"][role][name], value, rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(two["profiles"]["real"], one["profiles"]["real"], rtol=1e-12)
+    caches = [{path.name: path.read_bytes() for path in Path(f"{name}/statistics").iterdir()} for name in ("one", "two")]
+    assert len(caches[0]) == 4 and caches[0].keys() == caches[1].keys()
+
+
+@pytest.mark.parametrize("kept", [10_000, 30])
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_parts_of_a_folder_join_to_the_whole(kept, world, monkeypatch):
+    """Statistics of whole batches that consecutive processes read: nothing is lost, doubled or moved to another half."""
+    monkeypatch.setattr(inception, "KEPT_FEATURES", kept)
+    monkeypatch.setattr(inception, "DIMENSIONS", 8)
+    features = np.random.default_rng(0).normal(size=(51, 8)).astype(np.float32)
+    images = torch.rand(51, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def read(rank, world):
+        part = Processes(rank=rank, world=world).block(51, 4)
+        statistics, folds = inception.FeatureStatistics(51, part.start), SpectrumFolds(part.start)
+        for start in range(part.start, part.stop, 4):
+            stop = min(start + 4, part.stop)
+            statistics.update(features[start:stop])
+            folds.update(images[start:stop])
+        return part, statistics, folds
+
+    (_, whole, whole_folds), parts = read(0, 1), [read(rank, world) for rank in range(world)]
+    assert [index for part, _, _ in parts for index in part] == list(range(51))
+    joined = inception.FeatureStatistics.joined([statistics for _, statistics, _ in parts])
+    for half in (None, 0, 1):
+        assert np.array_equal(joined.features(half), whole.features(half))
+        np.testing.assert_allclose(joined.moments(half).covariance, whole.moments(half).covariance, rtol=0 if kept > 51 else 1e-12)
+    floors = [folds.floor() for folds in (sum((folds for _, _, folds in parts), SpectrumFolds()), whole_folds)]
+    assert floors[0]["lfd"] == pytest.approx(floors[1]["lfd"], rel=1e-12)
+    assert floors[0]["gap_spread"] == pytest.approx(floors[1]["gap_spread"], rel=1e-10)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_parts_of_batches_hold_every_pair_once(world):
+    """Every process takes as many steps; weights of a step add up to one; who has nothing to read borrows with weight 0."""
+    images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 3, 4, 4)
+    loaders = [PairLoader(images, images[:7], 3, 0, part=(rank, world)) for rank in range(world)]
+    whole = list(PairLoader(images, images[:7], 3, 0).batches(1))
+    for number, batches in enumerate(zip(*(loader.batches(1) for loader in loaders), strict=True)):
+        kept = []
+        for rank, (_, fake) in enumerate(batches):
+            processes = Processes(rank=rank, world=world)
+            processes.begin(loaders[rank].whole(number))
+            kept.append((processes.weight, fake[:, 0, 0, 0].tolist()))
+        assert sum(weight for weight, _ in kept) == pytest.approx(1)
+        assert [len(values) for weight, values in kept if not weight] == [1] * sum(not weight for weight, _ in kept)
+        assert sorted(value for weight, values in kept if weight for value in values) == sorted(
+            whole[number][1][:, 0, 0, 0].tolist()
+        )
+
+
+def test_mistakes_are_told_once(alone, monkeypatch, capfd):
+    assert "this machine has" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "76,77"], capfd)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert "twice" in refused(train.main, [*TRAIN, "--dst", "new", "--device", "0,cuda:0"], capfd)
+    with pytest.raises(SystemExit) as stop:
+        train.main([*TRAIN, *TWO, "--dst", "new", "--batch_size", "1"])
+    assert stop.value.code == 2 and not Path("results/new").exists()
+    errors = capfd.readouterr().err
+    assert errors.count("error: ") == errors.count("--batch_size 1 is less than one pair for each of the 2 processes") == 1
+    with pytest.raises(SystemExit) as stop:
+        train.main([*TRAIN, *TWO, "--dst", "alone"])  # only the first process meets this
+    assert stop.value.code == 2
+    errors = capfd.readouterr().err
+    assert errors.count("error: ") == errors.count("exists already") == 1 and "lost" not in errors
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "one process" in refused(gan.main, ["train", "--data", "tiny", "--dst", "new"], capfd)
+    assert "one process" in refused(detect.main, ["--mode", "features", "--dst", "alone"], capfd)

@@ -1,0 +1,164 @@
+"""Starting a script's processes: by torchrun, by --device 0,1, or only this one."""
+
+import datetime
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+
+from utils.distributed import Processes, ProcessLost, reason, resolve_device
+from utils.errors import UserError, launched
+
+GRACE = 30  # seconds that the other processes have to end by themselves once one has failed
+
+
+def run_processes(work, options, script, argv):
+    """Call `work(options, processes)` in this process, as one of torchrun's, or in one new process per device of --device.
+
+    Args:
+        work: the script's work. options: has device and timeout (minutes). script: the script's `__file__`.
+        argv: its arguments, None = those of the command line.
+    Returns: what `work` returns; None where new processes did it.
+    """
+    devices = options.device.split(",")
+    if launched():
+        return _joined(work, options, devices)
+    if len(devices) == 1:
+        return work(options, Processes(resolve_device(options.device)))
+    _distinct(devices)
+    code = supervise(*start([script, *(sys.argv[1:] if argv is None else argv)], len(devices)))
+    if code:
+        sys.exit(code)
+    return None
+
+
+def _distinct(names):
+    """The devices of a list in --device; UserError if one is not there, or two processes would share a GPU."""
+    devices = [resolve_device(name) for name in names]
+    if any(device.type != "cpu" and devices.count(device) > 1 for device in devices):
+        raise UserError(f"--device {','.join(names)} names a GPU twice; give each process its own")
+    return devices
+
+
+def _device_of(devices):
+    """This process's device from the list in --device; UserError if the launcher's processes and the list do not fit."""
+    local, count = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if devices == ["auto"]:
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if count > torch.cuda.device_count():
+            raise UserError(
+                f"{count} processes were started on a host with {torch.cuda.device_count()} GPUs; give torchrun "
+                f"--nproc_per_node={torch.cuda.device_count()}"
+            )
+        return torch.device(f"cuda:{local}")
+    if devices == ["cpu"]:
+        return torch.device("cpu")
+    if len(devices) != count:
+        raise UserError(
+            f"--device {','.join(devices)} does not name one device for each of the {count} processes on this host; "
+            "leave the option out, and each takes its own GPU"
+        )
+    return _distinct(devices)[local]
+
+
+def _joined(work, options, devices):
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    resumable = hasattr(options, "resume")
+    advice = (
+        "the last checkpoint is whole: the same command with --resume goes on from it, on any number of processes"
+        if resumable
+        else "start the command again"
+    )
+    timeout = datetime.timedelta(minutes=options.timeout)
+    try:
+        store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=timeout))
+        store.set_timeout(timeout)
+        dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"process {rank} of {world} did not find the others ({reason(error)}); check the address given") from error
+    try:
+        device, tensors = _device_of(devices), None
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            tensors = dist.new_group(backend="nccl", timeout=timeout)
+        result = work(options, Processes(device, rank, world, tensors, advice))
+    except UserError as error:
+        if not _first_to_say(store, error):
+            sys.exit(error.exit_code)
+        raise
+    dist.destroy_process_group()
+    return result
+
+
+def _first_to_say(store, error):
+    """Whether this process is to tell the error: nobody has said the same, and no other process's mistake has caused it."""
+    try:
+        if not isinstance(error, ProcessLost):
+            return store.add(f"said {error}", 1) == 1 and store.add("failed", 1) > 0
+        return store.add("failed", 0) == 0 and store.add("lost", 1) == 1
+    except RuntimeError:  # the process that kept the store is the one that was lost
+        return True
+
+
+def start(command, count):
+    """Start `python command` in `count` processes of this host that find each other.
+
+    Returns: the processes, in order of rank, and the store through which they meet, which must live as long as they do.
+    """
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is this process's, as it is torchrun's
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
+    }
+    children = []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        children.append(subprocess.Popen([sys.executable, *map(str, command)], env=os.environ | shared | own))
+    return children, store
+
+
+def supervise(children, _store):
+    """Wait for processes of `start`, passing SIGTERM on; once one has failed the others have `GRACE` seconds to end.
+
+    Returns: exit code of the first that failed, 1 if it was killed; 0 if none did.
+    """
+
+    def forward(number, _frame):
+        if number == signal.SIGTERM:  # a terminal sends Ctrl-C to the children itself
+            for child in children:
+                child.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    code, deadline, end = 0, math.inf, subprocess.Popen.terminate
+    try:
+        while any(child.poll() is None for child in children):
+            code = code or next((child.returncode for child in children if child.returncode), 0)
+            if code:
+                deadline = min(deadline, time.monotonic() + GRACE)
+            if time.monotonic() > deadline:
+                print("error: a process was lost, and the others do not end by themselves; they are ended now", file=sys.stderr)
+                for child in children:
+                    end(child)
+                deadline, end = time.monotonic() + GRACE, subprocess.Popen.kill
+            time.sleep(0.1)
+    finally:
+        for child in children:
+            child.kill()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    code = code or next((child.returncode for child in children if child.returncode), 0)
+    killed = [-child.returncode for child in children if child.returncode < 0]
+    if killed and end is subprocess.Popen.terminate:  # not by this function
+        print(f"error: a process was killed by signal {killed[0]} (9 may mean that the memory was not enough)", file=sys.stderr)
+    return code if code >= 0 else 1
