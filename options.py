@@ -121,6 +121,7 @@ PRESETS = {
     "released": {
         "generator": "direct",
         "base": "identity",
+        "whiten": False,
         "norm": "batch",
         "upsample": "bicubic",
         "nce_levels": (0,),
@@ -235,7 +236,7 @@ def train_parser():
     model.add_argument(
         "--whiten",
         type=boolean,
-        default=False,
+        default=True,
         help="networks see each bin of the magnitude relative to its mean and deviation over the training reals",
     )
     model.add_argument(

@@ -155,7 +155,7 @@ def main(argv=None):
             write_json(path, results)
         figure = DOCS / "figures" if options.write_docs else RESULTS / HOME
         asked = record | {"rows": {row: record["rows"][row] for row in options.rows}}
-        set_figure(name, asked, figure / f"quality_{name}.png")
+        set_figure(name, asked, figure / f"quality_{name}_{options.size}_{options.part}.png")
         print(f"\n{set_tables(name, asked)}")
     print(f"\n{legend(results)}\n\nnumbers: {path}")
     if options.write_docs:

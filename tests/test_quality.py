@@ -161,6 +161,7 @@ def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
 
 def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     arguments = ["--sets", "small", "--size", "16", "--rows", "base_identity", "--seeds", "0,1", "--quick", "--device", "cpu"]
+    arguments += ["--lr", "0.01"]
     results = quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
     seeds = results["small"]["rows"]["base_identity"]
     assert set(seeds) == {"0", "1"} and seeds["0"]["psnr"] != seeds["1"]["psnr"] and seeds["0"]["psnr_identity"] > 20

@@ -8,7 +8,8 @@ from models.nested_unet import NestedUNet
 from models.patchnce import patch_nce
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer, rate_factor
-from utils.fft import apply_gain
+from utils.fft import apply_gain, image_to_mag
+from utils.whitening import SMALLEST, fit_whitening
 
 SIZE = 32
 
@@ -37,12 +38,37 @@ def test_residual_generator_starts_as_its_base(base):
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 def test_result_does_not_depend_on_the_batch(norm):
-    model = trained(norm=norm)
+    model = trained(norm=norm, whitening=fit_whitening([images(4)]))
     fake = images(3, 5)
     together = model.refine(fake)
-    assert (together - fake).abs().max() > 1e-3  # it does something
+    assert (together - fake).abs().max() > 3e-4  # it does something, more than the tolerance below
     alone = torch.cat([model.refine(image[None]) for image in fake])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_networks_see_whitened_magnitudes_and_correct_in_their_units():
+    whitening = fit_whitening([images(4)])
+    mags = image_to_mag(images(4))[0].double()
+    assert torch.allclose(whitening[0], mags.mean(0).float(), atol=1e-5)
+    assert torch.allclose(whitening[1], mags.std(0).clamp_min(SMALLEST).float(), atol=1e-4)
+    model = STIG(SIZE, whitening=whitening)
+    seen = []
+    model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    t = model.translate(images(1), images(1, 1))
+    model.discriminator_loss(t)
+    model.generator_loss(t)
+    expected = [(mag - whitening[0]) / whitening[1] for mag in (t.real_mag, t.refined_mag, t.refined_mag)]
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(seen, expected, strict=True))
+    again = model.generator.encode((t.fake_mag - whitening[0]) / whitening[1])
+    assert torch.allclose(t.features[0][:1], again[0], atol=1e-4)
+    torch.nn.init.constant_(model.generator.final.bias, 0.5)
+    moved = model.translate(images(1), images(1, 1))
+    assert torch.allclose(moved.refined_mag, (t.fake_mag + 0.5 * whitening[1]).clamp_min(-1), atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_width_is_that_of_the_first_level(width):
+    assert STIG(SIZE, width=width).generator.channels == (width, 2 * width, 4 * width, 8 * width, 8 * width)
 
 
 def test_instance_norm_keeps_images_apart_in_training_too():

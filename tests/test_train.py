@@ -85,7 +85,7 @@ def test_checkpoint_is_complete_and_plain(run):
     content = load_checkpoint(run / "checkpoint.pt", "stig")
     assert content["step"] == 4
     parts = {name.split(".")[0] for name in content["model"]}
-    assert parts == {"generator", "discriminator", "spectral_discriminator", "heads", "base_gain"}
+    assert parts == {"generator", "discriminator", "spectral_discriminator", "heads", "base_gain", "whitening"}
     assert set(content["filters"]) == {"linear", "cepstral"}
     assert {"optimisers", "schedules", "averaged", "random", "options", "settings"} < content.keys()
 
