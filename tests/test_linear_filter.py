@@ -63,6 +63,20 @@ def test_cepstral_filter_of_equal_sets_hardly_changes_an_image():
     assert changes["cepstral"] < 0.1 * changes["linear"]
 
 
+def test_low_frequencies_stay_unless_they_move_beyond_doubt():
+    low = radial_rings(SIZE, SIZE) < SIZE // 8
+    changes = []
+    for seed in range(0, 12, 2):  # each image has a level of its own, so that means of rings differ by chance
+        levels = torch.exp(0.3 * torch.randn(2, 20, 1, 1, 1, generator=torch.Generator().manual_seed(seed)))
+        real, fake = (0.5 + level * (photographs(20, seed + i) - 0.5) for i, level in enumerate(levels))
+        changes.append([diagonal(fitted(kind, real, fake))[:, low].abs().mean() for kind in FILTERS])
+    plain, cepstral = torch.tensor(changes).mean(0)
+    assert cepstral < 0.25 * plain
+    moved = torch.where(low, 1.0, 0.0).expand(3, -1, -1)
+    found = diagonal(fitted("cepstral", photographs(30, 0), apply_gain(photographs(30, 1), diagonal_gain(moved))))
+    assert -found[:, low].mean() > 0.8
+
+
 def test_cepstral_filter_repairs_the_coherence_of_colours():
     real, fake = photographs(60, 0), photographs(60, 1, shade=4.0)
 

@@ -8,11 +8,12 @@ transform of the log-gain itself, and mixes colours, so that their coherence is 
 import torch
 
 from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
-from utils.profiles import half_octaves
+from utils.profiles import half_octaves, radial_rings, ring_means
 
 FILTERS = ("linear", "cepstral")
 FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in one pixel, where a logarithm says nothing.
-BAND_DOUBT, BIN_DOUBT = 1, 9  # how many times its variance a squared difference must reach to count at all (docs/fidelity.md)
+# How many times its variance a squared difference must reach to count at all (docs/fidelity.md): cepstral bands, bins, low rings.
+BAND_DOUBT, BIN_DOUBT, RING_DOUBT = 1, 9, 4
 OPPONENT = torch.nn.functional.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))  # orthonormal rows
 
 
@@ -42,10 +43,11 @@ class LogSpectrum:
         bins: `RunningMoments` per channel and frequency, (C, H, W).
         even: the same of each log spectrum's mean with its mirror image, which has half the noise.
         cepstra: the same of the even log spectra's cepstra, (C, H, W).
+        rings: the same of each image's means over radial rings, (C, R).
     """
 
     def __init__(self):
-        self.bins, self.even, self.cepstra = RunningMoments(), RunningMoments(), RunningMoments()
+        self.bins, self.even, self.cepstra, self.rings = (RunningMoments() for _ in range(4))
 
     def update(self, image):
         """Add images (N, C, H, W)."""
@@ -54,6 +56,7 @@ class LogSpectrum:
             even = (log_spectrum + mirror(log_spectrum)) / 2
             self.even.update(even)
             self.cepstra.update(cepstrum(even))
+            self.rings.update(ring_means(log_spectrum, radial_rings(*log_spectrum.shape[-2:])))
 
 
 def spectrum_of(images):
@@ -82,6 +85,14 @@ def _trust_bands(difference, variance):
     return _trust(squares, variances, BAND_DOUBT)[:, bands].view_as(difference)
 
 
+def _trust_rings(real, fake, height, width):
+    """`_trust` of rings' means at low frequencies, fading to 1 at half the largest whole ring: (C, H, W)."""
+    difference, variance = _difference(real, fake)
+    trust = _trust(difference.square(), variance, RING_DOUBT)
+    fade = (torch.arange(trust.shape[-1], device=trust.device) / (min(height, width) / 4)).clamp_max(1)
+    return (trust + (1 - trust) * fade)[:, radial_rings(height, width).to(trust.device)]
+
+
 def plain_log_gain(real, fake):
     """Log gain (C, H, W) float64 that moves the mean log spectrum of `fake` onto that of `real` (`LogSpectrum`s); DC is kept."""
     return _keep_dc(real.bins.mean - fake.bins.mean)
@@ -92,13 +103,15 @@ def cepstral_log_gain(real, fake):
 
     In the cepstrum a smooth gain is a few entries around 0 and a lattice of peaks is a lattice, while noise is spread over all: an
     entry, or its half-octave, counts as far as it exceeds its own variance. What then still stands out in a single bin is added.
+    Low frequencies, where images differ most and a wrong gain costs most, stay unless their ring's mean moves beyond doubt.
     """
     difference, variance = _difference(real.cepstra, fake.cepstra)
     trust = torch.maximum(_trust(difference.square(), variance, BIN_DOUBT), _trust_bands(difference, variance))
     smooth = from_cepstrum(trust * difference)
     difference, variance = _difference(real.even, fake.even)
     rest = difference - smooth
-    return _keep_dc(smooth + _trust(rest.square(), variance, BIN_DOUBT) * rest)
+    log_gain = smooth + _trust(rest.square(), variance, BIN_DOUBT) * rest
+    return _keep_dc(log_gain * _trust_rings(real.rings, fake.rings, *log_gain.shape[-2:]))
 
 
 def _keep_dc(log_gain):
