@@ -48,13 +48,13 @@ def plain_profile(mag):
     return (profile - low) / (high - low)
 
 
-def make_step(size, batch, levels, device, plain, amp):
+def make_step(size, args, device, plain):
     """A function that does one training step."""
     torch.manual_seed(0)
-    model = STIG(size, Objective(nce_levels=levels), amp=amp).to(device)
+    model = STIG(size, Objective(nce_levels=args.levels), width=args.width, amp=args.amp and not plain).to(device)
     model.reuse_features = not plain
     trainer = Trainer(model, 8e-5, 1000, ema=0.999)
-    images = torch.rand(2, batch, 3, size, size, device=device)
+    images = torch.rand(2, args.batch, 3, size, size, device=device)
 
     def step():
         stig.ssim, stig.chessboard_profile = (plain_ssim, plain_profile) if plain else (ssim, chessboard_profile)
@@ -98,8 +98,8 @@ def peak_memory(device):
 
 def measure(size, args, device):
     """One row of the table."""
-    step, model, images = make_step(size, args.batch, args.levels, device, False, args.amp)
-    plain = make_step(size, args.batch, args.levels, device, True, False)[0] if args.plain else None
+    step, model, images = make_step(size, args, device, plain=False)
+    plain = make_step(size, args, device, plain=True)[0] if args.plain else None
     with FlopCounterMode(display=False) as counter:
         step()
     if plain:
@@ -140,6 +140,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="64,128")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--width", type=int, default=64, help="channels of the generator's first level")
     parser.add_argument("--levels", default="0,1,2,3,4")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--plain", action="store_true", help="measure the plain variant too (raises the CPU's peak memory)")
@@ -150,7 +151,7 @@ def main():
     device = resolve_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     rows = {f"{size} px": measure(int(size), args, device) for size in args.sizes.split(",")}
-    print(f"{name}, torch {torch.__version__}, batch {args.batch}, NCE levels {args.levels}, amp {args.amp}\n")
+    print(f"{name}, torch {torch.__version__}, batch {args.batch}, width {args.width}, NCE levels {args.levels}, amp {args.amp}\n")
     print(format_table(rows, TITLES))
 
 
