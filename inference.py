@@ -12,7 +12,7 @@ from utils.errors import UserError, script
 from utils.fft import apply_gain
 from utils.launch import run_processes
 from utils.linear_filter import fit_linear_filter
-from utils.measure import Reader, batches
+from utils.measure import Reader, fitting_batches
 from utils.report import mag_picture, output_names
 from utils.run_dir import check_run_folder, open_run_folder, write_json, write_png
 from utils.seeding import seed_everything
@@ -58,7 +58,7 @@ def fitted_filter(options, size, device):
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
         for folder in (options.real, options.fake)
     ]
-    reads = (functools.partial(batches, side, f"spectra of {side.paths[0].parent}", device) for side in sides)
+    reads = (functools.partial(fitting_batches, side, f"spectra of {side.paths[0].parent}", device) for side in sides)
     return fit_linear_filter(options.method, *reads).cpu()
 
 

@@ -18,7 +18,7 @@ from utils.interrupts import StopRequest
 from utils.launch import run_processes
 from utils.linear_filter import FILTERS, fit_linear_filter
 from utils.logging import ScalarLog
-from utils.measure import batches
+from utils.measure import fitting_batches
 from utils.monitor import Monitor
 from utils.report import evaluate_refiner, write_report
 from utils.run_dir import check_run_folder, open_run_folder, write_json
@@ -31,7 +31,9 @@ FREE_ON_RESUME |= {"timeout"}
 
 def fit_spectra(sets, whiten, device):
     """What is fitted before training: both linear filters (dict of FILTERS -> gain on the CPU), and the whitening or None."""
-    real, fake = (functools.partial(batches, sets[f"train_{side}"], f"spectra of {side}", device) for side in ("real", "fake"))
+    real, fake = (
+        functools.partial(fitting_batches, sets[f"train_{side}"], f"spectra of {side}", device) for side in ("real", "fake")
+    )
     filters = {kind: fit_linear_filter(kind, real, fake).cpu() for kind in FILTERS}
     return filters, fit_whitening(real()).cpu() if whiten else None
 

@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 
+from utils import measure
 from utils.fft import apply_gain, fourier, mirror
 from utils.linear_filter import FILTERS, OPPONENT, LogSpectrum, diagonal_gain, fit_linear_filter
 from utils.profiles import half_octaves, radial_rings
@@ -126,3 +127,10 @@ def test_half_octaves():
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="linear"):
         fitted("shrunk", photographs(2, 0), photographs(2, 1))
+
+
+def test_filters_of_many_images_are_fitted_on_some_of_them(monkeypatch):
+    monkeypatch.setattr(measure, "FITTING_IMAGES", 4)
+    many, few = ([torch.full((3, 2, 2), float(number)) for number in range(count)] for count in (10, 3))
+    read = [torch.cat(list(measure.fitting_batches(images, "", "cpu")))[:, 0, 0, 0].tolist() for images in (many, few)]
+    assert read == [[0, 2, 5, 7], [0, 1, 2]]
