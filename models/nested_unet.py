@@ -15,6 +15,19 @@ CHANNELS = (64, 128, 256, 512, 512)
 DEPTH = len(CHANNELS)
 
 
+def fastest_layout():
+    """Memory format in which this machine trains fastest.
+
+    channels_last on GPUs and on CPUs with AVX-512; without it, weight gradients in that format run at a third of the rate of
+    others (docs/performance.md).
+    """
+    is_slow = not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return torch.contiguous_format if is_slow else torch.channels_last
+
+
+LAYOUT = fastest_layout()
+
+
 def channels_of(width):
     """Channels per level of a generator whose first level has `width` of them; 64 is the paper's."""
     return tuple(width * channels // CHANNELS[0] for channels in CHANNELS)
@@ -166,7 +179,7 @@ class NestedUNet(nn.Module):
         initialise(self)
         if mode == "residual":
             nn.init.zeros_(self.final.weight)
-        self.to(memory_format=torch.channels_last)  # what convolutions are fastest in, on CPUs and GPUs alike
+        self.to(memory_format=LAYOUT)
 
     def encode(self, mag, levels=DEPTH):
         """Features X^{0,0}, X^{1,0}, ... of the first `levels` levels.
@@ -175,7 +188,7 @@ class NestedUNet(nn.Module):
             mag: (N, 3, H, W), H and W multiples of 16.
         Returns: list of (N, channels[i], H / 2^i, W / 2^i).
         """
-        features = [self.conv0_0(mag.contiguous(memory_format=torch.channels_last))]  # (N, 64, H, W)
+        features = [self.conv0_0(mag.contiguous(memory_format=LAYOUT))]  # (N, 64, H, W)
         for i in range(1, levels):
             features.append(getattr(self, f"conv{i}_0")(halve(features[-1])))  # (N, C_i, H / 2^i, W / 2^i)
         return features

@@ -30,8 +30,7 @@ class Trainer:
             "generator": [*model.generator.parameters(), *model.heads.parameters()],
             "discriminator": model.discriminator_parameters(),
         }
-        fused = next(model.parameters()).is_cuda
-        self.optimisers = {side: torch.optim.Adam(p, lr, betas=(0.5, 0.999), fused=fused) for side, p in sides.items()}
+        self.optimisers = {side: torch.optim.Adam(p, lr, betas=(0.5, 0.999), fused=True) for side, p in sides.items()}
         self.schedules = {
             side: torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, total_steps))
             for side, optimiser in self.optimisers.items()

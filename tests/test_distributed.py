@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import shared_steps
 import torch
+from PIL import Image
 from test_train import draw, refused
 
 import detect
@@ -175,7 +176,9 @@ def test_inference_by_two_processes_equals_one(alone):
     assert len(files[0]) == len(files[1]) == 10
     for first, second in zip(*files, strict=True):
         assert first.relative_to("results/refined_one") == second.relative_to("results/refined_two")
-        assert first.read_bytes() == second.read_bytes()
+        one, two = (np.asarray(Image.open(path)).astype(int) for path in (first, second))
+        assert np.abs(one - two).max() <= 1  # where a value lies on the edge between two grey levels, its last digit decides
+        assert (one != two).mean() < 1e-3
 
 
 def test_eval_by_two_processes_equals_one(house, weights):
@@ -188,7 +191,10 @@ def test_eval_by_two_processes_equals_one(house, weights):
     assert one["rows"].keys() == two["rows"].keys()
     for role, row in one["rows"].items():
         for name, value in row.items():
-            np.testing.assert_allclose(two["rows"][role][name], value, rtol=1e-12, err_msg=name)
+            # Inception computes in float32, whose last digit may depend on where a buffer lies; the covariances of five images
+            # are singular, and a Frechet distance of them magnifies it.
+            tolerance = {"rtol": 1e-3, "atol": 1e-6} if "fid" in name or "kid" in name else {"rtol": 1e-12}
+            np.testing.assert_allclose(two["rows"][role][name], value, **tolerance, err_msg=name)
     np.testing.assert_allclose(two["profiles"]["real"], one["profiles"]["real"], rtol=1e-12)
     caches = [{path.name: path.read_bytes() for path in Path(f"{name}/statistics").iterdir()} for name in ("one", "two")]
     assert len(caches[0]) == 4 and caches[0].keys() == caches[1].keys()
