@@ -137,7 +137,22 @@ def test_an_index_is_remembered_until_the_shard_changes(tmp_path, monkeypatch):
     assert read == ["1.tar"] and len(changed) == 7 and infos[3].width == 20 and changed[6].shape == (3, 20, 20)
 
 
-SMALL = ["--size", "32", "--device", "cpu", "--log_frequency", "1", "--sigma", "4", "--epoch", "1", "--base", "linear"]
+SMALL = [
+    "--size",
+    "32",
+    "--width",
+    "8",
+    "--device",
+    "cpu",
+    "--log_frequency",
+    "1",
+    "--sigma",
+    "4",
+    "--epoch",
+    "1",
+    "--base",
+    "linear",
+]
 
 
 class Stopped(Exception):

@@ -21,7 +21,22 @@ import train
 from utils.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--data", "tiny", "--size", "32", "--device", "cpu", "--log_frequency", "1", "--sigma", "4", "--epoch", "1"]
+SMALL = [
+    "--data",
+    "tiny",
+    "--width",
+    "8",
+    "--size",
+    "32",
+    "--device",
+    "cpu",
+    "--log_frequency",
+    "1",
+    "--sigma",
+    "4",
+    "--epoch",
+    "1",
+]
 
 
 FINISHED = ["--base", "cepstral", "--sample_frequency", "2", "--save_frequency", "2"]  # options of the fixture `run`
