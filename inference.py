@@ -1,4 +1,4 @@
-"""Refine any folder of generated images with a trained checkpoint or a linear filter."""
+"""Refine any folder of generated images with a trained checkpoint or a filter."""
 
 import dataclasses
 import functools
@@ -9,9 +9,8 @@ from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import is_released, load_checkpoint, released_state
 from utils.errors import UserError, script
-from utils.fft import apply_gain
+from utils.filters import FILTER_PARTS, apply_filter, fit_filters, to_device
 from utils.launch import run_processes
-from utils.linear_filter import fit_linear_filter
 from utils.measure import Reader, fitting_batches
 from utils.report import mag_picture, output_names
 from utils.run_dir import check_run_folder, open_run_folder, write_json, write_png
@@ -38,28 +37,30 @@ def trained_model(checkpoint):
     """`STIG` of a checkpoint of train.py, with the averaged generator where there is one."""
     if "base_log_gain" in checkpoint:
         raise UserError("this checkpoint was made by an earlier version, whose linear filter had another form; train again")
-    model = STIG.from_settings(checkpoint["settings"], *(checkpoint["model"].get(name) for name in ("base_gain", "whitening")))
-    model.load_state_dict(checkpoint["model"])
+    state = checkpoint["model"]
+    base = {name: state[f"base_{name}"] for name in FILTER_PARTS if f"base_{name}" in state}
+    model = STIG.from_settings(checkpoint["settings"], base, state.get("whitening"))
+    model.load_state_dict(state)
     if checkpoint["averaged"] is not None:
         averaged = {name.removeprefix("module."): value for name, value in checkpoint["averaged"].items() if name != "n_averaged"}
         model.generator.load_state_dict(averaged)
     return model
 
 
-def filter_refiner(gain, device):
-    """Function that passes images (N, 3, H, W) through a linear filter (3, 3, H, W) and clamps them to [0, 1]."""
-    gain = gain.to(device)
-    return lambda image: apply_gain(image, gain).clamp(0, 1)
+def filter_refiner(fitted, device):
+    """Function that passes images (N, 3, H, W) through a filter (`utils.filters`) and clamps them to [0, 1]."""
+    fitted = to_device(fitted, device)
+    return lambda image: apply_filter(image, fitted).clamp(0, 1)
 
 
 def fitted_filter(options, size, device):
-    """The linear filter from --fake to --real: gain (3, 3, size, size) on the CPU."""
+    """The filter from --fake to --real, on the CPU."""
     sides = [
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
         for folder in (options.real, options.fake)
     ]
     reads = (functools.partial(fitting_batches, side, f"spectra of {side.paths[0].parent}", device) for side in sides)
-    return fit_linear_filter(options.method, *reads).cpu()
+    return to_device(fit_filters(*reads, [options.method])[options.method], "cpu")
 
 
 def open_refiner(options, processes):
@@ -74,7 +75,7 @@ def open_refiner(options, processes):
         return size, filter_refiner(processes.once(lambda: fitted_filter(options, size, device)), device)
     if is_released(path):
         if options.method != "stig":
-            raise UserError(f"{path} is a released checkpoint and holds no linear filter; give --real and --fake instead")
+            raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
         size = options.size or 256
         return size, released_model(path, size).to(device).refine
     checkpoint = load_checkpoint(path, "stig")

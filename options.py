@@ -6,7 +6,7 @@ import math
 
 from models.gan import SETUPS
 from models.gan_losses import PENALTIES, PENALTY_SAMPLES
-from utils.linear_filter import FILTERS
+from utils.filters import FILTERS
 
 
 def number(kind, low=None, high=None, open_low=False):
@@ -231,7 +231,8 @@ def train_parser():
         "--base",
         choices=("identity", *FILTERS),
         default="cepstral",
-        help="what the generator starts from: the fake, or the fake after a linear filter (cepstral: its noise removed)",
+        help="what the generator starts from: the fake, or the fake after a filter (linear; cepstral: its noise removed; "
+        "lifter: that and each image's own spectrum spread as photographs' are)",
     )
     model.add_argument(
         "--whiten",
@@ -336,10 +337,10 @@ def inference_parser():
         "--method",
         choices=("stig", *FILTERS),
         default="stig",
-        help="the network, or only a linear filter (cepstral: its noise removed), of the checkpoint or of --real and --fake",
+        help="the network, or only a filter (as --base of train.py), of the checkpoint or of --real and --fake",
     )
-    group.add_argument("--real", help="folder of photographs to fit the linear filter on")
-    group.add_argument("--fake", help="folder of generated images to fit the linear filter on")
+    group.add_argument("--real", help="folder of photographs to fit the filter on")
+    group.add_argument("--fake", help="folder of generated images to fit the filter on")
     group.add_argument("--size", type=image_size, help="side of the images in pixels; default: the checkpoint's, else 256")
     group.add_argument("--batch_size", type=number(int, 1), default=4, help="images at once; no image's result depends on it")
     group.add_argument("--save_mag", action="store_true", help="write pictures of the log-magnitudes to refined_mag as well")
@@ -356,7 +357,7 @@ def parse_inference(argv=None):
     if (options.real is None) != (options.fake is None):
         parser.error("--real and --fake belong together; give both or neither")
     if options.real and options.method == "stig":
-        parser.error("--real and --fake fit the linear filter; add --method linear or --method cepstral")
+        parser.error("--real and --fake fit a filter; add --method linear, --method cepstral or --method lifter")
     if not options.real and not options.inference_params:
         parser.error("give --inference_params CHECKPOINT, or --method linear with --real and --fake")
     return options

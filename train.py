@@ -14,9 +14,9 @@ from models.training import Trainer
 from options import as_plain, parse_train
 from utils.checkpoint import read_resumed, save_checkpoint
 from utils.errors import UserError, script
+from utils.filters import FILTERS, fit_filters, to_device
 from utils.interrupts import StopRequest
 from utils.launch import run_processes
-from utils.linear_filter import FILTERS, fit_linear_filter
 from utils.logging import ScalarLog
 from utils.measure import fitting_batches
 from utils.monitor import Monitor
@@ -30,11 +30,11 @@ FREE_ON_RESUME |= {"timeout"}
 
 
 def fit_spectra(sets, whiten, device):
-    """What is fitted before training: both linear filters (dict of FILTERS -> gain on the CPU), and the whitening or None."""
+    """What is fitted before training, on the CPU: the filters (dict over FILTERS), and the whitening or None."""
     real, fake = (
         functools.partial(fitting_batches, sets[f"train_{side}"], f"spectra of {side}", device) for side in ("real", "fake")
     )
-    filters = {kind: fit_linear_filter(kind, real, fake).cpu() for kind in FILTERS}
+    filters = {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(real, fake).items()}
     return filters, fit_whitening(real()).cpu() if whiten else None
 
 
@@ -157,7 +157,7 @@ def run_training(options, processes):
         sys.exit(130)
     if not processes.main:
         return
-    shown = {"linear filter": filters["linear"], "linear filter, cepstral": filters["cepstral"]}
+    shown = {title: to_device(filters[kind], device) for kind, title in FILTERS.items()}
     rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
     print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples()))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")

@@ -10,16 +10,18 @@ import torch
 
 from inference import filter_refiner
 from utils.fft import apply_gain, fourier
-from utils.linear_filter import FLOOR, RunningMoments, cepstral_log_gain, diagonal_gain, fit_linear_filter, spectrum_of
+from utils.filters import fit_filters
+from utils.linear_filter import FLOOR, RunningMoments, cepstral_log_gain, diagonal_gain, spectrum_of
 from utils.profiles import radial_rings, ring_means, to_grey
 
 NODES = 8  # of the piecewise linear profile that `matched_profiles` moves
 REACH = 2.5  # standard deviations beyond which an image counts as at most that far out
 
 
-def linear_filter(real, fake, device, kind="linear"):
-    """One of the linear filters that train.py fits."""
-    return filter_refiner(fit_linear_filter(kind, *(functools.partial(images.split, 16) for images in (real, fake))), device)
+def fitted_filter(real, fake, device, kind):
+    """One of the filters that train.py fits."""
+    reads = (functools.partial(images.split, 16) for images in (real, fake))
+    return filter_refiner(fit_filters(*reads, [kind])[kind], device)
 
 
 def ring_shrunk_filter(real, fake, device, ring_doubt=4, bin_doubt=2):
@@ -43,13 +45,13 @@ def ring_shrunk_filter(real, fake, device, ring_doubt=4, bin_doubt=2):
         if part == "rings":
             log_gain = log_gain[:, rings.to(device)]  # (C, R) -> (C, H, W)
     log_gain[:, real.shape[-2] // 2, real.shape[-1] // 2] = 0
-    return filter_refiner(diagonal_gain(log_gain).float(), device)
+    return filter_refiner({"gain": diagonal_gain(log_gain).float()}, device)
 
 
 def rgb_cepstral_filter(real, fake, device):
     """The cepstral filter without its first stage: channels do not mix."""
     spectra = (spectrum_of(images.split(16)) for images in (real, fake))
-    return filter_refiner(diagonal_gain(cepstral_log_gain(*spectra)).float(), device)
+    return filter_refiner({"gain": diagonal_gain(cepstral_log_gain(*spectra)).float()}, device)
 
 
 def matched_profiles(real, fake, device):
@@ -57,7 +59,7 @@ def matched_profiles(real, fake, device):
 
     The mean of eight points of the grey log profile is moved, and their covariance over the images becomes that of the reals.
     """
-    filtered = linear_filter(real, fake, device, "cepstral")
+    filtered = fitted_filter(real, fake, device, "cepstral")
     rings = radial_rings(*real.shape[-2:]).to(device)
     radius = torch.arange(int(rings.max()) + 1, dtype=torch.float64, device=device)
     step = (real.shape[-1] // 2) / (NODES - 1)

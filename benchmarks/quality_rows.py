@@ -8,7 +8,7 @@ import functools
 
 import train
 from benchmarks.quality_data import HOME
-from benchmarks.quality_filters import linear_filter, matched_profiles, rgb_cepstral_filter, ring_shrunk_filter
+from benchmarks.quality_filters import fitted_filter, matched_profiles, rgb_cepstral_filter, ring_shrunk_filter
 from inference import trained_model
 from options import as_plain, parse_train
 from utils.checkpoint import load_checkpoint
@@ -16,9 +16,10 @@ from utils.errors import UserError
 from utils.run_dir import read_json, run_folder
 
 ROWS = {
-    "linear": linear_filter,
+    "linear": functools.partial(fitted_filter, kind="linear"),
     "shrunk": ring_shrunk_filter,
-    "cepstral": functools.partial(linear_filter, kind="cepstral"),
+    "cepstral": functools.partial(fitted_filter, kind="cepstral"),
+    "lifter": functools.partial(fitted_filter, kind="lifter"),
     "cepstral_rgb": rgb_cepstral_filter,
     "matched_profiles": matched_profiles,
     "default": [],

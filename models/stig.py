@@ -9,7 +9,8 @@ from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import CHANNELS, DEPTH, BatchNorm, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
-from utils.fft import apply_gain, image_to_mag, mag_to_image
+from utils.fft import image_to_mag, mag_to_image
+from utils.filters import FILTER_PARTS, apply_filter
 from utils.profiles import chessboard_profile
 
 
@@ -71,7 +72,7 @@ class STIG(nn.Module):
         size: side of the square images in pixels, a multiple of 16.
         objective: an `Objective`.
         mode, norm, upsample: see `NestedUNet`. width: channels of its first level.
-        base_gain: (3, 3, H, W) linear filter (`utils.fft.apply_gain`) that every fake passes before the generator, or None.
+        base: filter (`utils.filters`) that every fake passes before the generator, or None.
         whitening: (2, 3, H, W) mean and standard deviation of photographs' magnitudes over images: networks see magnitudes
             with that mean removed, in units of that deviation, and the residual generator corrects in them. None: as they are.
         amp: run the networks in bfloat16; spectra, normalisation of the result and losses stay in float32.
@@ -85,7 +86,7 @@ class STIG(nn.Module):
         norm="instance",
         upsample="bilinear",
         width=CHANNELS[0],
-        base_gain=None,
+        base=None,
         whitening=None,
         amp=False,
     ):
@@ -98,7 +99,8 @@ class STIG(nn.Module):
         self.spectral_discriminator = SpectralDiscriminator(size // 2 + 1)
         self.heads = PatchHeads(self.generator.channels)
         self.amp = amp
-        self.register_buffer("base_gain", base_gain)
+        for name in FILTER_PARTS:
+            self.register_buffer(f"base_{name}", (base or {}).get(name))
         self.register_buffer("whitening", whitening)
         # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
         self.reuse_features = norm != "batch"
@@ -117,7 +119,8 @@ class STIG(nn.Module):
         return torch.autocast(tensor.device.type, torch.bfloat16, enabled=self.amp)
 
     def _prepare(self, fake_image):
-        return fake_image if self.base_gain is None else apply_gain(fake_image, self.base_gain)
+        base = {name: getattr(self, f"base_{name}") for name in FILTER_PARTS}
+        return apply_filter(fake_image, {name: tensor for name, tensor in base.items() if tensor is not None})
 
     def _seen(self, mag):
         """The magnitude as networks see it."""
@@ -248,11 +251,11 @@ class STIG(nn.Module):
         return patch_nce(self.heads(query, positions, level), projected_key, self.objective.tau)
 
     @classmethod
-    def from_settings(cls, settings, base_gain=None, whitening=None, amp=False):
+    def from_settings(cls, settings, base=None, whitening=None, amp=False):
         """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, width, objective."""
         objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
         form = (settings[name] for name in ("mode", "norm", "upsample", "width"))
-        return cls(settings["size"], objective, *form, base_gain, whitening, amp)
+        return cls(settings["size"], objective, *form, base, whitening, amp)
 
     def compile_networks(self):
         """Compile encoder, decoder and PatchGAN with torch.compile; parameters and their names stay."""

@@ -5,6 +5,12 @@ import torch
 from pytorch_fid import inception as pytorch_fid_inception
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """A test draws the same numbers whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """A cache folder of this test run, for the processes that tests start too."""

@@ -97,7 +97,8 @@ def same_training(first, second):
     a, b = (load_checkpoint(folder / "checkpoint.pt", "stig") for folder in (first, second))
     assert a["step"] == b["step"] == STEPS
     assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
-    assert all(torch.equal(gain, b["filters"][name]) for name, gain in a["filters"].items())
+    for kind, fitted in a["filters"].items():
+        assert all(torch.equal(part, b["filters"][kind][name]) for name, part in fitted.items())
     for part in ("model", "averaged"):
         differences = [(a[part][name].float() - b[part][name].float()).flatten() for name in a[part] if a[part][name] is not None]
         assert torch.cat(differences).abs().mean() < 0.05 * a["options"]["lr"]

@@ -7,10 +7,11 @@ import torch
 
 from utils import measure
 from utils.fft import apply_gain, fourier, mirror
-from utils.linear_filter import FILTERS, OPPONENT, LogSpectrum, diagonal_gain, fit_linear_filter
+from utils.linear_filter import OPPONENT, LogSpectrum, diagonal_gain, fit_linear_filter
 from utils.profiles import half_octaves, radial_rings
 
 SIZE = 32
+KINDS = ("linear", "cepstral")
 
 
 def photographs(count, seed, shade=1.0):
@@ -52,7 +53,7 @@ def test_plain_filter_removes_a_known_gain():
 def test_cepstral_filter_removes_smooth_gain_and_peaks_without_noise():
     real, fake, gain = photographs(30, 0), photographs(30, 1), smooth_gain_with_peaks()
     fake = apply_gain(fake, diagonal_gain(gain))
-    plain, cepstral = (diagonal(fitted(kind, real, fake)) for kind in FILTERS)
+    plain, cepstral = (diagonal(fitted(kind, real, fake)) for kind in KINDS)
     error, plain_error = (found + gain for found in (cepstral, plain))
     assert error.square().mean().sqrt() < 0.5 * plain_error.square().mean().sqrt()
     assert error[:, ::8, ::8].abs().max() < 0.75  # half of a peak
@@ -60,7 +61,7 @@ def test_cepstral_filter_removes_smooth_gain_and_peaks_without_noise():
 
 def test_cepstral_filter_of_equal_sets_hardly_changes_an_image():
     real, fake = photographs(30, 0), photographs(30, 1)
-    changes = {kind: (apply_gain(fake, fitted(kind, real, fake)) - fake).square().mean() for kind in FILTERS}
+    changes = {kind: (apply_gain(fake, fitted(kind, real, fake)) - fake).square().mean() for kind in KINDS}
     assert changes["cepstral"] < 0.1 * changes["linear"]
 
 
@@ -70,7 +71,7 @@ def test_low_frequencies_stay_unless_they_move_beyond_doubt():
     for seed in range(0, 12, 2):  # each image has a level of its own, so that means of rings differ by chance
         levels = torch.exp(0.3 * torch.randn(2, 20, 1, 1, 1, generator=torch.Generator().manual_seed(seed)))
         real, fake = (0.5 + level * (photographs(20, seed + i) - 0.5) for i, level in enumerate(levels))
-        changes.append([diagonal(fitted(kind, real, fake))[:, low].abs().mean() for kind in FILTERS])
+        changes.append([diagonal(fitted(kind, real, fake))[:, low].abs().mean() for kind in KINDS])
     plain, cepstral = torch.tensor(changes).mean(0)
     assert cepstral < 0.25 * plain
     moved = torch.where(low, 1.0, 0.0).expand(3, -1, -1)
@@ -85,7 +86,7 @@ def test_cepstral_filter_repairs_the_coherence_of_colours():
         red, green = fourier(image)[:, :2, : SIZE // 4].unbind(1)  # far from DC
         return (red * green.conj()).mean().real / (red.abs().square().mean() * green.abs().square().mean()).sqrt()
 
-    after = {kind: coherence(apply_gain(fake, fitted(kind, real, fake))) for kind in FILTERS}
+    after = {kind: coherence(apply_gain(fake, fitted(kind, real, fake))) for kind in KINDS}
     assert coherence(fake) < 0.5 < 0.9 < coherence(real)
     assert after["linear"] < 0.5  # one gain a channel cannot
     assert after["cepstral"] == pytest.approx(coherence(real).item(), abs=0.03)
@@ -106,7 +107,7 @@ def test_order_and_batches_of_images_do_not_matter():
 
 
 def test_log_spectrum_is_the_mean_and_its_variance():
-    images = torch.rand(9, 3, 8, 8)
+    images = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     logs = fourier(images.double()).abs().log()
     spectrum = LogSpectrum()
     for image in images.split(4):

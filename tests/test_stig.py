@@ -29,7 +29,7 @@ def trained(**settings):
 
 @pytest.mark.parametrize("base", [None, 1.1 * torch.eye(3)[:, :, None, None].expand(3, 3, SIZE, SIZE)])
 def test_residual_generator_starts_as_its_base(base):
-    model = STIG(SIZE, base_gain=base)
+    model = STIG(SIZE, base={"gain": base})
     fake = images(2)
     expected = fake if base is None else apply_gain(fake, base).clamp(0, 1)
     assert torch.allclose(model.refine(fake), expected, atol=1e-5)

@@ -10,7 +10,6 @@ import torch
 from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
 from utils.profiles import half_octaves, radial_rings, ring_means
 
-FILTERS = ("linear", "cepstral")
 FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in one pixel, where a logarithm says nothing.
 # How many times its variance a squared difference must reach to count at all (docs/fidelity.md): cepstral bands, bins, low rings.
 BAND_DOUBT, BIN_DOUBT, RING_DOUBT = 1, 9, 4
@@ -72,25 +71,25 @@ def _difference(real, fake):
     return real.mean - fake.mean, real.variance_of_mean + fake.variance_of_mean
 
 
-def _trust(square, variance, doubt):
+def trust(square, variance, doubt):
     """Share of a difference that is kept: 1 - doubt variance / difference^2, at least 0 (James and Stein's, per entry)."""
     return (1 - doubt * variance / square.clamp_min(1e-12)).clamp_min(0)
 
 
 def _trust_bands(difference, variance):
-    """`_trust` of whole half-octaves of the cepstrum, (C, H, W): many weak entries of one band count together."""
+    """`trust` of whole half-octaves of the cepstrum, (C, H, W): many weak entries of one band count together."""
     bands = half_octaves(*difference.shape[-2:]).flatten().to(difference.device)
     sums = difference.new_zeros(2, len(difference), int(bands.max()) + 1)
     squares, variances = sums.index_add(2, bands, torch.stack([difference.square(), variance]).flatten(2))  # (C, bands)
-    return _trust(squares, variances, BAND_DOUBT)[:, bands].view_as(difference)
+    return trust(squares, variances, BAND_DOUBT)[:, bands].view_as(difference)
 
 
 def _trust_rings(real, fake, height, width):
-    """`_trust` of rings' means at low frequencies, fading to 1 at half the largest whole ring: (C, H, W)."""
+    """`trust` of rings' means at low frequencies, fading to 1 at half the largest whole ring: (C, H, W)."""
     difference, variance = _difference(real, fake)
-    trust = _trust(difference.square(), variance, RING_DOUBT)
-    fade = (torch.arange(trust.shape[-1], device=trust.device) / (min(height, width) / 4)).clamp_max(1)
-    return (trust + (1 - trust) * fade)[:, radial_rings(height, width).to(trust.device)]
+    kept = trust(difference.square(), variance, RING_DOUBT)
+    fade = (torch.arange(kept.shape[-1], device=kept.device) / (min(height, width) / 4)).clamp_max(1)
+    return (kept + (1 - kept) * fade)[:, radial_rings(height, width).to(kept.device)]
 
 
 def plain_log_gain(real, fake):
@@ -106,11 +105,11 @@ def cepstral_log_gain(real, fake):
     Low frequencies, where images differ most and a wrong gain costs most, stay unless their ring's mean moves beyond doubt.
     """
     difference, variance = _difference(real.cepstra, fake.cepstra)
-    trust = torch.maximum(_trust(difference.square(), variance, BIN_DOUBT), _trust_bands(difference, variance))
-    smooth = from_cepstrum(trust * difference)
+    kept = torch.maximum(trust(difference.square(), variance, BIN_DOUBT), _trust_bands(difference, variance))
+    smooth = from_cepstrum(kept * difference)
     difference, variance = _difference(real.even, fake.even)
     rest = difference - smooth
-    log_gain = smooth + _trust(rest.square(), variance, BIN_DOUBT) * rest
+    log_gain = smooth + trust(rest.square(), variance, BIN_DOUBT) * rest
     return _keep_dc(log_gain * _trust_rings(real.rings, fake.rings, *log_gain.shape[-2:]))
 
 
@@ -124,12 +123,13 @@ def diagonal_gain(log_gain):
     return torch.diag_embed(log_gain.exp().movedim(0, -1)).permute(2, 3, 0, 1).contiguous()
 
 
-def _mixed(matrix, image):
+def mixed(matrix, image):
+    """Colours (N, C, H, W) mixed by a matrix (C, C)."""
     return torch.einsum("ab,nbhw->nahw", matrix.to(image), image)
 
 
 def fit_linear_filter(kind, real, fake):
-    """Fit one of FILTERS on images.
+    """Fit a linear filter on images.
 
     Args:
         kind: "linear" or "cepstral". The cepstral filter has two stages: a gain for each opponent colour (grey, red - blue, green
@@ -142,8 +142,8 @@ def fit_linear_filter(kind, real, fake):
     if kind == "linear":
         return diagonal_gain(plain_log_gain(spectrum_of(real()), spectrum_of(fake()))).float()
     if kind != "cepstral":
-        raise ValueError(f"kind must be one of {FILTERS}, not {kind!r}")
-    opponents = (spectrum_of(_mixed(OPPONENT, image) for image in read()) for read in (real, fake))
+        raise ValueError(f"kind must be linear or cepstral, not {kind!r}")
+    opponents = (spectrum_of(mixed(OPPONENT, image) for image in read()) for read in (real, fake))
     first = diagonal_gain(cepstral_log_gain(*opponents))  # (3, 3, H, W) over opponent colours
     matrix = OPPONENT.to(first)
     first = torch.einsum("ka,klhw,lb->abhw", matrix, first, matrix)  # over red, green, blue

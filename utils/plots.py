@@ -15,6 +15,7 @@ COLOURS = {
     "refined": "tab:blue",
     "linear filter": "tab:orange",
     "linear filter, cepstral": "tab:green",
+    "cepstral filter and lifter": "tab:olive",
 }
 
 

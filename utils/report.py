@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from utils.detection import fresh_profile_accuracy, log_profile
-from utils.fft import apply_gain, image_to_mag
+from utils.fft import image_to_mag
+from utils.filters import FILTERS, apply_filter
 from utils.measure import batches
 from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.plots import overview_figure, profile_figure, spectra_figure
@@ -96,7 +97,7 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
 
     Args:
         refine: function (N, 3, H, W) -> (N, 3, H, W), on `device`.
-        filters: dict name -> gain (3, 3, H, W) of the linear filters to show beside it.
+        filters: dict title -> filter (`utils.filters`) on `device` to show beside it.
         real, fake: datasets of images of one size with `.paths`.
         folder: where real, fake, refined and their _mag folders go.
     Returns: dict row name -> `Measured`: real, fake, each filter, refined.
@@ -112,8 +113,8 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
         write_pictures(folder, "refined", files, refined_image)
         rows["fake"].update(image)
         rows["refined"].update(refined_image, image)
-        for name, gain in filters.items():
-            rows[name].update(to_8bit(apply_gain(image, gain.to(device))), image)
+        for name, fitted in filters.items():
+            rows[name].update(to_8bit(apply_filter(image, fitted)), image)
     return rows
 
 
@@ -126,9 +127,9 @@ def table_numbers(rows):
 
 
 def verdict(table):
-    """One sentence: where refined beats the fakes and the better linear filter, and where it does not."""
+    """One sentence: where refined beats the fakes and the best filter, and where it does not."""
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap", "detector": "the fresh detector"}
-    filters = [numbers for name, numbers in table.items() if name.startswith("linear")]
+    filters = [numbers for name, numbers in table.items() if name in FILTERS.values()]
 
     def compare(others, label):
         better, worse = [], []
@@ -139,7 +140,7 @@ def verdict(table):
         said = [f"{how} in {', '.join(words)}" for how, words in (("better", better), ("not better", worse)) if words]
         return f"Against {label}, refined is {' and '.join(said)}."
 
-    return compare([table["fake"]], "the fakes") + " " + compare(filters, "the best linear filter")
+    return compare([table["fake"]], "the fakes") + " " + compare(filters, "the best filter")
 
 
 def write_report(run_folder, rows, title, examples):

@@ -1,0 +1,102 @@
+"""The lifter: images vary around their mean spectrum as photographs do; nothing else changes."""
+
+import functools
+
+import pytest
+import torch
+from test_linear_filter import SIZE, photographs
+
+from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
+from utils.filters import FILTERS, apply_filter, fit_filters
+from utils.lifter import apply_lifter, fit_lifter, quefrency_groups
+
+
+def varied(count, seed, deviation):
+    """`photographs` whose log spectra get a ripple of quefrency (2, 0) and of random strength with this deviation."""
+    generator = torch.Generator().manual_seed(seed + 100)
+    ripple = torch.zeros(SIZE, SIZE)
+    ripple[2, 0] = ripple[-2, 0] = SIZE
+    strength = deviation * torch.randn(count, 1, 1, 1, generator=generator)
+    return inverse_fourier(fourier(photographs(count, seed)) * (strength * from_cepstrum(ripple)).exp()).real
+
+
+def fitted(real, fake):
+    return fit_lifter(*(functools.partial(images.split, 7) for images in (real, fake)))
+
+
+def energy(images, row, column):
+    """Mean logarithm of the energy of the grey deviation at one quefrency."""
+    log_spectrum = fourier(images).abs().clamp_min(1e-3).log().mean(1)
+    return cepstrum(log_spectrum - log_spectrum.mean(0))[:, row, column].square().log().mean()
+
+
+def test_a_ripple_that_varies_too_little_is_made_to_vary():
+    real, fake, others = varied(60, 0, 0.3), varied(60, 1, 0.06), varied(60, 2, 0.06)
+    refined = apply_lifter(others, fitted(real, fake))
+    assert energy(real, 2, 0) - energy(others, 2, 0) > 2
+    assert abs(energy(real, 2, 0) - energy(refined, 2, 0)) < 0.7
+    assert abs(energy(others, 0, 2) - energy(refined, 0, 2)) < 0.2  # the other direction has its own factor
+
+
+def test_equal_sets_leave_nothing_to_do():
+    real, fake = photographs(40, 0), photographs(40, 1)
+    assert (apply_lifter(fake, fitted(real, fake)) - fake).square().mean().sqrt() < 1e-3
+
+
+def test_phases_and_brightness_stay():
+    fake = varied(20, 1, 0.1)
+    refined = apply_lifter(fake, fitted(varied(20, 0, 0.5), fake))
+    before, after = fourier(fake), fourier(refined)
+    assert torch.allclose(refined.mean((2, 3)), fake.mean((2, 3)), atol=1e-5)
+    strong = before.abs() > 0.1
+    turned = torch.polar(torch.ones(()), after.angle() - before.angle())
+    assert (turned - 1).abs()[strong].max() < 1e-2
+    assert (refined - fake).abs().max() > 1e-2
+
+
+def test_result_does_not_depend_on_the_batch():
+    real, fake = varied(12, 0, 0.5), varied(12, 1, 0.1)
+    lifter = fitted(real, fake)
+    alone = torch.cat([apply_lifter(image[None], lifter) for image in fake])
+    assert torch.allclose(apply_lifter(fake, lifter), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 24), (15, 16)])
+def test_groups_of_quefrencies(shape):
+    groups = quefrency_groups(*shape)
+    assert groups.min() == 0 and len(groups.unique()) == groups.max() + 1
+    assert torch.equal(groups, groups.flip((0, 1)).roll((1, 1), (0, 1)))  # point symmetry keeps images real
+    assert groups[1, 1] == groups[-1, 1] and groups[2, 0] != groups[0, 2]
+    assert groups[5, 0] == groups[0, 5]
+    assert (groups == groups[0, 0]).sum() == 1
+
+
+def test_an_image_of_one_colour_stays_finite():
+    lifter = fitted(varied(12, 0, 0.5), varied(12, 1, 0.1))
+    flat = torch.full((1, 3, SIZE, SIZE), 0.25)
+    assert torch.allclose(apply_lifter(flat, lifter), flat, atol=0.01)
+
+
+def test_filters_are_fitted_together_or_alone():
+    real, fake = (functools.partial(varied(12, seed, 0.2).split, 5) for seed in (0, 1))
+    every = fit_filters(real, fake)
+    assert list(every) == list(FILTERS)
+    assert torch.equal(every["cepstral"]["gain"], every["lifter"]["gain"])
+    assert not torch.equal(every["linear"]["gain"], every["lifter"]["gain"])
+    alone = fit_filters(real, fake, ["lifter"])
+    assert list(alone) == ["lifter"]
+    image = varied(2, 3, 0.2)
+    assert torch.equal(apply_filter(image, alone["lifter"]), apply_filter(image, every["lifter"]))
+    assert torch.equal(apply_filter(image, {}), image)
+
+
+def test_grey_factors_change_all_channels_alike():
+    image = photographs(3, 0)
+    log_spectrum = fourier(image).abs().log()
+    mean = log_spectrum.mean(0)
+    factors = torch.ones(3, SIZE, SIZE)
+    factors[0] = 1.5
+    change = fourier(apply_lifter(image, torch.stack([mean, factors]))).abs().log() - log_spectrum
+    expected = 0.5 * (log_spectrum - mean).mean(1, keepdim=True)
+    expected[..., SIZE // 2, SIZE // 2] = 0
+    assert torch.allclose(change, expected.expand_as(change), atol=1e-3)

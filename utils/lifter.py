@@ -1,0 +1,101 @@
+"""The lifter: each image's own spectrum, not only the mean one, varies over images as those of photographs do.
+
+A fixed gain moves the mean log spectrum and leaves how images differ from it, by which a detector still tells them. The deviation
+of an image from the mean is taken to its cepstrum, where it is liftered: multiplied per quefrency (docs/fidelity.md).
+"""
+
+import functools
+
+import torch
+
+from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
+from utils.linear_filter import FLOOR, OPPONENT, RunningMoments, mixed, trust
+from utils.profiles import half_octaves
+
+NEAR = 2.5  # pixels: quefrencies nearer than this are told apart by direction, too
+DOUBT = 4  # times its variance that a squared log-ratio of energies must reach to count at all
+SMALLEST = 1e-9  # energy that counts at least, so that its logarithm exists
+
+
+@functools.lru_cache(maxsize=32)
+def quefrency_groups(height, width):
+    """Which quefrencies share a factor: (H, W) int64 from 0 on; mirrored ones always do.
+
+    Near 0 that is all, so that upright and lying structures count apart; further out a half-octave of distance is one group.
+    """
+    rows, columns = (torch.minimum(torch.arange(length), length - torch.arange(length)) for length in (height, width))
+    distance = torch.hypot(rows[:, None].double(), columns[None, :].double())
+    single = height * columns[None, :] + rows[:, None]
+    groups = torch.where(distance < NEAR, single, half_octaves(height, width) + height * width)
+    return groups.unique(return_inverse=True)[1]
+
+
+def _log_spectrum(image):
+    """Complex spectrum (N, 3, H, W) and its log magnitude in float64 where the device has it, DC at (H // 2, W // 2)."""
+    spectrum = fourier(image)
+    return spectrum, spectrum.abs().clamp_min(FLOOR).log()
+
+
+def _deviation_cepstrum(log_spectrum, mean):
+    """Cepstrum (N, 3, H, W) over opponent colours of what a log spectrum differs from `mean` by, DC aside."""
+    deviation = log_spectrum - mean
+    deviation[..., deviation.shape[-2] // 2, deviation.shape[-1] // 2] = 0
+    return cepstrum(mixed(OPPONENT, deviation))
+
+
+def _log_energies(images, mean):
+    """`RunningMoments` over images of the log energy per opponent colour and group of quefrencies, (3, groups)."""
+    moments, groups = RunningMoments(), None
+    for image in images:
+        values = _deviation_cepstrum(_log_spectrum(image)[1].double(), mean)
+        if groups is None:
+            groups = quefrency_groups(*image.shape[-2:]).flatten().to(image.device)
+            sizes = torch.bincount(groups)
+        energies = values.new_zeros(*values.shape[:2], len(sizes)).index_add(2, groups, values.square().flatten(2)) / sizes
+        for log_energy in energies.clamp_min(SMALLEST).log():
+            moments.update(log_energy)
+    return moments
+
+
+def _mean_log_spectrum(images):
+    moments = RunningMoments()
+    for image in images:
+        for log_spectrum in _log_spectrum(image)[1].double():
+            moments.update(log_spectrum)
+    return moments.mean
+
+
+def fit_lifter(real, fake):
+    """Fit a lifter on images.
+
+    Energies are compared by their mean logarithm over images: that of a typical image, which few wild ones do not move. A factor
+    is kept as far as it exceeds its own uncertainty (`utils.linear_filter.trust`); of few images nothing may be left.
+
+    Args:
+        real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images, the fakes
+            as the linear filter before the lifter leaves them; both are read twice.
+    Returns: (2, 3, H, W) float32 for `apply_lifter`: mean log spectrum of the fakes, DC at (H // 2, W // 2), and factors per
+        opponent colour and quefrency, quefrency 0 at (0, 0).
+    """
+    means = [_mean_log_spectrum(read()) for read in (real, fake)]
+    reals, fakes = (_log_energies(read(), mean) for read, mean in zip((real, fake), means, strict=True))
+    difference, variance = (
+        reals.mean - fakes.mean,
+        reals.variance_of_mean + fakes.variance_of_mean,
+    )
+    factors = (trust(difference.square(), variance, DOUBT) * difference / 2).exp()  # of amplitudes: the root of energies'
+    return torch.stack([means[1], factors[:, quefrency_groups(*means[1].shape[-2:]).to(factors.device)]]).float()
+
+
+def apply_lifter(image, lifter):
+    """Lifter images; phases and DC stay.
+
+    Args:
+        image: (N, 3, H, W). lifter: (2, 3, H, W) of `fit_lifter`.
+    Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
+    """
+    mean, factors = lifter
+    spectrum, log_spectrum = _log_spectrum(image)
+    change = mixed(OPPONENT.T, from_cepstrum((factors - 1) * _deviation_cepstrum(log_spectrum, mean)))
+    change[..., change.shape[-2] // 2, change.shape[-1] // 2] = 0
+    return inverse_fourier(spectrum * change.exp()).real
