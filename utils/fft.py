@@ -142,8 +142,7 @@ def cepstrum(log_spectrum):
     """Cepstrum of a log spectrum: its orthonormal inverse transform, over quefrencies (pixels).
 
     Args:
-        log_spectrum: (..., H, W) real, even in both axes (`mirror` changes nothing, nor does reversing rows), DC at
-            (H // 2, W // 2).
+        log_spectrum: (..., H, W) real, equal at opposite frequencies as that of any image, DC at (H // 2, W // 2).
     Returns: (..., H, W) real, quefrency 0 at (0, 0).
     """
     return torch.fft.ifft2(torch.fft.ifftshift(log_spectrum, dim=(-2, -1)), norm="ortho").real

@@ -35,26 +35,39 @@ class RunningMoments:
         return self._squares / max(self.count - 1, 1) / self.count
 
 
+class BinsAndCepstrum:
+    """`RunningMoments` of a field over frequencies, `bins`, and of its `cepstrum`: (C, H, W) each."""
+
+    def __init__(self):
+        self.bins, self.cepstrum = RunningMoments(), RunningMoments()
+
+    def update(self, field):
+        """Add one field (C, H, W)."""
+        self.bins.update(field)
+        self.cepstrum.update(cepstrum(field))
+
+
 class LogSpectrum:
     """Running statistics of log(abs(F)) in float64.
 
     Attributes:
         bins: `RunningMoments` per channel and frequency, (C, H, W).
-        even: the same of each log spectrum's mean with its mirror image, which has half the noise.
-        cepstra: the same of the even log spectra's cepstra, (C, H, W).
-        rings: the same of each image's means over radial rings, (C, R).
+        even, odd: `BinsAndCepstrum` of half the sum and half the difference of each log spectrum and its mirror image; each has
+            half the noise.
+        rings: `RunningMoments` of each image's means over radial rings, (C, R).
     """
 
     def __init__(self):
-        self.bins, self.even, self.cepstra, self.rings = (RunningMoments() for _ in range(4))
+        self.bins, self.rings = RunningMoments(), RunningMoments()
+        self.even, self.odd = BinsAndCepstrum(), BinsAndCepstrum()
 
     def update(self, image):
         """Add images (N, C, H, W)."""
         for log_spectrum in fourier(image).abs().clamp_min(FLOOR).log().double():
             self.bins.update(log_spectrum)
-            even = (log_spectrum + mirror(log_spectrum)) / 2
-            self.even.update(even)
-            self.cepstra.update(cepstrum(even))
+            mirrored = mirror(log_spectrum)
+            self.even.update((log_spectrum + mirrored) / 2)
+            self.odd.update((log_spectrum - mirrored) / 2)
             self.rings.update(ring_means(log_spectrum, radial_rings(*log_spectrum.shape[-2:])))
 
 
@@ -97,20 +110,33 @@ def plain_log_gain(real, fake):
     return _keep_dc(real.bins.mean - fake.bins.mean)
 
 
-def cepstral_log_gain(real, fake):
-    """The same without what may be noise.
+def _without_noise(bins, quefrencies):
+    """A log-gain (C, H, W) without what may be noise.
 
     In the cepstrum a smooth gain is a few entries around 0 and a lattice of peaks is a lattice, while noise is spread over all: an
     entry, or its half-octave, counts as far as it exceeds its own variance. What then still stands out in a single bin is added.
-    Low frequencies, where images differ most and a wrong gain costs most, stay unless their ring's mean moves beyond doubt.
+
+    Args:
+        bins, quefrencies: the log-gain and its cepstrum, each with its variance.
     """
-    difference, variance = _difference(real.cepstra, fake.cepstra)
+    difference, variance = quefrencies
     kept = torch.maximum(trust(difference.square(), variance, BIN_DOUBT), _trust_bands(difference, variance))
     smooth = from_cepstrum(kept * difference)
-    difference, variance = _difference(real.even, fake.even)
+    difference, variance = bins
     rest = difference - smooth
-    log_gain = smooth + trust(rest.square(), variance, BIN_DOUBT) * rest
-    return _keep_dc(log_gain * _trust_rings(real.rings, fake.rings, *log_gain.shape[-2:]))
+    return smooth + trust(rest.square(), variance, BIN_DOUBT) * rest
+
+
+def cepstral_log_gain(real, fake):
+    """The same without what may be noise.
+
+    A photograph in the mirror is a photograph, so the mean log spectrum of all reals is even; what is odd in that of the fakes is
+    theirs, and undone. Low frequencies, where images differ most and a wrong gain costs most, stay unless their ring's mean moves
+    beyond doubt.
+    """
+    even = _without_noise(_difference(real.even.bins, fake.even.bins), _difference(real.even.cepstrum, fake.even.cepstrum))
+    odd = _without_noise(*((-part.mean, part.variance_of_mean) for part in (fake.odd.bins, fake.odd.cepstrum)))
+    return _keep_dc((even + odd) * _trust_rings(real.rings, fake.rings, *even.shape[-2:]))
 
 
 def _keep_dc(log_gain):
