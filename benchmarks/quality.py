@@ -5,7 +5,8 @@
 
 Choices are made with `--part validation`: fitted on a quarter of the images, judged on another quarter. `--part test` is for the
 end: fitted on both of these, judged on the other half, which is not even read before. To add a row: benchmarks/quality_rows.py.
-Options that are not listed here go to train.py; finished trainings in results/quality are not repeated.
+Options that are not listed here go to train.py; finished trainings in results/quality are not repeated, nor is a row judged again
+while images, checkpoint and the code that refines and judges are the same. Several calls may run at once.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from benchmarks import quality_judge
 from benchmarks.quality_data import HOME, PARTS, Images, available_sets, open_case
 from benchmarks.quality_judge import LEGEND, Judge, mean_psnr
 from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, write_docs
-from benchmarks.quality_rows import ROWS, is_trained, open_row
+from benchmarks.quality_rows import ROWS, is_trained, prepare_row
 from data.training import DEMO
 from models import classical_detectors, detectors
 from options import image_size, number, number_list
@@ -29,7 +30,7 @@ from utils import decay, detection, fft, metrics, profiles
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.report import to_8bit
-from utils.run_dir import RESULTS, read_json, write_json
+from utils.run_dir import RESULTS, locked, read_json, write_json
 
 BATCH = 8
 DECIDING = (quality_judge, classical_detectors, detectors, decay, detection, fft, metrics, profiles)  # what makes the numbers
@@ -71,36 +72,25 @@ def refine_images(refine, images, device):
     return Images(images.names, torch.cat(parts))
 
 
-def judge_refiner(judge, case, refine, identify, device):
-    """Numbers of a refiner and its refined fakes: how they look to the judge, and what it does to reals.
+def judge_refiner(judge, case, refined, refine, identify, device):
+    """Numbers of a refiner: how the refined fakes (`Images`) look to the judge, and what it does to reals.
 
     Args:
         refine: function of a batch. identify: what it does to a batch of known reals, or None.
     """
-    refined = refine_images(refine, case.fake, device)
     numbers = judge(refined, refined=True)
     for column, function in (("psnr_identity", identify), ("psnr_as_fake", refine)):
         if function:
             numbers[column] = mean_psnr(refine_images(function, case.real, device).pixels, case.real.pixels)
-    return numbers, refined
+    return numbers
 
 
-def judge_row(row, judge, case, options, device):
-    """Numbers of one row: {seed, "-" for rows that are not trained: numbers}; writes its pictures if they are wanted."""
-    if row == "fake":
-        return {"-": judge(case.fake)}
-    if row == "floor":
-        return {"-": judge(case.fit_real.take(len(case.real)))}
-    found = {}
-    for seed in map(str, options.seeds) if is_trained(row) else "-":
-        numbers, refined = judge_refiner(judge, case, *open_row(row, seed, case, options.train, device), device)
-        if options.pictures and not found:
-            folders = [RESULTS / HOME, *([DOCS / "figures"] if options.write_docs and case.name == DEMO else [])]
-            for folder in folders:  # the demo's alone: no foreign image gets into docs/
-                name = f"{case.name}_{case.size}_{case.part}_{row}.png"
-                pictures(case.fake, refined, f"{case.name}, {case.size} px, {case.part}: {row}", folder / f"quality_{name}")
-        found[seed] = numbers
-    return found
+def draw_row(row, case, refined, options):
+    """Pictures of a row's best, median and worst image."""
+    folders = [RESULTS / HOME, *([DOCS / "figures"] if options.write_docs and case.name == DEMO else [])]
+    for folder in folders:  # the demo's alone: no foreign image gets into docs/
+        name = f"{case.name}_{case.size}_{case.part}_{row}.png"
+        pictures(case.fake, refined, f"{case.name}, {case.size} px, {case.part}: {row}", folder / f"quality_{name}")
 
 
 def fingerprint(case, inception_hash):
@@ -113,16 +103,38 @@ def fingerprint(case, inception_hash):
     return digest.hexdigest()
 
 
-def open_record(results, case, inception_hash):
-    """What is known of a case: its record in `results`, emptied (and said) if it was judged on other images or by other code."""
-    made_by, known = fingerprint(case, inception_hash), results.get(case.name)
-    if not known or known.get("made_by") != made_by:
-        if known:
-            print(f"{case.name}: its numbers were made of other images or by other code; they are dropped", file=sys.stderr)
-        counts = {"fitted": [len(case.fit_real), len(case.fit_fake)], "judged": [len(case.real), len(case.fake)]}
-        known = {"made_by": made_by, "settings": {"size": case.size, "part": case.part, **counts}, "rows": {}}
-    results[case.name] = known
-    return known
+def new_record(case, inception_hash):
+    """The record of a case of which nothing is known: {"made_by", "settings", "rows": {row: {seed: numbers}}, "refiners"}.
+
+    "refiners" holds what made each of the numbers, {row: {seed: made_by of `prepare_row`}}.
+    """
+    counts = {"fitted": [len(case.fit_real), len(case.fit_fake)], "judged": [len(case.real), len(case.fake)]}
+    settings = {"size": case.size, "part": case.part, **counts}
+    return {"made_by": fingerprint(case, inception_hash), "settings": settings, "rows": {}, "refiners": {}}
+
+
+def read_record(path, name, new):
+    """All results in a file (none if it is not there), and the record of a case in them: `new` if images or judge are others."""
+    results = read_json(path) if path.exists() else {}
+    found = results.get(name, {})
+    return results, {"refiners": {}} | (found if found.get("made_by") == new["made_by"] else new)
+
+
+def keep(path, name, new, row, seed, numbers, made_by):
+    """Add the numbers of a row to the file, beside what other calls have written meanwhile; returns the case's record.
+
+    Seeds of the row that were made otherwise are dropped: a mean over them would mean nothing.
+    """
+    with locked(path):
+        results, record = read_record(path, name, new)
+        if results.get(name, new)["made_by"] != new["made_by"]:
+            print(f"{name}: its numbers were made of other images or by other code; they are dropped", file=sys.stderr)
+        refiners = {s: made for s, made in record["refiners"].get(row, {}).items() if made["how"] == made_by["how"]}
+        rows = {s: found for s, found in record["rows"].get(row, {}).items() if s in refiners}
+        record["rows"][row], record["refiners"][row] = rows | {seed: numbers}, refiners | {seed: made_by}
+        results[name] = record
+        write_json(path, results)
+    return record
 
 
 def open_inception(weights, device):
@@ -136,6 +148,32 @@ def open_inception(weights, device):
     return lambda image: inception.inception_features(network, image.to(device)), inception.file_hash(weights)
 
 
+def judge_set(case, path, options, device, inception, inception_hash):
+    """Judge what is not known of a set's rows; returns its record with the rows and seeds asked for alone."""
+    new = new_record(case, inception_hash)
+    record = read_record(path, case.name, new)[1]
+    judge = functools.cache(lambda: Judge(case, options.quick, inception))
+    asked = {row: {} for row in options.rows}
+    for row in tqdm(options.rows, desc=case.name, unit="row", leave=False):
+        for place, seed in enumerate(map(str, options.seeds) if is_trained(row) else "-"):
+            made_by, start = prepare_row(row, seed, case, options.train, device)
+            known = record["refiners"].get(row, {}).get(seed) == made_by
+            drawn = options.pictures and place == 0 and start is not None
+            if start is not None and (drawn or not known):
+                refine, identify = start()
+                refined = refine_images(refine, case.fake, device)
+            if not known:
+                if start is None:
+                    numbers = judge()(case.fake if row == "fake" else case.fit_real.take(len(case.real)))
+                else:
+                    numbers = judge_refiner(judge(), case, refined, refine, identify, device)
+                record = keep(path, case.name, new, row, seed, numbers, made_by)
+            if drawn:
+                draw_row(row, case, refined, options)
+            asked[row][seed] = record["rows"][row][seed]
+    return record | {"rows": asked}
+
+
 @script
 def main(argv=None):
     """Judge the rows of every set, print the tables and keep the numbers; returns them."""
@@ -143,20 +181,12 @@ def main(argv=None):
     device = resolve_device(options.device)
     inception, inception_hash = open_inception(options.inception_weights, device)
     path = RESULTS / HOME / f"{options.part}_{options.size}{'_quick' if options.quick else ''}.json"
-    results = read_json(path) if path.exists() else {}
     for name in options.sets:
-        case = open_case(name, options.size, options.part)
-        record = open_record(results, case, inception_hash)
-        judge = functools.cache(lambda case=case: Judge(case, options.quick, inception))
-        for row in tqdm(options.rows, desc=name, unit="row", leave=False):
-            if row in ("fake", "floor") and row in record["rows"]:
-                continue  # the same images and the same code
-            record["rows"][row] = judge_row(row, judge(), case, options, device)
-            write_json(path, results)
+        asked = judge_set(open_case(name, options.size, options.part), path, options, device, inception, inception_hash)
         figure = DOCS / "figures" if options.write_docs else RESULTS / HOME
-        asked = record | {"rows": {row: record["rows"][row] for row in options.rows}}
         set_figure(name, asked, figure / f"quality_{name}_{options.size}_{options.part}.png")
         print(f"\n{set_tables(name, asked)}")
+    results = read_json(path)
     print(f"\n{legend(results)}\n\nnumbers: {path}")
     if options.write_docs:
         text = "\n\n".join(set_tables(name, record) for name, record in results.items())

@@ -5,12 +5,19 @@ training.
 """
 
 import functools
+import hashlib
+import json
+from pathlib import Path
 
+import inference
 import train
+from benchmarks import quality_filters
 from benchmarks.quality_data import HOME
 from benchmarks.quality_filters import fitted_filter, matched_profiles, rgb_cepstral_filter, ring_shrunk_filter
 from inference import trained_model
+from models import nested_unet, stig
 from options import as_plain, parse_train
+from utils import linear_filter as fitted_filters
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.run_dir import read_json, run_folder
@@ -48,18 +55,47 @@ def is_trained(row):
     return isinstance(ROWS.get(row), list)
 
 
-def open_row(row, seed, case, options, device):
-    """Fit or train a row, or open its finished training.
+def prepare_row(row, seed, case, options, device):
+    """Make a row ready to be judged: one that is trained has its training finished, nothing else is fitted yet.
 
     Args:
-        row: a name of ROWS. seed: of the training, None for rows without. case: `quality_data.Case`.
+        row: "fake", "floor" or a name of ROWS. seed: of the training, text; "-" for rows without. case: `quality_data.Case`.
         options: further options of train.py.
-    Returns: function that refines fakes, and one that passes reals through, None for rows that know no reals.
+    Returns:
+        made_by: what decides the refiner beside the images it is fitted on: {"how": hash of code and settings, which all seeds of a
+            row share, "weights": hash of the trained checkpoint or None}.
+        start: function without arguments that fits or loads the row -> function that refines fakes, and one that passes reals
+            through, None for rows that know no reals; None for fake and floor, which have no refiner.
     """
+    if row in ("fake", "floor"):
+        return {"how": "", "weights": None}, None
+    refiner = ROWS[row]
     if not is_trained(row):
-        return ROWS[row](case.fit_real.pixels.to(device), case.fit_fake.pixels.to(device), device), None
-    model = trained_model(load_checkpoint(train_row(row, seed, case, options) / "checkpoint.pt", "stig")).to(device)
-    return model.refine, functools.partial(model.refine, is_real=True)
+
+        def fit():
+            return refiner(case.fit_real.pixels.to(device), case.fit_fake.pixels.to(device), device), None
+
+        function, settings = getattr(refiner, "func", refiner), getattr(refiner, "keywords", {})
+        how = _hash_of([quality_filters, fitted_filters, inference], [function.__name__, settings, device.type])
+        return {"how": how, "weights": None}, fit
+    run = train_row(row, seed, case, options)
+    free = {*train.FREE_ON_RESUME, "seed", "dst"}
+    made = {name: value for name, value in read_json(run / "options.json").items() if name not in free}
+    weights = hashlib.sha256((run / "checkpoint.pt").read_bytes()).hexdigest()
+
+    def load():
+        model = trained_model(load_checkpoint(run / "checkpoint.pt", "stig")).to(device)
+        return model.refine, functools.partial(model.refine, is_real=True)
+
+    return {"how": _hash_of([stig, nested_unet, inference], [made, device.type]), "weights": weights}, load
+
+
+def _hash_of(modules, settings):
+    """Hash of the source of modules and of plain settings."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for module in modules:
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()
 
 
 def train_row(row, seed, case, options):

@@ -1,13 +1,16 @@
 """The quality benchmark: what is held out stays held out, and the judge says 0.5 where there is nothing to find."""
 
+import copy
+import functools
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import quality, quality_data, quality_judge, quality_report, quality_rows
+from benchmarks import quality, quality_data, quality_filters, quality_judge, quality_report, quality_rows
 from benchmarks.quality_data import Case, Images
 from data.demo import dead_leaves, make_demo, through_generator
 from utils.errors import UserError
@@ -150,13 +153,42 @@ def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
     assert "halved" in capsys.readouterr().out and Path("results/quality/quality_small_32_validation_halved.png").is_file()
 
     judged = []
-    monkeypatch.setattr(quality, "judge_row", lambda row, *_: judged.append(row) or {"-": rows[row]["-"]})
+    judge = quality_judge.Judge.__call__
+    monkeypatch.setattr(quality_judge.Judge, "__call__", lambda self, row, **how: judged.append(row) or judge(self, row, **how))
+    picture = Path("results/quality/quality_small_32_validation_halved.png")
+    picture.unlink()
+    quality.main([*arguments, "--pictures"])
+    assert not judged and picture.is_file()  # all is known, but pictures were asked for
+    monkeypatch.setitem(quality_rows.ROWS, "halved", functools.partial(halved))
     quality.main(arguments)
-    assert judged == ["shrunk", "halved"]  # fake and floor are known
+    assert not judged
+    changed = Path("changed.py")
+    changed.write_text("another fit")
+    monkeypatch.setattr(quality_filters, "__file__", str(changed))
+    quality.main(arguments)
+    assert len(judged) == 2  # by other code: shrunk and halved, but not fake and floor
     image = next(Path("datasets/quality/small_32/validation/fake").iterdir())
     image.write_bytes(Path("datasets/small/fake", image.name).with_name("0000.png").read_bytes())
+    capsys.readouterr()
     quality.main(arguments)
-    assert judged[2:] == ["fake", "shrunk", "halved", "floor"]  # of other images
+    assert len(judged) == 6 and capsys.readouterr().err.count("they are dropped") == 1  # of other images
+
+
+def test_calls_at_once_keep_each_other_s_rows(tmp_path):
+    path, new = tmp_path / "test.json", {"made_by": "x", "settings": {}, "rows": {}, "refiners": {}}
+    made = {"how": "a", "weights": "1"}
+    threads = [
+        threading.Thread(target=quality.keep, args=(path, "small", copy.deepcopy(new), f"row{n % 4}", str(n), {"lfd": n}, made))
+        for n in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = read_json(path)["small"]["rows"]
+    assert {seed: numbers["lfd"] for seeds in rows.values() for seed, numbers in seeds.items()} == {str(n): n for n in range(16)}
+    record = quality.keep(path, "small", new, "row0", "99", {"lfd": 0}, made | {"how": "b"})
+    assert set(record["rows"]["row0"]) == {"99"} and len(record["rows"]["row1"]) == 4  # no mean over different trainings
 
 
 def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
@@ -167,7 +199,14 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     assert set(seeds) == {"0", "1"} and seeds["0"]["psnr"] != seeds["1"]["psnr"] and seeds["0"]["psnr_identity"] > 20
     assert " ± " in capsys.readouterr().out
     monkeypatch.setattr(quality_rows.train, "main", None)
+    judged = []
+    monkeypatch.setattr(quality, "judge_refiner", lambda *_: judged.append(1) or seeds["0"])
     quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
+    assert not judged
+    first, second = (Path(f"results/quality/small_16_validation_base_identity_{seed}/checkpoint.pt") for seed in "01")
+    first.write_bytes(second.read_bytes())
+    quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
+    assert len(judged) == 1  # another checkpoint
     with pytest.raises(SystemExit):
         quality.main([*arguments, "--epoch", "2", "--lambda_nce", "0"])
     assert "epoch = 1, not 2" in capsys.readouterr().err

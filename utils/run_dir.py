@@ -12,6 +12,12 @@ from PIL import Image
 
 from utils.errors import UserError
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+    import msvcrt
+
 RESULTS = Path("results")
 
 
@@ -32,6 +38,23 @@ def atomic_path(path):
         if isinstance(error, OSError) and error.errno and error.filename in (None, name):
             error.filename = str(path)  # what a full disk refused, for the user's eyes
         raise
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Context in which no other process is that has asked for the same path: to read a file, change it and write it again.
+
+    The lock is a hidden file beside it, which stays; a process that dies lets go of it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("a") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        yield  # closing the file lets go
 
 
 def write_text(path, text):
