@@ -230,7 +230,7 @@ def train_parser():
     model.add_argument(
         "--base",
         choices=("identity", *FILTERS),
-        default="cepstral",
+        default="lifter",
         help="what the generator starts from: the fake, or the fake after a filter (linear; cepstral: its noise removed; "
         "lifter: that and each image's own spectrum spread as photographs' are)",
     )
