@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import quality, quality_data, quality_filters, quality_judge, quality_report, quality_rows
+from benchmarks import fitting_size, quality, quality_data, quality_filters, quality_judge, quality_report, quality_rows
 from benchmarks.quality_data import Case, Images
 from data.demo import dead_leaves, make_demo, through_generator
 from utils.errors import UserError
+from utils.filters import FILTERS
 from utils.run_dir import read_json
 
 SIZE = 32
@@ -226,3 +227,12 @@ def test_docs_keep_the_text_around_the_tables(tmp_path):
     assert page.read_text() == "before\n<!-- test 32: begin -->\n\nnew\n\n<!-- test 32: end -->\nafter\n"
     with pytest.raises(UserError, match="test 64: begin"):
         quality_report.write_docs(page, "test 64", "new")
+
+
+def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = fitting_size.main(["--counts", "8,12", "--judged", "8", "--size", "16"])
+    assert list(rows) == [f"{kind}, {count} images" for count in (8, 12) for kind in FILTERS] + ["fake", "floor"]
+    assert rows["linear, 12 images"]["psnr"] > rows["linear, 8 images"]["psnr"]
+    assert rows["cepstral, 8 images"]["psnr"] > rows["linear, 8 images"]["psnr"] + 1
+    assert "| cepstral, 12 images |" in capsys.readouterr().out
