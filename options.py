@@ -456,8 +456,8 @@ FINETUNE_RATES = {(0, True): 1e-4, (1, True): 1e-5, (1, False): 1e-6}  # (advers
 
 
 @dataclasses.dataclass(frozen=True)
-class GanTrainOptions:
-    """Options of gan.py train."""
+class GanTrainingOptions:
+    """What decides one GAN training; gan.py study setups makes one for each set-up."""
 
     data: str
     size: int
@@ -492,7 +492,14 @@ class GanTrainOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class GanSetupsOptions(GanTrainOptions):
+class GanTrainOptions(GanTrainingOptions):
+    """Options of gan.py train."""
+
+    timeout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GanSetupsOptions(GanTrainingOptions):
     """Options of gan.py study setups: those of train, for several set-ups."""
 
     setups: tuple
@@ -514,6 +521,7 @@ class GanSampleOptions:
     overwrite: bool
     batch_size: int
     device: str
+    timeout: float
     seed: int
     deterministic: bool
     num_workers: int
@@ -614,13 +622,15 @@ class GanShardOptions:
 GAN_TEXT = """Small GANs: make fakes instead of looking for them, and study what the last upsampling does to their spectrum.
 
   python gan.py train --data photos --size 64 --adversarial lsgan --setup N.1.5 --dst my_gan
+  python gan.py train --data photos --size 64 --batch_size 256 --dst my_gan --device 0,1
   python gan.py sample --dst my_gan --n 1000 --out datasets/photos/fake
   python gan.py invert --dst my_gan --data photos --out datasets/photo_pairs
   python gan.py finetune --generator my_gan --pairs datasets/photo_pairs --adv 0 --dst my_gan_fourier
   python gan.py study spectrum --real datasets/photos/real --inputs my_gan my_gan_fourier --dst my_study
 
 --data names a folder in datasets/ (its subfolder real/ if there is one, with all folders below), any other folder, or tar
-shards such as 'shards-{000000..000007}.tar'."""
+shards such as 'shards-{000000..000007}.tar'. Several processes (--device 0,1, or torchrun) share train and sample; the other
+commands run in one."""
 
 GAN_DATA_HELP = "folder in datasets/ (or its real/), any folder tree, or quoted tar shards such as 'photos-{000000..000007}.tar'"
 
@@ -646,7 +656,7 @@ def name_list(choices):
     return parse
 
 
-def _add_gan_training_options(parser):
+def _add_gan_training_options(parser, several=False):
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, help=GAN_DATA_HELP)
     data.add_argument("--size", type=power_of_two, default=64, help="side of the images in pixels, a power of two")
@@ -662,7 +672,8 @@ def _add_gan_training_options(parser):
     run = parser.add_argument_group("training (without a value: the published one of --adversarial)")
     positive = number(float, 0, open_low=True)
     run.add_argument("--epochs", type=number(int, 1), help="passes over the data: 50, 50, 100")
-    run.add_argument("--batch_size", type=number(int, 2), default=64, help="images per step")
+    batch = "images per step, over all processes" if several else "images per step"
+    run.add_argument("--batch_size", type=number(int, 2), default=64, help=batch)
     run.add_argument("--lr", type=positive, help="Adam's rate: 1e-4, 1e-4, 2e-4")
     run.add_argument("--critic_steps", type=number(int, 1), help="discriminator steps per generator step: 1, 1, 5")
     run.add_argument("--penalty", choices=PENALTIES, help="gradient penalty: none, none, zero(-centred)")
@@ -685,14 +696,14 @@ def _add_gan_training_options(parser):
     watch.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights file, where it cannot be downloaded")
     watch.add_argument("--patience", type=number(int, 1), default=5, help="epochs without a better score before training stops")
     watch.add_argument("--log_frequency", type=number(int, 1), default=20, help="steps between rows of log.csv")
-    add_machine_options(parser)
+    add_machine_options(parser, several)
     add_run_options(parser)
 
 
 def _add_gan_train(commands):
     parser = commands.add_parser("train", help="train a GAN on photographs", formatter_class=HelpFormatter)
     parser.add_argument("--setup", choices=SETUPS, default="BASELINE", help="last upsampling: see docs/generators.md")
-    _add_gan_training_options(parser)
+    _add_gan_training_options(parser, several=True)
 
 
 def _add_gan_setups(commands):
@@ -737,7 +748,7 @@ def _add_gan_sample(commands):
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the images in DIR first")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images at once; does not change them")
-    add_machine_options(parser)
+    add_machine_options(parser, several=True)
 
 
 def _add_gan_invert(commands):
