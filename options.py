@@ -914,6 +914,7 @@ class DetectOptions:
     resnet_weights: str
     profile_corners: bool
     device: str
+    timeout: float
     seed: int
     deterministic: bool
     num_workers: int
@@ -930,13 +931,16 @@ class DetectOptions:
 DETECT_TEXT = """Train and evaluate detectors of generated images. Every number is of images no detector was trained on.
 
   python detect.py --is_train True --classifier cnn --lr 0.0002 --size 256 --class_epoch 20 --class_batch_size 32 --dst my_run
+  python detect.py --classifier vit --size 256 --dst my_run --device 0,1
   python detect.py --is_train False --classifier cnn --size 256 --dst my_run --eval_root results/my_run/eval/refined
   python detect.py --classifier logreg,knn,svm,mlp --real photos --fake gan_a --eval_root gan_b,gan_c --dst matrix
   python detect.py --mode before_after --classifier logreg --dst my_run
   python detect.py --mode features --real photos --fake gan_a --dst features
 
 Without --real and --fake the folders are results/<dst>/eval/real and .../fake. A detector goes to
-results/<dst>/<classifier>_classifier/. Meant for research on image quality and on how robust detectors are."""
+results/<dst>/<classifier>_classifier/. Several processes (--device 0,1, or torchrun) share what the networks do; the other
+classifiers work in the first process alone, and --mode features runs in one. Meant for research on image quality and on how
+robust detectors are."""
 
 
 def classifier_list(text):
@@ -952,7 +956,7 @@ def _add_detector_options(parser):
     fit = parser.add_argument_group("training a detector")
     fit.add_argument("--lr", type=number(float, 0, open_low=True), help="networks' rate (cnn, vit: 2e-4; resnet50: 1e-4)")
     fit.add_argument("--class_epoch", type=number(int, 1), default=20, help="networks: passes over the training images")
-    fit.add_argument("--class_batch_size", type=number(int, 1), default=32, help="networks: images per step")
+    fit.add_argument("--class_batch_size", type=number(int, 1), default=32, help="networks: images per step, over all processes")
     fit.add_argument(
         "--patience", type=number(int, 0), default=10, help="networks: stop after so many epochs without progress; 0: never"
     )
@@ -1014,7 +1018,7 @@ def detect_parser():
         help="share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)",
     )
     _add_detector_options(parser)
-    add_machine_options(parser)
+    add_machine_options(parser, several=True)
     add_run_options(parser)
     for action in parser._actions:
         if action.dest in ("overwrite", "resume"):
