@@ -1,5 +1,6 @@
 """Train and evaluate detectors of generated images; say honestly how well they do on images they were not trained on."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from utils.detection import log_profile, scores_with_intervals
 from utils.detection_report import Judged, write_before_after, write_evaluation, write_matrix
 from utils.detector_protocol import linear_filter_of, unseen, unseen_reals
 from utils.distributed import resolve_device
-from utils.errors import UserError, script
+from utils.errors import UserError, refuse_several, script
+from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
 from utils.pretrained import pretrained_weights
 from utils.run_dir import atomic_path, open_run_folder, run_folder, write_json
@@ -26,29 +28,38 @@ def run_folders(options):
     return {"real": Path(options.real or run / "real"), "fake": Path(options.fake or run / "fake")}
 
 
-def make_benches(options, size):
+def make_benches(options, size, processes):
     """One bench per classifier, everything checked and every weight read before any training."""
-    device = resolve_device(options.device)
-    print(f"using {device}, images of {size} x {size}")
+    print(f"using {processes.device}, images of {size} x {size}")
     choices = {"vit": ("--vit_weights", options.vit_weights), "resnet50": ("--resnet_weights", options.resnet_weights)}
     benches = []
     for classifier in options.classifier:
         weights = None
         if options.is_train and classifier in choices:
             option, choice = choices[classifier]
-            weights = pretrained_weights(choice, PRETRAINED[classifier].url, option)
-        benches.append(Bench(classifier, size, as_plain(options.of(classifier)), device, weights))
+            url = PRETRAINED[classifier].url
+            weights = processes.once(functools.partial(pretrained_weights, choice, url, option))
+        benches.append(Bench(classifier, size, as_plain(options.of(classifier)), processes, weights))
     return benches
 
 
+def work_of(bench, processes, work, *arguments):
+    """What `work(bench, *arguments)` returns: all processes do it together, or the main one for all if they do not share it."""
+    do = functools.partial(work, bench, *arguments)
+    return do() if bench.shared else processes.once(do)
+
+
 def open_home(options, classifier, runs):
-    """Make or find results/<dst>/<classifier>_classifier; says so when finished detectors are kept."""
+    """Make or find results/<dst>/<classifier>_classifier, and the number of its runs; says so when finished detectors are kept."""
     name, root = f"{classifier}_classifier", run_folder(options.dst)
     home = root / name
     if not options.is_train:
         if not home.is_dir():
             raise UserError(f"{home} does not exist; train the detector first with --is_train True")
-        return home
+        found = len(list(home.glob("run_*/detector.pt")))
+        if not found:
+            raise UserError(f"{home} holds no finished detector; train it first with --is_train True")
+        return home, found
     finished = all((home / f"run_{run:02d}" / "detector.pt").is_file() for run in range(runs))
     keep = bool(options.eval_root) and finished and not options.overwrite
     resume = keep or (options.resume and home.is_dir())
@@ -58,7 +69,7 @@ def open_home(options, classifier, runs):
     elif options.eval_root:
         print(f"--is_train True with --eval_root: training {classifier} first, then evaluating; --is_train False only evaluates")
     write_json(home / "options.json", as_plain(options))
-    return home
+    return home, runs
 
 
 def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("none",)):
@@ -76,12 +87,9 @@ def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("n
 def detect_with(bench, options, sets):
     """Train or read every run of one classifier and judge it: `Judged` rows, and where the detectors are."""
     own, seed = options.of(bench.classifier), options.seed
-    home = open_home(options, bench.classifier, own.runs)
-    runs = range(own.runs) if options.is_train else range(len(list(home.glob("run_*/detector.pt"))))
-    if not runs:
-        raise UserError(f"{home} holds no finished detector; train it first with --is_train True")
+    home, runs = bench.processes.once(lambda: open_home(options, bench.classifier, own.runs))
     rows = []
-    for run in runs:
+    for run in range(runs):
         folder = home / f"run_{run:02d}"
         if options.is_train:
             names = split_names(sets["real"], sets["fake"], own.num_samples, own.split, seed + run)
@@ -96,47 +104,60 @@ def detect_with(bench, options, sets):
     return rows, home
 
 
-def detect(options):
-    """Train and evaluate each classifier, and set them side by side."""
+def open_named(options):
+    """The sets that are trained and judged on, as `open_sets` gives them."""
     folders = run_folders(options)
     if not options.is_train and not options.fake and options.eval_root and not folders["fake"].is_dir():
         del folders["fake"]
-    folders |= {f"other {i}": Path(folder) for i, folder in enumerate(options.eval_root)}
-    sets, size, warnings = open_sets(folders, options)
+    return open_sets(folders | {f"other {i}": Path(folder) for i, folder in enumerate(options.eval_root)}, options)
+
+
+def detect(options, processes):
+    """Train and evaluate each classifier, and set them side by side."""
+    sets, size, warnings = processes.once(lambda: open_named(options))
     every = []
-    for bench in make_benches(options, size):
-        rows, home = detect_with(bench, options, sets)
+    for bench in make_benches(options, size, processes):
+        rows, home = work_of(bench, processes, detect_with, options, sets)
         counts = f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."
-        print(f"\n{home}\n{write_evaluation(home, rows, [counts, *warnings])}")
+        if processes.main:
+            print(f"\n{home}\n{write_evaluation(home, rows, [counts, *warnings])}")
         every += rows
-    if len(sets) > 2 or len(options.classifier) > 1:
+    if processes.main and (len(sets) > 2 or len(options.classifier) > 1):
         print(f"\n{write_matrix(run_folder(options.dst), every)}")
 
 
-def before_after(options):
+def before_after_with(bench, options, real, fake, refined):
+    """`Judged` rows of one classifier, trained on fakes and afresh."""
+    own, processes, rows = options.of(bench.classifier), bench.processes, []
+    place = (f"{bench.classifier}_before_after", options.overwrite, options.resume, run_folder(options.dst))
+    home = processes.once(lambda: open_run_folder(*place))
+    for run in range(own.runs):
+        names = split_names(real, fake, own.num_samples, own.split, options.seed + run)
+        learned = [
+            images.indices(names[side]["train"] + names[side]["validation"]) for side, images in (("real", real), ("fake", fake))
+        ]
+        filtered = linear_filter_of(real, learned[0], fake, learned[1], processes)
+        tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, filtered, refined)}
+        for label, (images, _) in tests.items():
+            folder = home / label.replace(" ", "_") / f"run_{run:02d}"
+            judge, _ = bench.fit(folder, real, images, names, run)
+            asked = list(tests.values()) if label == "fake" else [tests[label]]
+            rows += judge_rows(bench, judge, run, label, (real, real.indices(names["real"]["test"])), asked)
+    return rows
+
+
+def before_after(options, processes):
     """Detectors trained on fakes, and afresh, asked about fakes, linearly filtered fakes and refined ones."""
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
-    sets, size, warnings = open_sets(folders, options)
+    sets, size, warnings = processes.once(lambda: open_sets(folders, options))
     real, fake, refined = (sets[name] for name in ("real", "fake", "refined"))
     fake.label, refined.label = "fake", "refined"
     rows = []
-    for bench in make_benches(options, size):
-        own = options.of(bench.classifier)
-        home = open_run_folder(f"{bench.classifier}_before_after", options.overwrite, options.resume, run_folder(options.dst))
-        for run in range(own.runs):
-            names = split_names(real, fake, own.num_samples, own.split, options.seed + run)
-            learned = [
-                images.indices(names[side]["train"] + names[side]["validation"])
-                for side, images in (("real", real), ("fake", fake))
-            ]
-            filtered = linear_filter_of(real, learned[0], fake, learned[1])
-            tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, filtered, refined)}
-            for label, (images, _) in tests.items():
-                folder = home / label.replace(" ", "_") / f"run_{run:02d}"
-                judge, _ = bench.fit(folder, real, images, names, run)
-                asked = list(tests.values()) if label == "fake" else [tests[label]]
-                rows += judge_rows(bench, judge, run, label, (real, real.indices(names["real"]["test"])), asked)
+    for bench in make_benches(options, size, processes):
+        rows += work_of(bench, processes, before_after_with, options, real, fake, refined)
+    if not processes.main:
+        return
     counts = (
         f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes (or their refined versions) per run for testing."
     )
@@ -164,11 +185,16 @@ def features(options):
         print(f"{path}: {len(images)} images")
 
 
-@script
+@script(several=True)
 def main(argv=None):
     """Run detect.py."""
     options = parse_detect(argv)
-    {"detect": detect, "before_after": before_after, "features": features}[options.mode](options)
+    if options.mode == "features":
+        refuse_several("detect.py --mode features")
+        resolve_device(options.device)  # works on the CPU, but a wrong name or a list of devices is a mistake all the same
+        features(options)
+        return
+    run_processes({"detect": detect, "before_after": before_after}[options.mode], options, __file__, argv)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from gan_commands.spectrum import compare_spectra
 from gan_commands.train import train
 from gan_commands.truncation import study_truncation
 from options import parse_gan
-from utils.errors import script
+from utils.errors import refuse_several, script
+from utils.launch import run_processes
 
+SHARED = {"train": train, "sample": sample}  # by several processes
 COMMANDS = {
-    "train": train,
-    "sample": sample,
     "invert": invert,
     "finetune": finetune,
     "shard": shard,
@@ -23,9 +23,13 @@ COMMANDS = {
 }
 
 
-@script
+@script(several=True)
 def main(argv=None):
     command, options = parse_gan(argv)
+    if command in SHARED:
+        run_processes(SHARED[command], options, __file__, argv)
+        return
+    refuse_several(f"gan.py {command}")
     COMMANDS[command](options)
 
 

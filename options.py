@@ -457,8 +457,8 @@ FINETUNE_RATES = {(0, True): 1e-4, (1, True): 1e-5, (1, False): 1e-6}  # (advers
 
 
 @dataclasses.dataclass(frozen=True)
-class GanTrainOptions:
-    """Options of gan.py train."""
+class GanTrainingOptions:
+    """What decides one GAN training; gan.py study setups makes one for each set-up."""
 
     data: str
     size: int
@@ -493,7 +493,14 @@ class GanTrainOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class GanSetupsOptions(GanTrainOptions):
+class GanTrainOptions(GanTrainingOptions):
+    """Options of gan.py train."""
+
+    timeout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GanSetupsOptions(GanTrainingOptions):
     """Options of gan.py study setups: those of train, for several set-ups."""
 
     setups: tuple
@@ -515,6 +522,7 @@ class GanSampleOptions:
     overwrite: bool
     batch_size: int
     device: str
+    timeout: float
     seed: int
     deterministic: bool
     num_workers: int
@@ -615,13 +623,15 @@ class GanShardOptions:
 GAN_TEXT = """Small GANs: make fakes instead of looking for them, and study what the last upsampling does to their spectrum.
 
   python gan.py train --data photos --size 64 --adversarial lsgan --setup N.1.5 --dst my_gan
+  python gan.py train --data photos --size 64 --batch_size 256 --dst my_gan --device 0,1
   python gan.py sample --dst my_gan --n 1000 --out datasets/photos/fake
   python gan.py invert --dst my_gan --data photos --out datasets/photo_pairs
   python gan.py finetune --generator my_gan --pairs datasets/photo_pairs --adv 0 --dst my_gan_fourier
   python gan.py study spectrum --real datasets/photos/real --inputs my_gan my_gan_fourier --dst my_study
 
 --data names a folder in datasets/ (its subfolder real/ if there is one, with all folders below), any other folder, or tar
-shards such as 'shards-{000000..000007}.tar'."""
+shards such as 'shards-{000000..000007}.tar'. Several processes (--device 0,1, or torchrun) share train and sample; the other
+commands run in one."""
 
 GAN_DATA_HELP = "folder in datasets/ (or its real/), any folder tree, or quoted tar shards such as 'photos-{000000..000007}.tar'"
 
@@ -647,7 +657,7 @@ def name_list(choices):
     return parse
 
 
-def _add_gan_training_options(parser):
+def _add_gan_training_options(parser, several=False):
     data = parser.add_argument_group("data")
     data.add_argument("--data", required=True, help=GAN_DATA_HELP)
     data.add_argument("--size", type=power_of_two, default=64, help="side of the images in pixels, a power of two")
@@ -663,7 +673,8 @@ def _add_gan_training_options(parser):
     run = parser.add_argument_group("training (without a value: the published one of --adversarial)")
     positive = number(float, 0, open_low=True)
     run.add_argument("--epochs", type=number(int, 1), help="passes over the data: 50, 50, 100")
-    run.add_argument("--batch_size", type=number(int, 2), default=64, help="images per step")
+    batch = "images per step, over all processes" if several else "images per step"
+    run.add_argument("--batch_size", type=number(int, 2), default=64, help=batch)
     run.add_argument("--lr", type=positive, help="Adam's rate: 1e-4, 1e-4, 2e-4")
     run.add_argument("--critic_steps", type=number(int, 1), help="discriminator steps per generator step: 1, 1, 5")
     run.add_argument("--penalty", choices=PENALTIES, help="gradient penalty: none, none, zero(-centred)")
@@ -686,14 +697,14 @@ def _add_gan_training_options(parser):
     watch.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights file, where it cannot be downloaded")
     watch.add_argument("--patience", type=number(int, 1), default=5, help="epochs without a better score before training stops")
     watch.add_argument("--log_frequency", type=number(int, 1), default=20, help="steps between rows of log.csv")
-    add_machine_options(parser)
+    add_machine_options(parser, several)
     add_run_options(parser)
 
 
 def _add_gan_train(commands):
     parser = commands.add_parser("train", help="train a GAN on photographs", formatter_class=HelpFormatter)
     parser.add_argument("--setup", choices=SETUPS, default="BASELINE", help="last upsampling: see docs/generators.md")
-    _add_gan_training_options(parser)
+    _add_gan_training_options(parser, several=True)
 
 
 def _add_gan_setups(commands):
@@ -738,7 +749,7 @@ def _add_gan_sample(commands):
     )
     parser.add_argument("--overwrite", action="store_true", help="delete the images in DIR first")
     parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images at once; does not change them")
-    add_machine_options(parser)
+    add_machine_options(parser, several=True)
 
 
 def _add_gan_invert(commands):
@@ -904,6 +915,7 @@ class DetectOptions:
     resnet_weights: str
     profile_corners: bool
     device: str
+    timeout: float
     seed: int
     deterministic: bool
     num_workers: int
@@ -920,13 +932,16 @@ class DetectOptions:
 DETECT_TEXT = """Train and evaluate detectors of generated images. Every number is of images no detector was trained on.
 
   python detect.py --is_train True --classifier cnn --lr 0.0002 --size 256 --class_epoch 20 --class_batch_size 32 --dst my_run
+  python detect.py --classifier vit --size 256 --dst my_run --device 0,1
   python detect.py --is_train False --classifier cnn --size 256 --dst my_run --eval_root results/my_run/eval/refined
   python detect.py --classifier logreg,knn,svm,mlp --real photos --fake gan_a --eval_root gan_b,gan_c --dst matrix
   python detect.py --mode before_after --classifier logreg --dst my_run
   python detect.py --mode features --real photos --fake gan_a --dst features
 
 Without --real and --fake the folders are results/<dst>/eval/real and .../fake. A detector goes to
-results/<dst>/<classifier>_classifier/. Meant for research on image quality and on how robust detectors are."""
+results/<dst>/<classifier>_classifier/. Several processes (--device 0,1, or torchrun) share what the networks do; the other
+classifiers work in the first process alone, and --mode features runs in one. Meant for research on image quality and on how
+robust detectors are."""
 
 
 def classifier_list(text):
@@ -942,7 +957,7 @@ def _add_detector_options(parser):
     fit = parser.add_argument_group("training a detector")
     fit.add_argument("--lr", type=number(float, 0, open_low=True), help="networks' rate (cnn, vit: 2e-4; resnet50: 1e-4)")
     fit.add_argument("--class_epoch", type=number(int, 1), default=20, help="networks: passes over the training images")
-    fit.add_argument("--class_batch_size", type=number(int, 1), default=32, help="networks: images per step")
+    fit.add_argument("--class_batch_size", type=number(int, 1), default=32, help="networks: images per step, over all processes")
     fit.add_argument(
         "--patience", type=number(int, 0), default=10, help="networks: stop after so many epochs without progress; 0: never"
     )
@@ -1004,7 +1019,7 @@ def detect_parser():
         help="share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)",
     )
     _add_detector_options(parser)
-    add_machine_options(parser)
+    add_machine_options(parser, several=True)
     add_run_options(parser)
     for action in parser._actions:
         if action.dest in ("overwrite", "resume"):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from data.listing import ImagePaths
+from utils.distributed import dealt
 from utils.errors import UserError
 from utils.run_dir import read_json, write_json
 
@@ -52,7 +53,7 @@ class PairLoader:
         batch_size: pairs per batch.
         seed: fixes the order of every epoch.
         num_workers: threads that read ahead (decoding runs outside Python's lock); 0 reads when asked.
-        part: (rank, world): of each batch, only the pairs rank, rank + world, ... are read, or the first if there are none.
+        part: (rank, world): of each batch, only the pairs that `dealt` gives this process are read.
     """
 
     def __init__(self, real, fake, batch_size, seed, num_workers=0, part=(0, 1)):
@@ -69,14 +70,10 @@ class PairLoader:
         """Pairs in batch `number` of an epoch, over all parts."""
         return min(self.batch_size, len(self.fake) - number * self.batch_size)
 
-    def _mine(self, pairs):
-        rank, world = self.part
-        return pairs[rank::world] if len(pairs) > rank else pairs[:1]
-
     def batches(self, epoch, start=0):
         """Yield (real_image, fake_image), each (N, 3, H, W) float32 in [0, 1], of an epoch from batch `start` on."""
         whole = epoch_pairs(len(self.real), len(self.fake), epoch, self.seed).split(self.batch_size)[start:]
-        batches = [self._mine(pairs) for pairs in whole]
+        batches = [dealt(pairs, *self.part) for pairs in whole]
         if not self.num_workers:
             yield from map(self._batch, batches)
             return

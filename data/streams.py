@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data.folder import load_folder, warn
 from data.reading import IMAGE_SUFFIXES, fit_error, to_tensor
 from data.shards import is_shards
+from utils.distributed import dealt
 from utils.errors import UserError
 from utils.run_dir import atomic_path
 
@@ -63,13 +64,17 @@ class FolderStream:
         self.images, self.batch_size, self.seed, self.num_workers = images, batch_size, seed, num_workers
         self.steps_per_epoch = len(images) // batch_size
 
-    def batches(self, epoch, start=0):
-        """Yield (batch_size, 3, S, S) in [0, 1] from batch `start` on; images that do not fill a batch are left to other epochs."""
+    def batches(self, epoch, start=0, part=(0, 1)):
+        """Yield batches (N, 3, S, S) in [0, 1] from batch `start` on; images that do not fill one are left to other epochs.
+
+        Args:
+            part: (rank, world): of each batch, only the images that `dealt` gives this process are read.
+        """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)).tolist()
         with ThreadPoolExecutor(max(1, self.num_workers)) as pool:
             read = pool.map if self.num_workers else map
             for step in range(start, self.steps_per_epoch):
-                chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+                chosen = dealt(order[step * self.batch_size : (step + 1) * self.batch_size], *part)
                 yield torch.stack(list(read(self.images.__getitem__, chosen)))
 
 
@@ -86,8 +91,7 @@ class ShardStream:
     steps_per_epoch = None  # a stream has no length
 
     def __init__(self, pattern, size, batch_size, seed, fit="resize", skip_bad=False):
-        self.webdataset = import_webdataset()
-        self.shards = list(self.webdataset.shardlists.expand_urls(pattern))
+        self.shards = list(import_webdataset().shardlists.expand_urls(pattern))
         missing = [shard for shard in self.shards if not Path(shard).is_file()]
         if missing:
             raise UserError(f"--data {pattern}: {missing[0]} does not exist; write shards with gan.py shard, or mend the pattern")
@@ -122,13 +126,17 @@ class ShardStream:
         left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
-    def batches(self, epoch, start=0):
-        """Yield (batch_size, 3, S, S) in [0, 1] from batch `start` on (earlier ones are read and passed over) until the shards end.
+    def batches(self, epoch, start=0, part=(0, 1)):
+        """Yield batches (N, 3, S, S) in [0, 1] from batch `start` on (earlier ones are read and passed over) until the shards end.
 
         A last batch that is not full is left out.
+
+        Args:
+            part: (rank, world): of each batch, only the images that `dealt` gives this process; it decodes all of them, since one
+                that cannot be read changes which images a batch holds.
         """
         shards = [self.shards[i] for i in np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))]
-        samples = self.webdataset.WebDataset(shards, shardshuffle=False, empty_check=False)
+        samples = import_webdataset().WebDataset(shards, shardshuffle=False, empty_check=False)
         rng = random.Random(f"{self.seed}-{epoch}")
         batch, number = [], 0
         for sample in samples.shuffle(SHUFFLE_BUFFER, initial=SHUFFLE_BUFFER, rng=rng):
@@ -136,7 +144,7 @@ class ShardStream:
             batch += [image] if image is not None else []
             if len(batch) == self.batch_size:
                 if number >= start:
-                    yield torch.stack(batch)
+                    yield torch.stack(dealt(batch, *part))
                 batch, number = [], number + 1
         if not number:
             raise UserError(

@@ -13,6 +13,7 @@ from utils.report import to_8bit
 from utils.run_dir import run_folder
 
 KIND = "gan"
+BATCH = 64  # images that are drawn at once
 SAMPLE, MONITOR, GRID, INVERT, DETECTOR = range(5)  # streams of latent vectors that do not overlap
 
 
@@ -27,7 +28,7 @@ def load_run(dst, which="best"):
     return load_checkpoint(path, KIND)
 
 
-def draw_batches(generator, indices, seed, stream, batch_size=64):
+def draw_batches(generator, indices, seed, stream, batch_size=BATCH):
     """Yield (indices, 8-bit images (N, 3, S, S) in [0, 1]) of numbered latents, batch by batch."""
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]

@@ -1,11 +1,14 @@
 """How good a generator is while it trains: FID, KID or LFD of numbered samples against photographs."""
 
+import functools
 import itertools
+import operator
 import sys
 
 import numpy as np
 
-from gan_commands.common import MONITOR, draw_batches
+from gan_commands.common import BATCH, MONITOR, draw_batches
+from utils.distributed import Processes
 from utils.errors import UserError
 from utils.feature_metrics import Moments, frechet_distance, kernel_distance
 from utils.inception import find_weights, inception_features, load_inception
@@ -34,25 +37,32 @@ class GanMonitor:
     Args:
         kind: fid | kid | lfd (without rounding).
         weights: path of the Inception weights, None for lfd.
-        real_batches: iterable of (N, 3, S, S) in [0, 1].
+        real_batches: iterable of (N, 3, S, S) in [0, 1]; read in the main process alone.
         count: reals (as far as there are that many) and fakes that are used.
         seed: of the fakes.
         device: where everything runs.
+        processes: `Processes` that share the fakes.
     """
 
-    def __init__(self, kind, weights, real_batches, count, seed, device):
+    def __init__(self, kind, weights, real_batches, count, seed, device, processes=None):
         self.kind, self.count, self.seed, self.device = kind, count, seed, device
+        self.processes = processes or Processes()
         self.network = None if kind == "lfd" else load_inception(weights, device)
-        self.real = self.summary(_first(real_batches, count))
+        self.real = self.summary(_first(real_batches, count) if self.processes.main else ())
 
     def summary(self, batches):
-        """What the distance needs of some images: their `SpectrumMean`, or Inception features (N, 2048)."""
+        """What the distance needs of some images, of which each process gives its own: None but in the main process.
+
+        Returns: their `SpectrumMean`, or Inception features (N, 2048).
+        """
         if self.kind == "lfd":
             spectrum = SpectrumMean()
             for image in batches:
                 spectrum.update(image.to(self.device))
-            return spectrum
-        return np.concatenate([inception_features(self.network, image.to(self.device)) for image in batches])
+            parts = self.processes.gather(spectrum)
+            return parts and functools.reduce(operator.add, parts)
+        parts = self.processes.gather([inception_features(self.network, image.to(self.device)) for image in batches])
+        return parts and np.concatenate([*itertools.chain(*parts)])
 
     def distance(self, other):
         """Distance of another `summary` to the photographs."""
@@ -66,9 +76,13 @@ class GanMonitor:
         return frechet_distance(*itertools.chain(*((moment.mean, moment.covariance) for moment in moments)))
 
     def score(self, generator):
-        """Distance of the generator's samples, always of the same latents; torch's random state is not touched."""
-        images = (image for _, image in draw_batches(generator, range(self.count), self.seed, MONITOR))
-        return self.distance(self.summary(images))
+        """Distance of the generator's samples, always of the same latents; the same number in all processes.
+
+        Torch's random state is not touched.
+        """
+        indices = self.processes.block(self.count, BATCH)
+        summary = self.summary(image for _, image in draw_batches(generator, indices, self.seed, MONITOR))
+        return self.processes.once(lambda: self.distance(summary))
 
 
 def _first(batches, count):

@@ -6,7 +6,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator
-from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.run_dir import read_json, write_json, write_png
 from utils.seeding import seed_everything
@@ -28,24 +27,30 @@ def open_sample_folder(folder, origin, overwrite):
     write_json(path, origin)
 
 
-def sample(options):
-    """Write the images 000000.png, ... that are not there yet."""
-    device = resolve_device(options.device)
-    seed_everything(options.seed, options.deterministic)
-    checkpoint = load_run(options.dst, options.checkpoint)
-    folder = Path(options.out)
+def open_run(options):
+    """The run's checkpoint, and the numbers of the images that the folder, made here, lacks."""
+    checkpoint, folder = load_run(options.dst, options.checkpoint), Path(options.out)
     origin = {"run": options.dst, "checkpoint": options.checkpoint, "steps": checkpoint["steps"], "seed": options.seed}
     open_sample_folder(folder, origin, options.overwrite)
-    fill_folder(checkpoint, folder, options.n, options.seed, device, options.batch_size, options.num_workers)
-    print(f"{options.n} images of {options.dst} in {folder}")
+    return checkpoint, [index for index in range(options.n) if not (folder / f"{index:06d}.png").is_file()]
 
 
-def fill_folder(checkpoint, folder, count, seed, device, batch_size=64, num_workers=0):
-    """Draw the images 0..count - 1 of a seed that a folder lacks and write them as PNG."""
-    missing = [index for index in range(count) if not (folder / f"{index:06d}.png").is_file()]
-    generator = sampling_generator(checkpoint, device)
-    with ThreadPoolExecutor(max(1, num_workers)) as pool, tqdm(total=len(missing), desc="drawing", unit="image", delay=1) as bar:
-        write = pool.map if num_workers else map
-        for indices, images in draw_batches(generator, missing, seed, SAMPLE, batch_size):
+def sample(options, processes):
+    """Write the images 000000.png, ... that are not there yet, this process its part of them."""
+    seed_everything(options.seed, options.deterministic)
+    checkpoint, missing = processes.once(lambda: open_run(options))
+    part = processes.block(len(missing), options.batch_size)
+    draw_files(checkpoint, missing[part.start : part.stop], options, processes.device)
+    processes.wait()
+    print(f"{options.n} images of {options.dst} in {options.out}")
+
+
+def draw_files(checkpoint, numbers, options, device):
+    """Draw the images of these numbers and write them as PNG."""
+    generator, folder = sampling_generator(checkpoint, device), Path(options.out)
+    workers = options.num_workers
+    with ThreadPoolExecutor(max(1, workers)) as pool, tqdm(total=len(numbers), desc="drawing", unit="image", delay=1) as bar:
+        write = pool.map if workers else map
+        for indices, images in draw_batches(generator, numbers, options.seed, SAMPLE, options.batch_size):
             list(write(write_png, [folder / f"{index:06d}.png" for index in indices], images))
             bar.update(len(indices))

@@ -11,9 +11,9 @@ from gan_commands.common import batches_of, draw, images_of, load_run
 from gan_commands.detection import SplitDetector, features_of
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.train import train
-from options import GanTrainOptions, as_plain
+from options import GanTrainingOptions, as_plain
 from utils.decay import DECAY_NAMES
-from utils.distributed import resolve_device
+from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
 from utils.run_dir import open_run_folder, run_folder, write_json, write_text
 from utils.seeding import seed_everything
@@ -40,9 +40,10 @@ FAMILIES = ("gan", "lsgan", "wgan-gp")
 def train_setup(options, setup):
     """Train results/<dst>/<setup> with the study's options, or continue it; its name."""
     dst = f"{options.dst}/{setup}"
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(GanTrainOptions)}
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(GanTrainingOptions)}
     begun = (run_folder(dst) / "checkpoint.pt").is_file()
-    train(GanTrainOptions(**values | {"setup": setup, "dst": dst, "resume": begun, "overwrite": not begun}))
+    values |= {"setup": setup, "dst": dst, "resume": begun, "overwrite": not begun}
+    train(GanTrainingOptions(**values), Processes(resolve_device(options.device)))
     return dst
 
 

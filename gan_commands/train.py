@@ -14,14 +14,13 @@ from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
 from utils.checkpoint import read_resumed, save_checkpoint
-from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.logging import ScalarLog
 from utils.run_dir import open_run_folder, run_folder, to_uint8, write_json, write_png
 from utils.seeding import random_state, seed_everything, set_random_state
 
-FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume"}
+FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume", "timeout"}
 LOWEST_RATE = 1e-6
 GRID_IMAGES = 64
 
@@ -32,11 +31,14 @@ def config_of(options):
 
 
 class Run:
-    """One training run: the trainer, its schedule and everything that makes it resumable."""
+    """One training run: the trainer, its schedule and everything that makes it resumable.
 
-    def __init__(self, options, device):
-        self.options, self.folder = options, run_folder(options.dst)
-        self.trainer = GanTrainer(config_of(options), options.lr, device)
+    All processes go through the same steps; the main one alone writes, and has a log.
+    """
+
+    def __init__(self, options, processes):
+        self.options, self.folder, self.processes = options, run_folder(options.dst), processes
+        self.trainer = GanTrainer(config_of(options), options.lr, processes.device, processes)
         # one factor per plateau, such that a rate that falls in every epoch ends at LOWEST_RATE (published)
         factor = min((LOWEST_RATE / options.lr) ** (1 / options.epochs), 0.999)
         self.schedulers = [
@@ -51,7 +53,9 @@ class Run:
         return self.epoch >= self.options.epochs or self.stale >= self.options.patience
 
     def save(self, name="checkpoint.pt"):
-        """Write results/<dst>/<name> with everything that `load` needs."""
+        """Write results/<dst>/<name> with everything that `load` needs, in the main process."""
+        if not self.processes.main:
+            return
         progress = {key: getattr(self, key) for key in ("epoch", "batch", "best", "stale")}
         content = {
             "progress": progress,
@@ -70,47 +74,49 @@ class Run:
             setattr(self, key, value)
         set_random_state(checkpoint["random"])
 
-    def train_epoch(self, stream, device, log, stop):
+    def train_epoch(self, stream, log, stop):
         """The rest of the current epoch; False if the user asked to stop before its end."""
         bar = tqdm(
             total=stream.steps_per_epoch, initial=self.batch, desc=f"epoch {self.epoch + 1}", unit="step", leave=False, delay=1
         )
         log_every = self.options.log_frequency * self.options.critic_steps  # a step that also updates the generator
+        part = (self.processes.rank, self.processes.world)
         with bar:
-            for real_image in stream.batches(self.epoch, self.batch):
-                terms = self.trainer.step(real_image.to(device, non_blocking=True))
+            for real_image in stream.batches(self.epoch, self.batch, part):
+                terms = self.trainer.step(real_image.to(self.processes.device, non_blocking=True), stream.batch_size)
                 self.batch += 1
                 bar.update()
                 if self.trainer.steps % log_every == 0:
                     self._write_terms(terms, log, bar)
-                if stop.asked:
+                if self.processes.any(stop.asked):
                     return False
         return True
 
     def _write_terms(self, terms, log, bar):
-        numbers = {name: value.item() for name, value in terms.items()}
+        numbers = self.processes.numbers(terms)
         broken = [name for name, value in numbers.items() if value - value != 0]
         if broken:
             raise UserError(
                 f"the loss {broken[0]} is not finite at step {self.trainer.steps}; the last epoch is kept: try a lower --lr"
             )
-        log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
+        if self.processes.main:
+            log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
         bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
 
     def end_epoch(self, monitor, log):
         """Score, rate decay, pictures and checkpoints at the end of an epoch."""
         score = monitor.score(self.trainer.sampler)
         rate = self.trainer.generator_optimiser.param_groups[0]["lr"]
-        log.write(self.trainer.steps, {"epoch": self.epoch, monitor.kind: score, "lr": rate}, table="epochs")
-        self._write_grid(log)
+        if self.processes.main:
+            log.write(self.trainer.steps, {"epoch": self.epoch, monitor.kind: score, "lr": rate}, table="epochs")
+            self._write_grid(log)
         for scheduler in self.schedulers:
             scheduler.step(score)
         improved = score < self.best
         self.best, self.stale = (score, 0) if improved else (self.best, self.stale + 1)
         self.epoch, self.batch = self.epoch + 1, 0
-        if improved:
-            self.save("best.pt")
-        self.save()
+        for name in ("best.pt", "checkpoint.pt") if improved else ("checkpoint.pt",):
+            self.save(name)
         print(f"epoch {self.epoch}: {monitor.kind} {score:.4g}{' (best so far)' if improved else ''}, lr {rate:.3g}")
 
     def _write_grid(self, log):
@@ -120,9 +126,11 @@ class Run:
         log.add_image("samples", picture, self.trainer.steps)
 
 
-def train(options):
-    """Train until the epochs are done, the score stops falling, or the user asks to stop (then exit code 130)."""
-    device = resolve_device(options.device)
+def open_run(options):
+    """What the main process reads and writes before a training; everything is checked before anything is written.
+
+    Returns: the options with their monitor, the path of its weights, the checkpoint to resume or None, and the stream of images.
+    """
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
     resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
@@ -130,23 +138,41 @@ def train(options):
     stream = open_stream(options.data, options.size, options.batch_size, options.seed, *reading)
     folder = open_run_folder(options.dst, options.overwrite, options.resume)
     write_json(folder / "options.json", as_plain(options))
+    return options, weights, resumed, stream
+
+
+def train(options, processes):
+    """Train until the epochs are done, the score stops falling, or the user asks to stop (then exit code 130).
+
+    Args:
+        options: `GanTrainingOptions`.
+        processes: `Processes` that share each batch.
+    Returns: the best score.
+    Raises: UserError for whatever is missing or does not fit, or a batch of fewer images than processes.
+    """
+    if options.batch_size < processes.world:
+        raise UserError(f"--batch_size {options.batch_size} is less than one image for each of the {processes.world} processes")
+    options, weights, resumed, stream = processes.once(lambda: open_run(options))
+    folder, device, kind = run_folder(options.dst), processes.device, options.monitor
     print(f"training {options.adversarial} {options.setup} at {options.size} px on {device}; results in {folder}")
 
     seed_everything(options.seed, options.deterministic)
-    run = Run(options, device)
-    monitor = GanMonitor(kind, weights, stream.batches(0), options.monitor_samples, options.seed, device)
+    run = Run(options, processes)
+    monitor = GanMonitor(kind, weights, stream.batches(0), options.monitor_samples, options.seed, device, processes)
     if resumed:
         run.load(resumed)
-    log = ScalarLog(folder, run.trainer.steps if resumed else None)
-    with StopRequest() as stop:
+    log = ScalarLog(folder, run.trainer.steps if resumed else None) if processes.main else None
+    with StopRequest(patient=processes.world > 1) as stop:
         while not run.finished:
-            if not run.train_epoch(stream, device, log, stop):
+            if not run.train_epoch(stream, log, stop):
                 run.save()
                 break
             run.end_epoch(monitor, log)
-    log.close()
+    if log is not None:
+        log.close()
     if not run.finished:
         print(f"stopped after step {run.trainer.steps}; go on with the same command and --resume")
+        processes.wait()  # a launcher ends the others as soon as one has ended
         sys.exit(130)
     print(
         f"done after {run.epoch} epochs, best {kind} {run.best:.4g}; draw images with gan.py sample --dst {options.dst} --out DIR"

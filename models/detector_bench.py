@@ -5,6 +5,7 @@ from models.judges import ClassicalJudge, NetworkJudge, domains
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.detector_protocol import PARTS
 from utils.detector_training import TrainingPlan, remove_progress
+from utils.distributed import Processes
 from utils.errors import UserError
 from utils.seeding import seed_everything
 
@@ -25,14 +26,19 @@ class Bench:
         size: side of the images.
         settings: plain values: those of SHAPING, and domain (None = the classifier's own), profile_corners, deterministic,
             num_workers.
-        device: torch device.
+        processes: `Processes` that share the work of networks; a classical detector's is not shared.
         pretrained: ImageNet weights for vit and resnet50, or None.
-    Raises: UserError if the classifier cannot take this size, domain or these weights.
+    Raises: UserError if the classifier cannot take this size, domain or these weights, or a batch has fewer images than processes.
     """
 
-    def __init__(self, classifier, size, settings, device, pretrained=None):
-        self.classifier, self.size, self.settings, self.device = classifier, size, settings, device
+    def __init__(self, classifier, size, settings, processes, pretrained=None):
+        self.classifier, self.size, self.settings = classifier, size, settings
+        self.shared = classifier not in CLASSICAL
+        self.processes = processes if self.shared else Processes(processes.device)
         self.pretrained = pretrained
+        batch, world = settings["class_batch_size"], self.processes.world
+        if batch < world:
+            raise UserError(f"--class_batch_size {batch} is less than one image for each of the {world} processes")
         self.domain = settings["domain"] or domains(classifier)[0]
         if self.domain not in domains(classifier):
             raise UserError(f"--domain {self.domain}: {classifier} looks at the {domains(classifier)[0]}; leave the option out")
@@ -57,7 +63,7 @@ class Bench:
         )
         seed_everything(seed, settings["deterministic"])
         try:
-            return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.device, plan, folder)
+            return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.processes, plan, folder)
         except ValueError as error:
             raise UserError(f"--classifier {self.classifier}: {error}") from error
 
@@ -82,7 +88,7 @@ class Bench:
         Raises: UserError if there are too few images, or the finished one was trained otherwise.
         """
         path, training = folder / "detector.pt", self.training(real, fake)
-        if path.is_file():
+        if self.processes.once(path.is_file):
             return self.load(folder, training)
         judge, sides = self.new_judge(run, folder), {"real": real, "fake": fake}
         split = {side: {part: images.indices(names[side][part]) for part in PARTS} for side, images in sides.items()}
@@ -92,8 +98,9 @@ class Bench:
             raise UserError(f"{error}; add images or raise --split") from error
         record = {"identity": self.identity(), "training": training, "names": names, "trained_on": fake.label}
         content = {**record, **judge.content()}
-        save_checkpoint(path, "detector", content)
-        remove_progress(folder)
+        if self.processes.main:
+            save_checkpoint(path, "detector", content)
+            remove_progress(folder)
         return judge, content
 
     def load(self, folder, training=None):
@@ -103,7 +110,7 @@ class Bench:
             training: what it must have been trained with, None = anything.
         Raises: UserError if it is not there, not a detector, or made for something else.
         """
-        content = load_checkpoint(folder / "detector.pt", "detector")
+        content = self.processes.once(lambda: load_checkpoint(folder / "detector.pt", "detector"))
         advice = "--overwrite trains anew" if training else "train one for this with --is_train True"
         for kind, wanted in (("identity", self.identity()), ("training", training or {})):
             for name, value in wanted.items():

@@ -5,6 +5,7 @@ from torch import nn
 from torchvision.models import ResNet50_Weights, ViT_B_16_Weights, resnet50
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
+from models.batch_norm import BatchNorm
 from utils.fft import image_to_mag
 
 NETWORKS = ("cnn", "vit", "resnet50")
@@ -92,7 +93,7 @@ class Detector(nn.Module):
         elif classifier == "vit":
             self.network = VisionTransformer(image_size=size, num_classes=2, **VIT)
         else:
-            self.network = resnet50(num_classes=2)
+            self.network = resnet50(num_classes=2, norm_layer=BatchNorm)
         if pretrained is not None:
             self._load(adapt_pretrained(classifier, size, pretrained), classifier)
 

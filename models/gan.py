@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models.batch_norm import BatchNorm
+
 SETUPS = ("BASELINE", *(f"{letter}.1.{kernel}" for kernel in (3, 5, 7) for letter in "NZB"), "N.3.5", "Z.3.5", "B.3.5")
 
 
@@ -98,7 +100,7 @@ class Generator(nn.Module):
     @staticmethod
     def _block(c_in, c_out, stride, padding):
         up = nn.ConvTranspose2d(c_in, c_out, 4, stride=stride, padding=padding, bias=False)
-        return nn.Sequential(up, nn.BatchNorm2d(c_out), nn.ReLU())
+        return nn.Sequential(up, BatchNorm(c_out), nn.ReLU())
 
     def forward(self, latent):
         """(N, latent_dim) standard normal -> (N, 3, S, S) in [-1, 1]."""
@@ -119,7 +121,7 @@ class Discriminator(nn.Module):
         widths = [min(dim * 2**i, 16 * dim) for i in range(doublings(size))]
         layers = [nn.Conv2d(3, dim, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for a, b in itertools.pairwise(widths):
-            normalise = nn.BatchNorm2d(b) if norm == "batch" else nn.GroupNorm(1, b)
+            normalise = BatchNorm(b) if norm == "batch" else nn.GroupNorm(1, b)
             layers += [nn.Conv2d(a, b, 4, stride=2, padding=1, bias=False), normalise, nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)
         self.logit = nn.Conv2d(widths[-1], 1, 4)

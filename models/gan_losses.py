@@ -7,6 +7,7 @@ Every function returns an unweighted scalar.
 import torch
 from torch.nn import functional
 
+from utils.distributed import Processes
 from utils.fft import fourier
 from utils.profiles import radial_rings, ring_means, to_grey
 
@@ -41,18 +42,26 @@ def generator_loss(kind, fake_logit):
     raise ValueError(f"adversarial loss {kind!r} is none of {', '.join(ADVERSARIAL)}")
 
 
-def _penalty_points(real, fake, sample):
+def _deviation(values, processes):
+    """Standard deviation over the values of the whole batch."""
+    mean, count = processes.mean(values.mean()), values.numel() * processes.extent
+    return (processes.mean((values - mean).square().mean()) * count / (count - 1)).sqrt()
+
+
+def _penalty_points(real, fake, sample, processes):
+    def uniform(*shape):  # from torch's CPU generator, so that every device sees the same
+        return processes.draw(lambda count: torch.rand(count, *shape, dtype=real.dtype), len(real)).to(real.device)
+
     if sample == "real":
         return real
     if sample == "fake":
         return fake
     if sample == "dragan":
-        fake = real + 0.5 * real.std() * torch.rand_like(real)
-    weight = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
-    return real.lerp(fake, weight)
+        fake = real + 0.5 * _deviation(real, processes) * uniform(*real.shape[1:])
+    return real.lerp(fake, uniform(1, 1, 1))
 
 
-def gradient_penalty(critic, real, fake, kind="zero", sample="line"):
+def gradient_penalty(critic, real, fake, kind="zero", sample="line", processes=None):
     """Penalty on the norm g of the critic's gradient: zero g^2, one (g - 1)^2, lipschitz max(0, g - 1)^2; mean over the batch.
 
     Args:
@@ -60,8 +69,9 @@ def gradient_penalty(critic, real, fake, kind="zero", sample="line"):
         real, fake: (N, 3, H, W); their own graph is not followed.
         sample: where the gradient is taken: on a random point of the line between real and fake, at real, at fake, or
             (dragan) between real and real plus noise.
+        processes: `Processes` that share the batch, None = it is all here; its `mean` of what each returns is the penalty.
     """
-    points = _penalty_points(real.detach(), fake.detach(), sample).requires_grad_(True)
+    points = _penalty_points(real.detach(), fake.detach(), sample, processes or Processes()).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
     squared = gradient.flatten(1).square().sum(1)  # (N,)
     if kind == "zero":
@@ -120,22 +130,25 @@ def fourier_dissimilarity(fake_image, real_image, metric="cos", threshold=20):
     return magnitude_dissimilarity(*bands, metric)
 
 
-def power_profile(image):
+def power_profile(image, processes=None):
     """Logarithm of the power averaged over batch and radial ring, scaled to [0, 1]: (N, 3, H, W) -> (R,), differentiable.
 
-    The logarithm is taken after the averages: before them, single bins with hardly any power would rule the gradient.
+    The logarithm is taken after the averages: before them, single bins with hardly any power would rule the gradient. Where
+    `processes` share the batch, the average is over the whole of it.
     """
     power = fourier(to_grey(image)).abs().square().mean(0)  # (H, W)
+    power = power if processes is None else processes.mean(power)
     profile = (ring_means(power, radial_rings(*image.shape[-2:])) + 1e-8).log()  # (R,)
     low, high = profile.min(), profile.max()
     return (profile - low) / (high - low).clamp_min(1e-12)
 
 
-def spectral_loss(fake_image, real_image):
+def spectral_loss(fake_image, real_image, processes=None):
     """Binary cross-entropy between the power profiles of a batch of fakes and of reals (Durall et al., CVPR 2020).
 
     Differentiable in fake_image. Its smallest value is the entropy of the real profile, not 0. The ends of the scaled fake
-    profile are 0 and 1 by construction and carry no gradient: they are clamped so that BCE stays finite there.
+    profile are 0 and 1 by construction and carry no gradient: they are clamped so that BCE stays finite there. `processes` as in
+    `power_profile`; the loss is the same in all of them.
     """
-    target = power_profile(real_image).detach()
-    return functional.binary_cross_entropy(power_profile(fake_image).clamp(1e-4, 1 - 1e-4), target)
+    target = power_profile(real_image, processes).detach()
+    return functional.binary_cross_entropy(power_profile(fake_image, processes).clamp(1e-4, 1 - 1e-4), target)

@@ -5,8 +5,10 @@ import dataclasses
 
 import torch
 
+from models.batch_norm import share_statistics
 from models.gan import Discriminator, Generator, from_image, to_image, update_average
 from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
+from utils.distributed import Processes
 
 BETAS = (0.5, 0.999)
 
@@ -43,15 +45,18 @@ class GanTrainer:
         config: `GanConfig`.
         lr: Adam's rate of both networks.
         device: where they live.
+        processes: `Processes` that share each batch; every one of them has a trainer, and all stay alike.
     """
 
-    def __init__(self, config, lr, device):
-        self.config = config
+    def __init__(self, config, lr, device, processes=None):
+        self.config, self.processes = config, processes or Processes()
         self.generator, self.discriminator = config.generator().to(device), config.discriminator().to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else None
         self.generator_optimiser = torch.optim.Adam(self.generator.parameters(), lr, BETAS)
         self.discriminator_optimiser = torch.optim.Adam(self.discriminator.parameters(), lr, BETAS)
         self.steps = 0
+        for network in (self.generator, self.discriminator):
+            share_statistics(network, self.processes)
 
     @property
     def sampler(self):
@@ -60,7 +65,8 @@ class GanTrainer:
 
     def latent(self, count):
         """(count, latent_dim) drawn from torch's CPU generator, so that every device sees the same."""
-        return torch.randn(count, self.config.latent_dim).to(next(self.generator.parameters()).device)
+        latent = self.processes.draw(lambda whole: torch.randn(whole, self.config.latent_dim), count)
+        return latent.to(next(self.generator.parameters()).device)
 
     def discriminator_step(self, real, fake):
         """Update the discriminator on images (N, 3, S, S) in [-1, 1]; the fakes' graph is not followed.
@@ -71,11 +77,11 @@ class GanTrainer:
         loss = discriminator_loss(config.adversarial, self.discriminator(real), self.discriminator(fake.detach()))
         terms, total = {"discriminator": loss.detach()}, loss
         if config.penalty != "none":
-            penalty = gradient_penalty(self.discriminator, real, fake, config.penalty, config.penalty_sample)
+            penalty = gradient_penalty(self.discriminator, real, fake, config.penalty, config.penalty_sample, self.processes)
             terms["penalty"] = penalty.detach()
             total = loss + config.penalty_weight * penalty
         self.discriminator_optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        self.processes.backward(total, self.discriminator.parameters())
         self.discriminator_optimiser.step()
         return terms
 
@@ -90,24 +96,26 @@ class GanTrainer:
         loss = generator_loss(config.adversarial, self.discriminator(fake))
         terms, total = {"generator": loss.detach()}, loss
         if config.spectral_loss:
-            spectral = spectral_loss(to_image(fake), to_image(real))
+            spectral = spectral_loss(to_image(fake), to_image(real), self.processes)
             terms["spectral"] = spectral.detach()
             total = loss + config.spectral_loss * spectral
         self.generator_optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        self.processes.backward(total, self.generator.parameters())
         self.generator_optimiser.step()
         self.discriminator.requires_grad_(True)
         if self.average is not None:
             update_average(self.average, self.generator, config.ema)
         return terms
 
-    def step(self, real_image):
+    def step(self, real_image, whole=None):
         """One discriminator step and, every `critic_steps`, one generator step.
 
         Args:
             real_image: (N, 3, S, S) in [0, 1].
-        Returns: dict of unweighted, detached scalars; the generator's only when it was updated.
+            whole: images in the batch over all processes, of which this one's are given; None = all are here.
+        Returns: dict of unweighted, detached scalars, means over the images given; the generator's only when it was updated.
         """
+        self.processes.begin(whole or len(real_image))
         real = from_image(real_image)
         with torch.no_grad():
             fake = self.generator(self.latent(len(real)))

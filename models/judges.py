@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from models.batch_norm import share_statistics
 from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
 from models.detectors import DOMAINS, Detector, fake_probability
 from utils.detection import best_threshold, fold_numbers
@@ -74,28 +75,31 @@ class NetworkJudge:
 
     Args:
         classifier, size, domain, pretrained: as `models.detectors.Detector`.
-        device: torch device.
+        processes: `Processes` that share its work; it lives on their device, and all stay alike.
         plan: `TrainingPlan`.
         folder: where training logs and keeps its progress.
     """
 
-    def __init__(self, classifier, size, domain, pretrained, device, plan, folder):
-        self.network = Detector(classifier, size, domain, pretrained).to(device)
-        self.device, self.plan, self.folder = device, plan, folder
+    def __init__(self, classifier, size, domain, pretrained, processes, plan, folder):
+        self.network = Detector(classifier, size, domain, pretrained).to(processes.device)
+        share_statistics(self.network, processes)
+        self.processes, self.plan, self.folder = processes, plan, folder
         self.threshold, self.best_epoch = 0.5, -1
 
     def fit(self, real, fake, split):
         """Train, keep the best epoch and choose the threshold on the validation part."""
         train = LabelledImages(real.images, split["real"]["train"], fake.images, split["fake"]["train"], self.plan)
         validation = LabelledImages(real.images, split["real"]["validation"], fake.images, split["fake"]["validation"])
-        self.best_epoch = train_network(self.network, train, validation, self.plan, self.device, self.folder)
+        self.best_epoch = train_network(
+            self.network, train, validation, self.plan, self.processes.device, self.folder, self.processes
+        )
         sides = (("real", real), ("fake", fake))
         self.threshold = best_threshold(*(self.scores(images, split[side]["validation"]) for side, images in sides))
 
     def scores(self, image_set, indices, perturbation="none"):
         """(N,) in [0, 1], higher = more likely fake."""
-        change = PERTURBATIONS[perturbation]
-        logits = network_logits(self.network, image_set.images, indices, self.plan.batch_size, self.device, change)
+        change, device = PERTURBATIONS[perturbation], self.processes.device
+        logits = network_logits(self.network, image_set.images, indices, self.plan.batch_size, device, change, self.processes)
         return fake_probability(logits).numpy()
 
     def content(self):

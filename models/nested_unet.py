@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from models.batch_norm import BatchNorm
+
 CHANNELS = (64, 128, 256, 512, 512)
 DEPTH = len(CHANNELS)
 
@@ -45,31 +47,6 @@ class InstanceNorm(nn.Module):
     def forward(self, x):
         # Not F.group_norm, which refuses the single 1 x 1 map that a 16-px image has at the deepest level.
         return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation; where `processes` share a batch, its statistics are those of the whole batch.
-
-    torch's SyncBatchNorm works on CUDA alone, and counts images that only fill a place.
-    """
-
-    processes = None
-
-    def forward(self, x):
-        if self.processes is None or not self.training:
-            return super().forward(x)
-        self._check_input_dim(x)
-        values = x.float()
-        mean = self.processes.mean(values.mean((0, 2, 3)))  # (C,)
-        centred = values - mean.view(1, -1, 1, 1)
-        variance = self.processes.mean(centred.square().mean((0, 2, 3)))  # (C,)
-        with torch.no_grad():
-            count = values[:, 0].numel() * self.processes.extent
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight * (variance + self.eps).rsqrt()  # (C,)
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
 NORMS = {"batch": BatchNorm, "instance": InstanceNorm, "none": lambda channels: nn.Identity()}

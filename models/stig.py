@@ -5,9 +5,10 @@ import dataclasses
 import torch
 from torch import nn
 
+from models.batch_norm import share_statistics
 from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
-from models.nested_unet import CHANNELS, DEPTH, BatchNorm, NestedUNet, channels_of
+from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
 from utils.fft import image_to_mag, mag_to_image
 from utils.filters import FILTER_PARTS, apply_filter
@@ -110,9 +111,7 @@ class STIG(nn.Module):
         """Let what does not split into a sum over images be taken over the batches of all these `Processes`."""
         if processes.world > 1:
             self._whole_mean = processes.mean
-            for part in self.generator.modules():
-                if isinstance(part, BatchNorm):
-                    part.processes = processes
+            share_statistics(self.generator, processes)
 
     def _networks(self, tensor):
         """Autocast context for what is a network, and nothing else."""

@@ -22,9 +22,14 @@ import gan
 import inference
 import train
 from data.pairs import PairLoader
+from gan_commands import train as gan_train
+from models import detector_bench
+from models.detector_bench import Bench
+from options import as_plain, parse_detect, parse_gan
 from utils import inception, launch
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes
+from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.metrics import SpectrumFolds
 
@@ -109,20 +114,100 @@ def same_training(first, second):
             assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-2, abs=1e-4), name
 
 
-def test_steps_of_two_processes_equal_those_of_one(tmp_path):
-    assert launch.supervise(*launch.start([shared_steps.__file__, tmp_path], 2)) == 0
-    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+@pytest.fixture(scope="module")
+def halted(house):
+    """results/gan_two stopped in the second of four epochs, results/detector_two after the first of three; all of .._one done."""
+    draw(house / "real", 12, 3, 32)
+    for seed, name in ((4, "fake"), (5, "refined")):
+        draw(house / name, 10, seed, 32)
+    processes, end_epoch = Processes(torch.device("cpu")), gan_train.Run.end_epoch
+
+    def stopping(run, monitor, log):
+        end_epoch(run, monitor, log)
+        if run.epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(house)
+        shared_steps.commands(processes, "one")
+        patch.setattr(gan_train.Run, "end_epoch", stopping)
+        with pytest.raises(SystemExit) as stop:
+            gan_train.train(parse_gan([*shared_steps.GAN.split(), "--dst", "gan_two"])[1], processes)
+        assert stop.value.code == 130
+        patch.setattr(detector_bench, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
+        first = ["--classifier", "cnn", "--class_epoch", "1", "--dst", "detector_two"]
+        detect.detect(parse_detect([*shared_steps.DETECT.split(), *first]), processes)
+    assert (house / "results/detector_two/cnn_classifier/run_00/last.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def steps_of_two(halted, house, tmp_path_factory):
+    """What shared_steps.py leaves in two processes: the folder, and the content of each one's file."""
+    folder = tmp_path_factory.mktemp("steps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(house)
+        assert launch.supervise(*launch.start([shared_steps.__file__, folder], 2)) == 0
+    return folder, *(torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+
+
+def assert_alike(first, second):
+    """Nested dictionaries that agree to the last bit."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert_alike(value, second[name])
+    else:
+        assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+
+
+def test_processes_go_on_alike(steps_of_two):
+    _, one, two = steps_of_two
+    assert_alike(one, two)
+
+
+def test_steps_of_two_processes_equal_those_of_one(steps_of_two):
     for case, expected in shared_steps.steps(Processes()).items():
-        found = one[case]
-        for part in ("gradients", "model", "averaged"):  # both processes go on alike, to the last bit
-            assert all(torch.equal(found[part][name], value) for name, value in two[case][part].items() if value is not None)
-        assert found["numbers"] == two[case]["numbers"]
+        found = steps_of_two[1]["stig"][case]
         assert_close(expected["gradients"], found["gradients"], 1e-4, 1e-5)
         assert "heads.mlp_4.0.weight" not in found["gradients"] and "heads.mlp_2.0.weight" in found["gradients"]
         assert found["numbers"] == pytest.approx(expected["numbers"], rel=1e-2, abs=1e-4)
         buffers = [name for name in expected["model"] if "running" in name or "tracked" in name]
         assert bool(buffers) == (case == "batch norm")
         assert_close(*({name: state["model"][name] for name in buffers} for state in (expected, found)), 1e-2, 1e-6)
+
+
+def test_gan_steps_of_two_processes_equal_those_of_one(steps_of_two):
+    """Batch normalisation, both sides of it; gradient penalties; a spectrum and a spread that are not means over images."""
+    found, expected = steps_of_two[1]["gan"], shared_steps.gan_steps(Processes())
+    assert found.pop("scores") == pytest.approx(expected.pop("scores"), rel=1e-9)
+    assert found.keys() == expected.keys()
+    for case, alone in expected.items():
+        assert found[case]["numbers"] == pytest.approx(alone["numbers"], rel=1e-5)
+        for part in ("gradients", "state"):
+            assert_close(alone[part], found[case][part], 1e-4, 1e-7)
+
+
+def test_detectors_of_two_processes_equal_those_of_one(steps_of_two, tmp_path):
+    """Class weights that do not average to one in a batch, augmentation, batch normalisation, the choice of the best epoch."""
+    processes = Processes(torch.device("cpu"))
+    found, expected = steps_of_two[1]["detectors"], shared_steps.detector_steps(processes, tmp_path)
+    for classifier, alone in expected.items():
+        assert found[classifier]["best"] == alone["best"]
+        assert found[classifier]["threshold"] == pytest.approx(alone["threshold"], rel=1e-3)
+        assert_close(alone["state"], found[classifier]["state"], 5e-2 if classifier == "resnet50" else 1e-4, 1e-7)
+        logs = [np.genfromtxt(folder / classifier / "log.csv", delimiter=",") for folder in (tmp_path, steps_of_two[0] / "two")]
+        np.testing.assert_allclose(*logs, rtol=1e-5)
+
+
+def test_no_second_derivative_is_taken_of_a_sum_over_processes():
+    """It would be wrong without a word; only a critic without batch normalisation meets a gradient penalty."""
+    processes = Processes(world=2)
+    processes.sum = lambda value: 2 * value
+    x = torch.ones(1, requires_grad=True)
+    (gradient,) = torch.autograd.grad(processes.mean(x) ** 2, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.backward()
 
 
 def test_training_with_torchrun(alone):
@@ -182,6 +267,81 @@ def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the
     with StopRequest(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
+
+
+def stopped_by(folder, file, command, capfd):
+    """Run a script in two processes, stop the second once a file is there; what they said."""
+    children, store = launch.start(command, 2)
+    wait_for(folder / file, children)
+    children[1].send_signal(signal.SIGINT)
+    assert launch.supervise(children, store) == 130
+    assert [child.returncode for child in children] == [130, 130]
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err and "lost" not in said.err
+    return said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_gan_training_is_stopped_by_any_process(house, capfd):
+    command = [ROOT / "gan.py", *shared_steps.GAN.split(), *CPU, "--epochs", "1000", "--patience", "1000", "--dst", "gan_stopped"]
+    said = stopped_by(house / "results/gan_stopped", "checkpoint.pt", command, capfd).out
+    steps = load_checkpoint("results/gan_stopped/checkpoint.pt", "gan")["steps"]
+    assert said.count(f"stopped after step {steps}; go on with the same command and --resume") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGINT")
+def test_a_detectors_training_is_stopped_by_any_process(halted, house, capfd):
+    command = [*shared_steps.DETECT.split(), *CPU, "--classifier", "cnn", "--dst", "stopped_detector"]
+    folder = house / "results/stopped_detector/cnn_classifier/run_00"
+    said = stopped_by(folder, "last.pt", [ROOT / "detect.py", *command, "--patience", "0", "--class_epoch", "100000"], capfd).err
+    assert said.count("stopped; every file written so far is whole") == 1
+    epoch = load_checkpoint(folder / "last.pt", "detector-training")["epoch"]
+    detect.main([*command, "--class_epoch", str(epoch + 3), "--resume"])
+    assert (folder / "detector.pt").exists()
+
+
+def same_files(one, two, logged):
+    """Both folders hold files of the same names, TensorBoard's aside, of which there is one for each time that `two` was begun."""
+    names = [sorted(path.relative_to(root) for path in root.rglob("*.*")) for root in (one, two)]
+    assert len({tuple(path for path in found if "tensorboard" not in path.parts) for found in names}) == 1
+    assert len(list((two / logged / "tensorboard").iterdir())) == 2
+
+
+def rows_of(path):
+    """{(step, column): value} of a log."""
+    with path.open(newline="") as file:
+        return {(row["step"], name): float(value) for row in csv.DictReader(file) for name, value in row.items()}
+
+
+def test_gan_training_goes_on_in_two_processes(steps_of_two):
+    """Stopped in one process before the second epoch was scored; what follows is as if nothing had happened."""
+    roots = [Path("results/gan_one"), Path("results/gan_two")]
+    one, two = (load_checkpoint(root / "checkpoint.pt", "gan") for root in roots)
+    assert one["progress"] == pytest.approx(two["progress"], rel=1e-4) and one["steps"] == two["steps"] == 4
+    assert torch.equal(one["random"]["cpu"], two["random"]["cpu"])
+    for part in ("generator", "discriminator", "average"):
+        assert_close(one[part], two[part], 1e-4, 1e-7)
+    for name in ("log.csv", "epochs.csv"):
+        assert rows_of(roots[0] / name) == pytest.approx(rows_of(roots[1] / name), rel=1e-4)
+    same_files(*roots, "")
+
+
+def test_images_drawn_by_two_processes_are_those_of_one(steps_of_two):
+    drawn = [{path.name: path.read_bytes() for path in Path(f"drawn_{name}").iterdir()} for name in ("one", "two")]
+    assert len(drawn[0]) == 8 and drawn[0] == drawn[1]
+
+
+def test_a_detector_goes_on_in_two_processes(steps_of_two):
+    """Halted in one process after the first of three epochs; the rest, its threshold and every table are as in one."""
+    roots = [Path("results/detector_one"), Path("results/detector_two")]
+    one, two = (load_checkpoint(root / "cnn_classifier/run_00/detector.pt", "detector") for root in roots)
+    assert one["best_epoch"] == two["best_epoch"] and one["threshold"] == pytest.approx(two["threshold"], rel=1e-4)
+    assert_close(one["state"], two["state"], 1e-4, 1e-7)
+    logs = [rows_of(root / "cnn_classifier/run_00/log.csv") for root in roots]
+    assert len(logs[0]) == 12 and logs[0] == pytest.approx(logs[1], rel=1e-5)
+    for name in ("cnn_classifier/runs.csv", "knn_classifier/runs.csv", "detection_matrix.csv", "detection.md"):
+        assert (roots[0] / name).read_text() == (roots[1] / name).read_text()
+    same_files(*roots, "cnn_classifier/run_00")
 
 
 def test_inference_by_two_processes_equals_one(alone):
@@ -279,7 +439,38 @@ def test_mistakes_are_told_once(alone, monkeypatch, capfd):
     assert stop.value.code == 2
     errors = capfd.readouterr().err
     assert errors.count("error: ") == errors.count("exists already") == 1 and "lost" not in errors
+
+
+def test_batches_smaller_than_the_processes_are_refused():
+    options = parse_gan([*shared_steps.GAN.split(), "--dst", "new", "--batch_size", "2"])[1]
+    with pytest.raises(UserError, match="--batch_size 2 is less than one image for each of the 3 processes"):
+        gan_train.train(options, Processes(world=3))
+    settings = as_plain(parse_detect(["--dst", "new", "--class_batch_size", "2"]).of("cnn"))
+    with pytest.raises(UserError, match="--class_batch_size 2 is less than one image for each of the 3 processes"):
+        Bench("cnn", 32, settings, Processes(torch.device("cpu"), world=3))
+    assert not Bench("knn", 32, settings, Processes(torch.device("cpu"), world=3)).shared
+
+
+ALONE = {
+    "invert": "invert --dst x --data tiny --out y",
+    "finetune": "finetune --generator x --pairs y --dst z",
+    "shard": "shard --data tiny --out y",
+    "spectrum": "study spectrum --real x --inputs y --dst z",
+    "truncation": "study truncation --pairs x --dst y",
+    "setups": "study setups --data tiny --dst z",
+    "features": "--mode features --dst x",
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_runs_in_one_process_says_so(name, monkeypatch, capfd):
+    main = detect.main if name == "features" else gan.main
+    if name != "shard":  # which has no --device
+        assert "runs on one device" in refused(main, [*ALONE[name].split(), *TWO], capfd)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert "one process" in refused(gan.main, ["train", "--data", "tiny", "--dst", "new"], capfd)
-    assert "one process" in refused(detect.main, ["--mode", "features", "--dst", "alone"], capfd)
+    assert f"{name} runs in one process" in refused(main, ALONE[name].split(), capfd)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as stop:
+        main(ALONE[name].split())
+    assert stop.value.code == 2 and not capfd.readouterr().err

@@ -109,6 +109,9 @@ class StopAfter:
 
     count = 10**9
 
+    def __init__(self, patient=False):
+        assert not patient  # one process: a second Ctrl-C interrupts at once
+
     def __enter__(self):
         return self
 

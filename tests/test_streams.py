@@ -1,6 +1,7 @@
 """Epochs of photographs from folders and tar shards."""
 
 import io
+import pickle
 import sys
 import tarfile
 from importlib.util import find_spec
@@ -81,6 +82,18 @@ def test_shards_hold_the_images_and_are_reproducible(workplace):
     assert rows(stream.batches(1)) != rows(first)
     assert rows(stream.batches(0, start=3)) == rows(first[3:])
     assert list(stream.batches(0, start=5)) == []
+
+
+@pytest.mark.parametrize("form", ["folder", pytest.param("shards", marks=needs_webdataset)])
+def test_processes_deal_out_the_batches_of_one(workplace, form):
+    """The stream itself goes to the other processes: what the first has checked, they need not."""
+    data = "set" if form == "folder" else write_shards("set", "shards/set", 4, 8)
+    stream = pickle.loads(pickle.dumps(open_stream(data, 8, 5, seed=0)))
+    whole = list(stream.batches(1))
+    parts = [list(stream.batches(1, part=(rank, 2))) for rank in (0, 1)]
+    assert len(whole) == len(parts[0]) == len(parts[1]) == 2
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(first, batch[::2]) and torch.equal(second, batch[1::2])
 
 
 def tar_of(path, members):

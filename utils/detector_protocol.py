@@ -66,13 +66,14 @@ class FilteredImages:
         return to_8bit(apply_gain(self.fake[index][None], self.gain)[0])
 
 
-def linear_filter_of(real, real_indices, fake, fake_indices):
-    """The cepstral linear filter from some fakes to some reals, as a set of all filtered fakes."""
+def linear_filter_of(real, real_indices, fake, fake_indices, processes):
+    """The cepstral linear filter from some fakes to some reals, fitted in the main process, as a set of all filtered fakes."""
 
     def read(source, indices):
         return (source.images[int(i)][None] for i in indices)
 
-    gain = fit_linear_filter("cepstral", functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices))
+    reads = functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices)
+    gain = processes.once(lambda: fit_linear_filter("cepstral", *reads))
     filtered = FilteredImages(fake.images, gain)
     return ImageSet("linear filter", fake.folder, filtered)
 

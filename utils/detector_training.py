@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from tqdm import tqdm
 
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.distributed import Processes
+from utils.interrupts import StopRequest
 from utils.logging import ScalarLog
 from utils.perturbations import augment
 
@@ -46,6 +48,11 @@ class LabelledImages(Dataset):
         self.class_weights = counts.sum() / (2 * counts)  # (2,)
         self.plan, self.epoch = plan, 0
 
+    @property
+    def labels(self):
+        """(N,) int64."""
+        return torch.tensor([label for _, _, label in self.items])
+
     def __len__(self):
         return len(self.items)
 
@@ -66,99 +73,148 @@ def _optimizer(network, plan):
     return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.95)
 
 
-def _train_epoch(network, images, optimizer, plan, device):
-    """One pass in an order that depends on the seed and the epoch alone; returns the mean loss."""
+class _OwnBatches:
+    """Of every batch of a sampler what this process has of it."""
+
+    def __init__(self, batches, processes):
+        self.batches, self.processes = batches, processes
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return map(self.processes.own, self.batches)
+
+
+def balanced_loss(logits, label, class_weights, processes):
+    """Cross-entropy as a mean over a batch in which each image counts by the weight of its class.
+
+    Args:
+        logits: (N, 2). label: (N,). class_weights: (2,).
+        processes: `Processes` that share the batch; their `mean` of what each returns is the whole batch's loss.
+    Returns: scalar.
+    """
+    losses = cross_entropy(logits, label, weight=class_weights, reduction="none")  # (N,)
+    return losses.mean() / processes.mean(class_weights[label].mean())
+
+
+def _train_epoch(network, images, optimizer, plan, device, processes, stop):
+    """One pass in an order that depends on the seed and the epoch alone.
+
+    Returns: the mean loss, or None if the user asked a process to stop.
+    """
     generator = torch.Generator().manual_seed(plan.seed * 10_007 + images.epoch)
     lonely = len(images) % plan.batch_size == 1 and len(images) > 1  # batch normalisation cannot train on one image
+    batches = BatchSampler(RandomSampler(images, generator=generator), plan.batch_size, drop_last=lonely)
     loader = DataLoader(
         images,
-        plan.batch_size,
-        shuffle=True,
+        batch_sampler=_OwnBatches(batches, processes),
         generator=generator,
         num_workers=plan.num_workers,
-        drop_last=lonely,
         pin_memory=device.type == "cuda",
     )
-    weights = images.class_weights.to(device)
+    weights, parameters = images.class_weights.to(device), list(network.parameters())
     network.train()
     total, count = torch.zeros((), device=device), 0
     for image, label in loader:
+        processes.begin(min(plan.batch_size, len(images) - count))
         logits = network(image.to(device, non_blocking=True))
-        loss = cross_entropy(logits, label.to(device, non_blocking=True), weight=weights)
+        loss = balanced_loss(logits, label.to(device, non_blocking=True), weights, processes)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        processes.backward(loss, parameters)
         optimizer.step()
-        total += loss.detach() * len(image)
-        count += len(image)
-    return total.item() / count
+        total += loss.detach() * processes.weight * processes.whole
+        count += processes.whole
+        if processes.any(stop.asked):
+            return None
+    return processes.sum(total).item() / count
 
 
-@torch.no_grad()
-def validate(network, images, batch_size, device):
-    """Loss and balanced accuracy over `LabelledImages`, both classes counting alike."""
-    network.eval()
-    logits, labels = [], []
-    for image, label in DataLoader(images, batch_size):
-        logits.append(network(image.to(device)).double().cpu())
-        labels.append(label)
-    logits, labels = torch.cat(logits), torch.cat(labels)
+def validate(network, images, batch_size, device, processes=None):
+    """Loss and balanced accuracy over `LabelledImages`, both classes counting alike; the same in all `processes`."""
+    processes = processes or Processes()
+    logits = network_logits(network, images, range(len(images)), batch_size, device, lambda item, _: item[0], processes)
+    labels = images.labels
     right = logits.argmax(1) == labels
     accuracy = sum(right[labels == label].double().mean().item() for label in (FAKE, REAL)) / 2
-    return cross_entropy(logits, labels, weight=images.class_weights.double()).item(), accuracy
+    loss = cross_entropy(logits, labels, weight=images.class_weights.double()).item()
+    return processes.once(lambda: (loss, accuracy))  # which epoch is the best must not hang on another host's rounding
 
 
 @torch.no_grad()
-def network_logits(network, images, indices, batch_size, device, change=None):
-    """Logits (N, 2) of some images of a set, float64 on the CPU; `change(image, index)` alters each first."""
+def network_logits(network, images, indices, batch_size, device, change=None, processes=None):
+    """Logits (N, 2) of some images of a set, float64 on the CPU; `change(image, index)` alters each first.
+
+    Args:
+        processes: `Processes` that share the images in whole batches; each of them gets all logits.
+    """
     network.eval()
-    parts = []
-    for start in range(0, len(indices), batch_size):
+    processes, parts = processes or Processes(), []
+    mine = processes.block(len(indices), batch_size)
+    for start in range(mine.start, mine.stop, batch_size):
         chosen = [int(i) for i in indices[start : start + batch_size]]
         batch = torch.stack([images[i] if change is None else change(images[i], i) for i in chosen])
         parts.append(network(batch.to(device)).double().cpu())
-    return torch.cat(parts)
+    gathered = processes.gather(parts)
+    return processes.once(lambda: torch.cat([part for parts in gathered for part in parts]))
 
 
-def train_network(network, train, validation, plan, device, folder):
+def train_network(network, train, validation, plan, device, folder, processes=None):
     """Train in place and end at the epoch with the lowest validation loss.
 
-    Every epoch leaves folder/last.pt, from which a later call with the same arguments goes on; at the end it is removed.
+    Every epoch leaves folder/last.pt, from which a later call with the same arguments goes on, on any number of processes; at the
+    end it is removed.
 
     Args:
         network: images (N, 3, S, S) -> logits (N, 2), fake and real; on `device`.
         train, validation: `LabelledImages`.
         folder: gets log.csv, tensorboard/ and, while training, last.pt and best.pt.
+        processes: `Processes` that share each batch; every one of them trains, all stay alike, and the main one writes.
     Returns: the number of the best epoch, from 0.
+    Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop.
     """
-    folder = Path(folder)
+    folder, processes = Path(folder), processes or Processes()
     optimizer, scheduler = _optimizer(network, plan)
     start, best_epoch, best_loss = 0, -1, float("inf")
-    if (folder / "last.pt").is_file():
-        last = load_checkpoint(folder / "last.pt", "detector-training")
+    last = processes.once(lambda: _saved(folder / "last.pt") if (folder / "last.pt").is_file() else None)
+    if last is not None:
         network.load_state_dict(last["network"])
         optimizer.load_state_dict(last["optimizer"])
         scheduler.load_state_dict(last["scheduler"])
         start, best_epoch, best_loss = last["epoch"] + 1, last["best_epoch"], last["best_loss"]
-    log = ScalarLog(folder, resume_step=start - 1 if start else None)
+    log = ScalarLog(folder, resume_step=start - 1 if start else None) if processes.main else None
     bar = tqdm(range(start, plan.epochs), initial=start, total=plan.epochs, desc=f"training {folder.parent.name}", delay=1)
-    for epoch in bar:
-        if plan.patience and epoch - 1 - best_epoch >= plan.patience:
-            break
-        train.epoch = epoch
-        train_loss = _train_epoch(network, train, optimizer, plan, device)
-        scheduler.step()
-        loss, accuracy = validate(network, validation, plan.batch_size, device)
-        log.write(epoch, {"train_loss": train_loss, "validation_loss": loss, "validation_balanced_accuracy": accuracy})
-        bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")
-        if loss < best_loss:
-            best_epoch, best_loss = epoch, loss
-            save_checkpoint(folder / "best.pt", "detector-training", {"network": network.state_dict()})
-        progress = {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss}
-        states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-        save_checkpoint(folder / "last.pt", "detector-training", {**progress, **states})
-    log.close()
-    network.load_state_dict(load_checkpoint(folder / "best.pt", "detector-training")["network"])
+    with StopRequest(patient=processes.world > 1) as stop:
+        for epoch in bar:
+            if plan.patience and epoch - 1 - best_epoch >= plan.patience:
+                break
+            train.epoch = epoch
+            train_loss = _train_epoch(network, train, optimizer, plan, device, processes, stop)
+            if train_loss is None:
+                break
+            scheduler.step()
+            loss, accuracy = validate(network, validation, plan.batch_size, device, processes)
+            bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")
+            is_best = loss < best_loss
+            best_epoch, best_loss = (epoch, loss) if is_best else (best_epoch, best_loss)
+            if processes.main:
+                log.write(epoch, {"train_loss": train_loss, "validation_loss": loss, "validation_balanced_accuracy": accuracy})
+                states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+                if is_best:
+                    save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]})
+                progress = {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss}
+                save_checkpoint(folder / "last.pt", "detector-training", {**progress, **states})
+    if log is not None:
+        log.close()
+    if processes.any(stop.asked):
+        processes.wait()  # a launcher ends the others as soon as one has ended
+        raise KeyboardInterrupt
+    network.load_state_dict(processes.once(lambda: _saved(folder / "best.pt"))["network"])
     return best_epoch
+
+
+def _saved(path):
+    return load_checkpoint(path, "detector-training")
 
 
 def remove_progress(folder):

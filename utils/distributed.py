@@ -5,6 +5,7 @@ import re
 
 import torch
 import torch.distributed as dist
+from torch.autograd.function import once_differentiable
 
 from utils.errors import UserError
 
@@ -43,6 +44,14 @@ def reason(error):
     return re.sub(r"^\[\S*\] ", "", str(error).splitlines()[0]).split(". ")[0]
 
 
+def dealt(values, rank, world):
+    """What process `rank` of `world` has of a batch: every `world`-th value from `rank` on, or the first if there is none.
+
+    The first is another process's: it only fills the place, with weight 0.
+    """
+    return values[rank::world] if len(values) > rank else values[:1]
+
+
 class ProcessLost(UserError):
     """Another process of the run ended or stopped answering."""
 
@@ -63,12 +72,13 @@ class Processes:
         main: whether this process is the one that writes files.
         weight: share of this process's images in the batch of the current step, in [0, 1]; `begin` sets it.
         extent: images in the whole batch for each that this process computes with.
+        whole: images in the whole batch, None before `begin`.
     """
 
     def __init__(self, device=None, rank=0, world=1, tensors=None, advice=""):
         self.device, self.rank, self.world = device, rank, world
         self._tensors, self._advice = tensors, advice
-        self.main, self.weight, self.extent = rank == 0, 1.0, 1.0
+        self.main, self.weight, self.extent, self.whole = rank == 0, 1.0, 1.0, None
 
     @contextlib.contextmanager
     def _together(self):
@@ -87,17 +97,27 @@ class Processes:
         return range(min(first, count), min(last, count))
 
     def begin(self, whole):
-        """Start a step on a batch of `whole` images of which this process has every `world`-th from `rank` on.
-
-        A process without images computes with one of another's, and with weight 0.
-        """
+        """Start a step on a batch of `whole` images, of which this process has what `own` gives."""
         own = len(range(self.rank, whole, self.world))
-        self.weight, self.extent = own / whole, whole / max(own, 1)
+        self.weight, self.extent, self.whole = own / whole, whole / max(own, 1), whole
+
+    def own(self, values):
+        """This process's part of a batch, as `dealt`."""
+        return dealt(values, self.rank, self.world)
+
+    def draw(self, function, count):
+        """Random numbers for the `count` images here: this process's part of `function(images of the whole batch)`.
+
+        All processes draw the same; after `begin`.
+        """
+        return function(count) if self.world == 1 else self.own(function(self.whole))
 
     # -------------------------------------------------------------------------------------------------------------- numbers
 
     def sum(self, value):
         """Sum of a tensor over the processes, without a graph."""
+        if self.world == 1:
+            return value.detach()
         value = value.detach().contiguous().clone()
         with self._together():
             dist.all_reduce(value, group=self._tensors)
@@ -180,7 +200,7 @@ class Processes:
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over the processes; the gradient is the sum of their gradients."""
+    """Sum over the processes; the gradient is the sum of their gradients, and has none itself."""
 
     @staticmethod
     def forward(ctx, value, processes):
@@ -188,5 +208,6 @@ class _Sum(torch.autograd.Function):
         return processes.sum(value)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         return ctx.processes.sum(gradient), None

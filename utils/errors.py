@@ -25,6 +25,13 @@ def launched():
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def refuse_several(what):
+    """Inside `script`: exit code 2 and one sentence if a launcher has started several processes of `what`, which runs in one."""
+    if launched():
+        print(f"error: {what} runs in one process; start it with python, not with torchrun", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+
+
 def script(main=None, *, several=False):
     """Decorate a script's ``main(argv=None) -> None``: a user's mistake prints one sentence and exits with 2.
 
@@ -43,9 +50,8 @@ def script(main=None, *, several=False):
         code = UserError.exit_code
         try:
             with _first_process_speaks():
-                if launched() and not several:
-                    print("error: this command runs in one process; start it with python, not with torchrun", file=sys.stderr)
-                    sys.exit(code)
+                if not several:
+                    refuse_several("this command")
                 return main(argv)
         except UserError as error:
             message, code = str(error), error.exit_code
