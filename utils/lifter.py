@@ -9,7 +9,7 @@ import functools
 import torch
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.linear_filter import FLOOR, OPPONENT, RunningMoments, mixed, trust
+from utils.linear_filter import FLOOR, OPPONENT, RunningMoments, high_band, mixed, trust
 from utils.profiles import half_octaves
 
 NEAR = 2.5  # pixels: quefrencies nearer than this are told apart by direction, too
@@ -88,7 +88,7 @@ def fit_lifter(real, fake):
 
 
 def apply_lifter(image, lifter):
-    """Lifter images; phases and DC stay.
+    """Lifter images; phases stay, and so do the lowest frequencies (`utils.linear_filter.high_band`), that is contrast and colours.
 
     Args:
         image: (N, 3, H, W). lifter: (2, 3, H, W) of `fit_lifter`.
@@ -97,5 +97,4 @@ def apply_lifter(image, lifter):
     mean, factors = lifter
     spectrum, log_spectrum = _log_spectrum(image)
     change = mixed(OPPONENT.T, from_cepstrum((factors - 1) * _deviation_cepstrum(log_spectrum, mean)))
-    change[..., change.shape[-2] // 2, change.shape[-1] // 2] = 0
-    return inverse_fourier(spectrum * change.exp()).real
+    return inverse_fourier(spectrum * (high_band(*image.shape[-2:]).to(change.device) * change).exp()).real

@@ -5,6 +5,8 @@ carries the noise of a few dozen images. "cepstral" removes that noise where it 
 transform of the log-gain itself, and mixes colours, so that their coherence is repaired too (docs/fidelity.md).
 """
 
+import functools
+
 import torch
 
 from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
@@ -97,12 +99,18 @@ def _trust_bands(difference, variance):
     return trust(squares, variances, BAND_DOUBT)[:, bands].view_as(difference)
 
 
+@functools.lru_cache(maxsize=32)
+def high_band(height, width):
+    """0 at DC, growing with the radius to 1 at half of the largest whole ring and beyond: (H, W) float32."""
+    return (radial_rings(height, width) / (min(height, width) / 4)).clamp_max(1).float()
+
+
 def _trust_rings(real, fake, height, width):
-    """`trust` of rings' means at low frequencies, fading to 1 at half the largest whole ring: (C, H, W)."""
+    """`trust` of rings' means at low frequencies, going over to 1 as `high_band` does: (C, H, W)."""
     difference, variance = _difference(real, fake)
     kept = trust(difference.square(), variance, RING_DOUBT)
-    fade = (torch.arange(kept.shape[-1], device=kept.device) / (min(height, width) / 4)).clamp_max(1)
-    return (kept + (1 - kept) * fade)[:, radial_rings(height, width).to(kept.device)]
+    high = high_band(height, width).to(kept.device)
+    return kept[:, radial_rings(height, width).to(kept.device)] * (1 - high) + high
 
 
 def plain_log_gain(real, fake):
