@@ -315,6 +315,8 @@ def test_study_spectrum_refuses(capsys):
     base = "study spectrum --real datasets/set/real --dst no --device cpu --inputs"
     assert "two inputs are called" in refused(f"{base} a=base a=base", capsys)
     assert "neither a folder nor a run" in refused(f"{base} nothing", capsys)
+    photographs("datasets/lonely", 1)
+    assert "one image" in refused("study spectrum --real datasets/lonely --dst no --device cpu --inputs base", capsys)
     photographs("datasets/wide", 3, size=20)
     photographs("datasets/wide/c", 2, size=16)
     assert "several sizes" in refused(f"{base} datasets/wide", capsys)

@@ -224,6 +224,8 @@ def refused(main, arguments, capsys):
 def test_bad_input_to_train(run, house, capsys):
     new = [*SMALL, "--dst", "new"]
     assert "datasets/none does not exist" in refused(train.main, [*new, "--data", "none"], capsys)
+    (house / "datasets/file").touch()
+    assert "datasets/file is not a folder" in refused(train.main, [*new, "--data", "file"], capsys)
     (house / "datasets/half/real").mkdir(parents=True)
     assert "half/real" in refused(train.main, [*new, "--data", "half"], capsys)
     assert "multiple of 16" in refused(train.main, [*new, "--size", "40"], capsys)
@@ -242,6 +244,19 @@ def test_bad_input_to_train(run, house, capsys):
     draw(house / "datasets/one/real", 1, 1)
     draw(house / "datasets/one/fake", 1, 2)
     assert "--holdout" in refused(train.main, [*new, "--holdout", "0.9", "--data", "one"], capsys)
+
+
+@pytest.mark.parametrize("test", [["--holdout", "0.2"], ["--test_data", "single"]])
+def test_a_single_real_to_evaluate_on_has_no_floor(test, house, capsys):
+    if not (house / "datasets/single").exists():
+        draw(house / "datasets/single/real", 1, 1)
+        draw(house / "datasets/single/fake", 2, 2)
+    train.main([*SMALL, *test, "--dst", "single", "--overwrite"])
+    shown = capsys.readouterr()
+    assert "the table has no floor" in shown.err
+    assert set(json.loads(Path("results/single/table.json").read_text())) == {
+        *("fake", "refined", "linear filter", "linear filter, cepstral"),
+    }
 
 
 def test_truncated_image_is_named_and_can_be_skipped(house, capsys):
