@@ -249,10 +249,17 @@ class STIG(nn.Module):
 
     @classmethod
     def from_settings(cls, settings, base_gain=None, whitening=None, amp=False):
-        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, width, objective."""
+        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, width, objective.
+
+        Raises: KeyError, TypeError or ValueError if a setting is missing, unknown or no setting, or a tensor has another shape.
+        """
         objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
         form = (settings[name] for name in ("mode", "norm", "upsample", "width"))
-        return cls(settings["size"], objective, *form, base_gain, whitening, amp)
+        size = settings["size"]
+        for name, tensor, planes in (("base_gain", base_gain, (3, 3)), ("whitening", whitening, (2, 3))):
+            if tensor is not None and tensor.shape != (*planes, size, size):
+                raise ValueError(f"{name} is {tuple(tensor.shape)} and not {(*planes, size, size)}")
+        return cls(size, objective, *form, base_gain, whitening, amp)
 
     def compile_networks(self):
         """Compile encoder, decoder and PatchGAN with torch.compile; parameters and their names stay."""

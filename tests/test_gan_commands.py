@@ -195,6 +195,9 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     other = pixels("out/one")
     assert len(other) == 3 and not np.array_equal(other["000000.png"], one["000000.png"])
     assert "did not write" in refused("sample --dst base --n 3 --out datasets/set/real/a --overwrite", capsys)
+    Path("results/broken").mkdir()
+    save_checkpoint("results/broken/checkpoint.pt", "gan", {"config": {"size": 16}})
+    assert "broken/checkpoint.pt is damaged or" in refused("sample --dst broken --n 3 --out out/x --device cpu", capsys)
     assert "no trained generator" in refused("sample --dst nothing --n 3 --out out/x", capsys)
 
 
@@ -274,6 +277,10 @@ def test_finetuning_is_judged_by_a_saved_detector(capsys):
     with pytest.raises(SystemExit):
         judged_by(Detector("cnn", 32, "spectrum").state_dict(), "cnn", 32)
     assert "32 px, not of 16 px" in capsys.readouterr().err
+    save_checkpoint(Path("detector.pt"), "detector", {})
+    assert "detector.pt is damaged or" in refused(
+        "finetune --generator base --dst no --pairs pairs --detector detector.pt --device cpu", capsys
+    )
     assert "neither knn" in refused("finetune --generator base --dst no --pairs pairs --detector nothing --device cpu", capsys)
 
 
