@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import gan_commands.finetune as finetune_module
 import gan_commands.train as train_module
 from gan import main
 from gan_commands.common import draw, load_run
@@ -249,6 +250,29 @@ def test_fourier_finetuning_brings_the_spectra_closer():
     assert float(rows[-1]["dissimilarity"]) < float(rows[0]["dissimilarity"])
     assert len(table(folder / "log.csv")) == 9
     run("sample --dst fourier --n 2 --out out/fourier --device cpu")
+
+
+@pytest.mark.parametrize("steps_before_stop", [1, 3, 5])
+def test_resumed_finetuning_is_bit_identical(steps_before_stop, monkeypatch, capsys):
+    """Stopped in the middle of an epoch, at its end before it is judged, and in the second epoch."""
+    monkeypatch.setattr(finetune_module, "StopRequest", StopAfter)
+    command = "finetune --generator base --pairs pairs --adv 1 --epochs 2 --n 20 --batch_size 8 --detector logreg --device cpu"
+    StopAfter.count = 10**9
+    run(command + " --overwrite --dst straight")
+    StopAfter.count = steps_before_stop - 1
+    with pytest.raises(SystemExit) as stop:
+        run(command + " --overwrite --dst halted")
+    assert stop.value.code == 130 and f"stopped after step {steps_before_stop}" in capsys.readouterr().out
+    StopAfter.count = 10**9
+    assert "--lr is 1.0" in refused(command + " --resume --dst halted --lr 1", capsys)
+    run(command + " --resume --dst halted")
+    straight, halted = (load_checkpoint(f"results/{name}/checkpoint.pt", "gan") for name in ("straight", "halted"))
+    for part in ("generator", "discriminator"):
+        assert all(torch.equal(value, halted[part][name]) for name, value in straight[part].items())
+    assert straight["progress"] == halted["progress"] and len(table("results/halted/log.csv")) == 6
+    for name in ("log.csv", "epochs.csv", "detection.png", "samples.png", "losses.png"):
+        assert Path(f"results/straight/{name}").read_bytes() == Path(f"results/halted/{name}").read_bytes()
+    assert "nothing to resume" in refused(command + " --resume --dst absent", capsys)
 
 
 @pytest.mark.parametrize("terms", ["--adv 1 --metric 2", "--adv 1 --lambda_fourier 0 --metric 1"])
