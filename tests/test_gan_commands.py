@@ -199,6 +199,8 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     Path("results/broken").mkdir()
     save_checkpoint("results/broken/checkpoint.pt", "gan", {"config": {"size": 16}})
     assert "broken/checkpoint.pt is damaged or" in refused("sample --dst broken --n 3 --out out/x --device cpu", capsys)
+    Path("a_file").touch()
+    assert "a_file cannot be used" in refused("sample --dst base --n 3 --out a_file --device cpu", capsys)
     assert "no trained generator" in refused("sample --dst nothing --n 3 --out out/x", capsys)
 
 
@@ -324,6 +326,14 @@ def test_finetune_refuses_what_cannot_work(capsys):
     assert "leaves no frequency" in refused(f"{base} --pairs pairs --threshold 8", capsys)
     assert "does not exist" in refused(f"{base} --pairs nothing", capsys)
     assert "too few" in refused(f"{base} --pairs pairs --batch_size 25", capsys)
+    latent = next(Path("pairs/latent").rglob("*.npy"))
+    content = latent.read_bytes()
+    for broken, words in ((b"x", "is damaged"), (b"", "is damaged"), (content[:-8], "is damaged")):
+        latent.write_bytes(broken)
+        assert words in refused(f"{base} --pairs pairs", capsys)
+    np.save(latent, np.zeros(5, np.float32))
+    assert "run gan.py invert again" in refused(f"{base} --pairs pairs", capsys)
+    latent.write_bytes(content)
     assert "leaves no loss" in refused(f"{base} --pairs pairs --adv 0 --lambda_fourier 0", capsys)
     assert not Path("results/no").exists()
 
