@@ -23,7 +23,10 @@ FID_IMAGES = 2048
 
 
 def plan(options):
-    """What to read and where to write: {role: folder}, JSON path, folder of the cached statistics."""
+    """What to read and where to write: {role: folder}, JSON path, folder of the cached statistics.
+
+    Raises: UserError if there is no such run, or nothing can be written there.
+    """
     if options.eval_root:
         run = run_folder(options.eval_root)
         if not (run / "eval").is_dir():
@@ -34,6 +37,10 @@ def plan(options):
         paths = {role: Path(folder) for role, folder in vars(options).items() if role in ("real", "fake", "refined") and folder}
     home = run_folder(options.dst) if options.dst else run
     out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
+    blocking = [path for path in out.parents if path.exists() and not path.is_dir()] + ([out] if out.is_dir() else [])
+    if blocking:
+        kind = "folder" if blocking[0].is_dir() else "file"
+        raise UserError(f"{out} cannot be written because {blocking[0]} is a {kind}; give another --dst or --out")
     return paths, out, (home or out.parent) / "statistics"
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from data.folder import load_folder
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
-from utils.checkpoint import is_released, load_checkpoint, released_state
+from utils.checkpoint import fitting, is_released, load_checkpoint, released_state
 from utils.errors import UserError, script
-from utils.filters import FILTER_PARTS, apply_filter, fit_filters, to_device
+from utils.filters import FILTER_PARTS, apply_filter, check_filter, fit_filters, to_device
 from utils.launch import run_processes
 from utils.measure import Reader, fitting_batches
 from utils.report import mag_picture, output_names
@@ -79,12 +79,16 @@ def open_refiner(options, processes):
         size = options.size or 256
         return size, released_model(path, size).to(device).refine
     checkpoint = load_checkpoint(path, "stig")
-    size = checkpoint["settings"]["size"]
+    with fitting(path):
+        size = checkpoint["settings"]["size"]
     if options.size not in (None, size):
         raise UserError(f"{path} was trained at {size} px; leave --size {options.size} out or give another checkpoint")
-    if options.method != "stig":
-        return size, filter_refiner(checkpoint["filters"][options.method], device)
-    return size, trained_model(checkpoint).to(device).refine
+    with fitting(path):
+        if options.method != "stig":
+            check_filter(checkpoint["filters"][options.method], size)
+            return size, filter_refiner(checkpoint["filters"][options.method], device)
+        model = trained_model(checkpoint)
+    return size, model.to(device).refine
 
 
 def open_run(options, size):

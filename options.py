@@ -572,6 +572,7 @@ class GanFinetuneOptions:
     num_workers: int
     dst: str
     overwrite: bool
+    resume: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -793,7 +794,7 @@ def _add_gan_finetune(commands):
         help="knn, svm, mlp or logreg, fitted on fakes of the untouched generator, or a detector.pt that detect.py trained",
     )
     add_machine_options(parser)
-    add_run_options(parser, resume=False)
+    add_run_options(parser)
 
 
 def _add_gan_spectrum(commands):

@@ -12,7 +12,7 @@ from data.training import training_sets
 from models.stig import STIG, Objective
 from models.training import Trainer
 from options import as_plain, parse_train
-from utils.checkpoint import read_resumed, save_checkpoint
+from utils.checkpoint import fitting, read_resumed, save_checkpoint
 from utils.errors import UserError, script
 from utils.filters import FILTERS, fit_filters, to_device
 from utils.interrupts import StopRequest
@@ -137,8 +137,9 @@ def run_training(options, processes):
         model.compile_networks()
     trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes)
     if resumed:
-        trainer.load_state_dict(resumed)
-        set_random_state(resumed["random"])
+        with fitting(run / "checkpoint.pt"):
+            trainer.load_state_dict(resumed)
+            set_random_state(resumed["random"])
     log = ScalarLog(run, trainer.step if resumed else None) if processes.main else None
 
     def refine(image):

@@ -27,7 +27,8 @@ def open_dataset(name, options):
         print(f"making {folder} (drawn images, no download)")
         make_demo(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist; put photographs in {folder}/real and generated images in {folder}/fake")
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"{folder} {problem}; put photographs in {folder}/real and generated images in {folder}/fake")
     places = {side: _place(folder, side) for side in ("real", "fake")}
     half = options.cache_gb / 2
     pair = {
@@ -76,6 +77,8 @@ def training_sets(options, manifest=None):
     else:
         tests = {side: sets[f"train_{side}"] for side in pair}
         source = "the training images (the paper's protocol)"
+    if len(tests["real"]) < 2:
+        warn("there is one real image to evaluate on, so the table has no floor; add images, or change --holdout or --test_data")
     return sets | {f"test_{side}": dataset for side, dataset in tests.items()}, source, split
 
 

@@ -7,7 +7,7 @@ import torch
 
 from models.gan import generate, seeded_latents
 from models.gan_training import restore_generator
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
 from utils.report import to_8bit
 from utils.run_dir import run_folder
@@ -18,14 +18,17 @@ SAMPLE, MONITOR, GRID, INVERT, DETECTOR = range(5)  # streams of latent vectors 
 
 
 def load_run(dst, which="best"):
-    """Checkpoint of results/<dst>: its best epoch (the last one if none is marked) or its last; UserError if there is none."""
+    """Checkpoint of results/<dst>: its best epoch (the last one if none is marked) or its last; UserError if none fits."""
     folder = run_folder(dst)
     path = folder / "best.pt"
     if which == "last" or not path.is_file():
         path = folder / "checkpoint.pt"
     if not path.is_file():
         raise UserError(f"{folder} holds no trained generator; train one with gan.py train --dst {dst}")
-    return load_checkpoint(path, KIND)
+    checkpoint = load_checkpoint(path, KIND)
+    with fitting(path):
+        restore_generator(checkpoint)
+    return checkpoint
 
 
 def draw_batches(generator, indices, seed, stream, batch_size=BATCH):

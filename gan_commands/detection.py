@@ -5,7 +5,7 @@ import torch
 
 from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
 from models.detectors import Detector, fake_probability
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
 
 BORDER = 0.5  # scores above it are called fake
@@ -51,14 +51,15 @@ class SavedDetector:
 
     def __init__(self, path, size, device):
         content = load_checkpoint(path, "detector")
-        identity = content["identity"]
-        if identity["size"] != size:
-            raise UserError(f"--detector {path} judges images of {identity['size']} px, not of {size} px; give another")
-        self.classifier, self.corners = identity["classifier"], identity["profile_corners"]
-        self.state, self.device, self.network = content["state"], device, None
-        if self.classifier not in CLASSICAL:
-            self.network = Detector(self.classifier, size, identity["domain"]).to(device).eval()
-            self.network.load_state_dict(self.state)
+        with fitting(path):
+            identity = content["identity"]
+            if identity["size"] != size:
+                raise UserError(f"--detector {path} judges images of {identity['size']} px, not of {size} px; give another")
+            self.classifier, self.corners = identity["classifier"], identity["profile_corners"]
+            self.state, self.device, self.network = content["state"], device, None
+            if self.classifier not in CLASSICAL:
+                self.network = Detector(self.classifier, size, identity["domain"]).to(device).eval()
+                self.network.load_state_dict(self.state)
 
     @torch.no_grad()
     def _scores(self, image):

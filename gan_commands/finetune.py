@@ -1,6 +1,8 @@
 """gan.py finetune: repair a generator's spectrum with the Fourier dissimilarity of pairs, an adversarial loss, or both."""
 
+import csv
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,18 @@ from gan_commands import figures
 from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
 from gan_commands.pairs import open_pairs
+from gan_commands.train import FREE_ON_RESUME, Run
 from models.classical_detectors import CLASSICAL
 from models.gan import from_image, to_image
 from models.gan_losses import fourier_dissimilarity, generator_loss, high_frequencies, one_sided_magnitude
 from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
-from utils.checkpoint import save_checkpoint
-from utils.distributed import resolve_device
+from utils.checkpoint import fitting, read_resumed
+from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
+from utils.interrupts import StopRequest
 from utils.logging import ScalarLog
-from utils.run_dir import open_run_folder, run_folder, write_json
+from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
 
 SHOWN = 8
@@ -86,7 +90,7 @@ class Judge:
 
     def __call__(self, checkpoint):
         """Share of the samples of a seed that are called fake."""
-        return self._called_fake(draw(checkpoint, self.count, self.seed, self.device))
+        return self._called_fake(draw(checkpoint, self.count, self.seed, self.processes.device))
 
 
 def open_inputs(options):
@@ -106,44 +110,110 @@ def open_inputs(options):
     return checkpoint, real, latents, threshold
 
 
-def finetune(options):
-    """Fine-tune, judge every epoch, and draw the figures."""
-    device = resolve_device(options.device)
-    checkpoint, real, latents, threshold = open_inputs(options)
-    judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
-    folder = open_run_folder(options.dst, options.overwrite, inputs=(run_folder(options.generator), options.pairs))
-    write_json(folder / "options.json", as_plain(dataclasses.replace(options, threshold=threshold)))
-    seed_everything(options.seed, options.deterministic)
-    trainer = start_trainer(checkpoint, options.lr, device)
-    before = torch.cat(list(draw(checkpoint, SHOWN, options.seed, device)))
-    log, steps, rates = ScalarLog(folder), [], [judge(checkpoint)]
-    print(f"{options.detector} calls {rates[0]:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
-    for epoch in range(options.epochs):
-        terms = run_epoch(trainer, real, latents, options, threshold, epoch, device)
-        for step, row in enumerate(terms, start=len(steps) + 1):
-            log.write(step, row)
-        steps += terms
-        rates.append(judge(trainer.state()))
-        means = {name: float(np.mean([row[name] for row in terms])) for name in terms[0]}
-        log.write(len(steps), {"epoch": epoch, **means, "called_fake": rates[-1], "real_right": judge.real_right}, table="epochs")
-        save_checkpoint(folder / "checkpoint.pt", KIND, trainer.state())
+class FinetuneRun(Run):
+    """One fine-tuning: it saves and loads as a training does, and goes through the pairs instead of a stream of images.
+
+    Args:
+        checkpoint: of the generator to start from. threshold: of the Fourier dissimilarity.
+    Attributes: rows, the numbers of each step of the current epoch.
+    """
+
+    def __init__(self, options, checkpoint, threshold, device):
+        self.options, self.folder, self.threshold = options, run_folder(options.dst), threshold
+        self.processes = Processes(device)
+        self.trainer, self.schedulers = start_trainer(checkpoint, options.lr, device), []
+        self.epoch, self.batch, self.best, self.stale = 0, 0, float("inf"), 0
+        self.rows = []
+
+    @property
+    def finished(self):
+        return self.epoch >= self.options.epochs
+
+    def load(self, checkpoint):
+        """Continue where `save` was called; log.csv has the numbers of the steps since the epoch began."""
+        super().load(checkpoint)
+        if self.batch:
+            self.rows = read_numbers(self.folder / "log.csv")[-self.batch :]
+
+    def train_epoch(self, real, latents, log, stop):
+        """The rest of a pass over the pairs, in an order that depends on seed and epoch alone; False if the user asked to stop."""
+        size = self.options.batch_size
+        order = np.random.default_rng([self.options.seed, self.epoch]).permutation(len(real))
+        batches = order[: len(real) // size * size].reshape(-1, size)
+        bar = tqdm(total=len(batches), initial=self.batch, desc=f"epoch {self.epoch + 1}", unit="step", leave=False, delay=1)
+        with bar:
+            for chosen in batches[self.batch :]:
+                real_image = torch.stack([real[int(index)] for index in chosen]).to(self.processes.device)
+                terms = finetune_step(
+                    self.trainer, real_image, latents[chosen].to(self.processes.device), self.options, self.threshold
+                )
+                self.batch += 1
+                self.rows.append({name: value.item() for name, value in terms.items()})
+                log.write(self.trainer.steps, self.rows[-1])
+                bar.update()
+                if stop.asked:
+                    return False
+        return True
+
+    def end_epoch(self, judge, log):
+        """Judge, log and save at the end of an epoch."""
+        called_fake = judge(self.trainer.state())
+        means = {name: float(np.mean([row[name] for row in self.rows])) for name in self.rows[0]}
+        numbers = {"epoch": self.epoch, **means, "called_fake": called_fake, "real_right": judge.real_right}
+        log.write(self.trainer.steps, numbers, table="epochs")
+        self.epoch, self.batch, self.rows = self.epoch + 1, 0, []
+        self.save()
         shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
-        print(f"epoch {epoch + 1}: {shown}, called fake {rates[-1]:.3f}")
+        print(f"epoch {self.epoch}: {shown}, called fake {called_fake:.3f}")
+
+    def draw_figures(self, checkpoint, untouched):
+        """Loss curves, share called fake (`untouched` before), and samples of the first generator and of this one."""
+        rows = read_numbers(self.folder / "log.csv")
+        rates = [untouched, *(row["called_fake"] for row in read_numbers(self.folder / "epochs.csv"))]
+        figures.loss_curves(rows, len(rows) // self.epoch, self.folder / "losses.png")
+        figures.rate_curve(rates, self.options.detector, self.folder / "detection.png")
+        samples = [draw(state, SHOWN, self.options.seed, self.processes.device) for state in (checkpoint, self.trainer.state())]
+        figures.before_after(*(torch.cat(list(batches)) for batches in samples), self.folder / "samples.png")
+
+
+def read_numbers(path):
+    """Rows of a CSV file that `ScalarLog` wrote, without their step: list of {name: number}, exact for float32.
+
+    Raises: UserError if it is not there.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing, and with it the numbers so far; start again with --overwrite")
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(np.float32(value)) for name, value in row.items() if name != "step"} for row in csv.DictReader(file)]
+
+
+def finetune(options):
+    """Fine-tune, judge every epoch, and draw the figures; or stop where the user asks to (then exit code 130)."""
+    device = resolve_device(options.device)
+    inputs = (run_folder(options.generator), options.pairs)
+    check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
+    checkpoint, real, latents, threshold = open_inputs(options)
+    options = dataclasses.replace(options, threshold=threshold)
+    resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
+    judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
+    folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
+    write_json(folder / "options.json", as_plain(options))
+    seed_everything(options.seed, options.deterministic)
+    untouched = judge(checkpoint)
+    print(f"{options.detector} calls {untouched:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
+    run = FinetuneRun(options, checkpoint, threshold, device)
+    with fitting(folder / "checkpoint.pt"):
+        log = ScalarLog(folder, resumed["steps"] if resumed else None)  # drops what was logged after the checkpoint
+        if resumed:
+            run.load(resumed)
+    with StopRequest() as stop:
+        while not run.finished:
+            if not run.train_epoch(real, latents, log, stop):
+                run.save()
+                break
+            run.end_epoch(judge, log)
     log.close()
-    figures.loss_curves(steps, len(steps) // options.epochs, folder / "losses.png")
-    figures.rate_curve(rates, options.detector, folder / "detection.png")
-    after = torch.cat(list(draw(trainer.state(), SHOWN, options.seed, device)))
-    figures.before_after(before, after, folder / "samples.png")
-
-
-def run_epoch(trainer, real, latents, options, threshold, epoch, device):
-    """One pass over the pairs in an order that depends on seed and epoch alone; returns a row of numbers per step."""
-    order = np.random.default_rng([options.seed, epoch]).permutation(len(real))
-    rows = []
-    starts = range(0, len(real) - options.batch_size + 1, options.batch_size)
-    for start in tqdm(starts, desc=f"epoch {epoch + 1}", unit="step", leave=False, delay=1):
-        chosen = order[start : start + options.batch_size]
-        real_image = torch.stack([real[int(index)] for index in chosen]).to(device)
-        terms = finetune_step(trainer, real_image, latents[chosen].to(device), options, threshold)
-        rows.append({name: value.item() for name, value in terms.items()})
-    return rows
+    if not run.finished:
+        print(f"stopped after step {run.trainer.steps}; go on with the same command and --resume")
+        sys.exit(130)
+    run.draw_figures(checkpoint, untouched)

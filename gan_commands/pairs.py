@@ -13,7 +13,7 @@ def open_pairs(folder, count=None):
     """Triplets of a folder of pairs.
 
     Returns: `ImageFolder`s of reals and fakes, and latents (N, latent_dim) float32, all in the same order.
-    Raises: UserError if a part is missing.
+    Raises: UserError if a part is missing, or a latent is damaged or of another length than the first.
     """
     folder = Path(folder)
     names = [path.relative_to(folder / "real") for path in list_images(folder / "real", recursive=True)][:count]
@@ -24,5 +24,22 @@ def open_pairs(folder, count=None):
     missing = [path for paths in parts.values() for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} is missing; {folder} must be a folder that gan.py invert wrote")
-    latent = torch.from_numpy(np.stack([np.load(path) for path in parts["latent"]])).float()
+    latents = [_read_latent(path) for path in parts["latent"]]
+    for path, latent in zip(parts["latent"], latents, strict=True):
+        if latent.shape != latents[0].shape:
+            raise UserError(
+                f"{path} holds {len(latent)} numbers and {parts['latent'][0]} {len(latents[0])}; run gan.py invert again"
+            )
+    latent = torch.from_numpy(np.stack(latents)).float()
     return ImageFolder(parts["real"]), ImageFolder(parts["fake"]), latent
+
+
+def _read_latent(path):
+    """Latent vector (D,) of a .npy file."""
+    try:
+        latent = np.load(path)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is damaged and no latent vector; run gan.py invert again") from error
+    if not isinstance(latent, np.ndarray) or latent.ndim != 1 or latent.dtype.kind != "f":
+        raise UserError(f"{path} is no latent vector; run gan.py invert again")
+    return latent

@@ -27,20 +27,22 @@ TITLES = {
 }
 
 
-def read_folder(folder, options):
-    """Function giving batches (N, 3, H, W) of at most --n images of a folder; UserError if they are of several sizes."""
+def read_folder(folder, options, at_least=1):
+    """Function giving batches (N, 3, H, W) of at most --n images; UserError if they are of several sizes or too few."""
     reading = (options.size, options.fit, options.skip_bad)
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
     sizes = {(info.width, info.height) for info in infos}
     if options.size is None and (len(sizes) > 1 or infos[0].width != infos[0].height):
         raise UserError(f"{folder} holds images of several sizes, or not square ones; give --size and --fit crop")
+    if len(images) < at_least:
+        raise UserError(f"{folder} holds one image; its two halves are compared, so at least {at_least} are needed: add some")
     chosen = images_of(images, options.n, options.seed)
     return lambda: batches_of(images, chosen)
 
 
 def sources(options, device):
     """dict label -> function giving batches of images: "real" and every input, all checked before anything is measured."""
-    found = {"real": read_folder(Path(options.real), options)}
+    found = {"real": read_folder(Path(options.real), options, at_least=2)}
     for text in options.inputs:
         label, name = label_of(text)
         if label in found:

@@ -2,7 +2,7 @@
 
 from models.classical_detectors import CLASSICAL
 from models.judges import ClassicalJudge, NetworkJudge, domains
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
 from utils.detector_protocol import PARTS
 from utils.detector_training import TrainingPlan, remove_progress
 from utils.distributed import Processes
@@ -112,11 +112,13 @@ class Bench:
         """
         content = self.processes.once(lambda: load_checkpoint(folder / "detector.pt", "detector"))
         advice = "--overwrite trains anew" if training else "train one for this with --is_train True"
-        for kind, wanted in (("identity", self.identity()), ("training", training or {})):
-            for name, value in wanted.items():
-                found = content[kind].get(name)
-                if found != value:
-                    raise UserError(f"{folder / 'detector.pt'} was made with {name} = {found}, not {value}; {advice}")
+        with fitting(folder / "detector.pt"):
+            for kind, wanted in (("identity", self.identity()), ("training", training or {})):
+                for name, value in wanted.items():
+                    found = content[kind].get(name)
+                    if found != value:
+                        raise UserError(f"{folder / 'detector.pt'} was made with {name} = {found}, not {value}; {advice}")
         judge = self.new_judge(0, folder)
-        judge.load(content)
+        with fitting(folder / "detector.pt"):
+            judge.load(content)
         return judge, content

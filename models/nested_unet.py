@@ -142,10 +142,13 @@ class NestedUNet(nn.Module):
         norm: "instance" (an image's result does not depend on its batch, in training too) | "batch" (paper) | "none".
         upsample: "bilinear" | "bicubic", both without aligned corners.
         channels: output channels per level, 64, 128, 256, 512, 512 in the paper.
+    Raises: ValueError for another mode, norm or upsample.
     """
 
     def __init__(self, mode="residual", norm="instance", upsample="bilinear", channels=CHANNELS):
         super().__init__()
+        if mode not in ("residual", "direct") or norm not in NORMS or upsample not in ("bilinear", "bicubic"):
+            raise ValueError(f"there is no generator of the form {mode!r}, {norm!r}, {upsample!r}")
         self.mode, self.upsample, self.channels = mode, upsample, tuple(channels)
         for j in range(DEPTH):
             for i in range(DEPTH - j):

@@ -11,7 +11,7 @@ from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
 from utils.fft import image_to_mag, mag_to_image
-from utils.filters import FILTER_PARTS, apply_filter
+from utils.filters import FILTER_PARTS, apply_filter, check_filter
 from utils.profiles import chessboard_profile
 
 
@@ -251,10 +251,17 @@ class STIG(nn.Module):
 
     @classmethod
     def from_settings(cls, settings, base=None, whitening=None, amp=False):
-        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, width, objective."""
+        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, width, objective.
+
+        Raises: KeyError, TypeError or ValueError if a setting is missing, unknown or no setting, or a tensor has another shape.
+        """
         objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
         form = (settings[name] for name in ("mode", "norm", "upsample", "width"))
-        return cls(settings["size"], objective, *form, base, whitening, amp)
+        size = settings["size"]
+        check_filter(base or {}, size)
+        if whitening is not None and whitening.shape != (2, 3, size, size):
+            raise ValueError(f"whitening is {tuple(whitening.shape)} and not {(2, 3, size, size)}")
+        return cls(size, objective, *form, base, whitening, amp)
 
     def compile_networks(self):
         """Compile encoder, decoder and PatchGAN with torch.compile; parameters and their names stay."""

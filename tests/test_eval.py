@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -225,12 +226,15 @@ def test_stale_magnitude_pictures(run, weights, capsys):
         (["--eval_root", "../elsewhere", "--eval_mode", "lfd"], "elsewhere"),
         (["--eval_root", "run", "--dst", "../elsewhere", "--eval_mode", "lfd"], "does not name a folder"),
         (["--eval_root", "run", "--out", "result.txt"], ".json"),
+        (["--eval_root", "run", "--eval_mode", "lfd", "--out", "results/run/eval/real/0.png/result.json"], "0.png is a file"),
+        (["--eval_root", "run", "--eval_mode", "lfd", "--out", "results/taken.json"], "taken.json is a folder"),
         (["--eval_root", "run", "--eval_mode", "ssim"], "ssim"),
         (["--eval_root", "run", "--size", "8"], "at least 16"),
         (["--eval_root", "run", "--batch_size", "0"], "at least 1"),
     ],
 )
 def test_wrong_options(run, capsys, arguments, part):
+    Path("results/taken.json").mkdir()
     assert part in fails(capsys, *arguments)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import gan_commands.finetune as finetune_module
 import gan_commands.train as train_module
 from gan import main
 from gan_commands.common import draw, load_run
@@ -198,6 +199,11 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     other = pixels("out/one")
     assert len(other) == 3 and not np.array_equal(other["000000.png"], one["000000.png"])
     assert "did not write" in refused("sample --dst base --n 3 --out datasets/set/real/a --overwrite", capsys)
+    Path("results/broken").mkdir()
+    save_checkpoint("results/broken/checkpoint.pt", "gan", {"config": {"size": 16}})
+    assert "broken/checkpoint.pt is damaged or" in refused("sample --dst broken --n 3 --out out/x --device cpu", capsys)
+    Path("a_file").touch()
+    assert "a_file cannot be used" in refused("sample --dst base --n 3 --out a_file --device cpu", capsys)
     assert "no trained generator" in refused("sample --dst nothing --n 3 --out out/x", capsys)
 
 
@@ -251,6 +257,29 @@ def test_fourier_finetuning_brings_the_spectra_closer():
     run("sample --dst fourier --n 2 --out out/fourier --device cpu")
 
 
+@pytest.mark.parametrize("steps_before_stop", [1, 3, 5])
+def test_resumed_finetuning_is_bit_identical(steps_before_stop, monkeypatch, capsys):
+    """Stopped in the middle of an epoch, at its end before it is judged, and in the second epoch."""
+    monkeypatch.setattr(finetune_module, "StopRequest", StopAfter)
+    command = "finetune --generator base --pairs pairs --adv 1 --epochs 2 --n 20 --batch_size 8 --detector logreg --device cpu"
+    StopAfter.count = 10**9
+    run(command + " --overwrite --dst straight")
+    StopAfter.count = steps_before_stop - 1
+    with pytest.raises(SystemExit) as stop:
+        run(command + " --overwrite --dst halted")
+    assert stop.value.code == 130 and f"stopped after step {steps_before_stop}" in capsys.readouterr().out
+    StopAfter.count = 10**9
+    assert "--lr is 1.0" in refused(command + " --resume --dst halted --lr 1", capsys)
+    run(command + " --resume --dst halted")
+    straight, halted = (load_checkpoint(f"results/{name}/checkpoint.pt", "gan") for name in ("straight", "halted"))
+    for part in ("generator", "discriminator"):
+        assert all(torch.equal(value, halted[part][name]) for name, value in straight[part].items())
+    assert straight["progress"] == halted["progress"] and len(table("results/halted/log.csv")) == 6
+    for name in ("log.csv", "epochs.csv", "detection.png", "samples.png", "losses.png"):
+        assert Path(f"results/straight/{name}").read_bytes() == Path(f"results/halted/{name}").read_bytes()
+    assert "nothing to resume" in refused(command + " --resume --dst absent", capsys)
+
+
 @pytest.mark.parametrize("terms", ["--adv 1 --metric 2", "--adv 1 --lambda_fourier 0 --metric 1"])
 def test_adversarial_finetuning_trains_the_discriminator(terms):
     run(f"finetune --generator base --pairs pairs --dst both --overwrite {terms} --epochs 1 --n 20 --batch_size 8 --device cpu")
@@ -277,6 +306,10 @@ def test_finetuning_is_judged_by_a_saved_detector(capsys):
     with pytest.raises(SystemExit):
         judged_by(Detector("cnn", 32, "spectrum").state_dict(), "cnn", 32)
     assert "32 px, not of 16 px" in capsys.readouterr().err
+    save_checkpoint(Path("detector.pt"), "detector", {})
+    assert "detector.pt is damaged or" in refused(
+        "finetune --generator base --dst no --pairs pairs --detector detector.pt --device cpu", capsys
+    )
     assert "neither knn" in refused("finetune --generator base --dst no --pairs pairs --detector nothing --device cpu", capsys)
 
 
@@ -296,6 +329,14 @@ def test_finetune_refuses_what_cannot_work(capsys):
     assert "leaves no frequency" in refused(f"{base} --pairs pairs --threshold 8", capsys)
     assert "does not exist" in refused(f"{base} --pairs nothing", capsys)
     assert "too few" in refused(f"{base} --pairs pairs --batch_size 25", capsys)
+    latent = next(Path("pairs/latent").rglob("*.npy"))
+    content = latent.read_bytes()
+    for broken, words in ((b"x", "is damaged"), (b"", "is damaged"), (content[:-8], "is damaged")):
+        latent.write_bytes(broken)
+        assert words in refused(f"{base} --pairs pairs", capsys)
+    np.save(latent, np.zeros(5, np.float32))
+    assert "run gan.py invert again" in refused(f"{base} --pairs pairs", capsys)
+    latent.write_bytes(content)
     assert "leaves no loss" in refused(f"{base} --pairs pairs --adv 0 --lambda_fourier 0", capsys)
     assert not Path("results/no").exists()
 
@@ -318,6 +359,8 @@ def test_study_spectrum_refuses(capsys):
     base = "study spectrum --real datasets/set/real --dst no --device cpu --inputs"
     assert "two inputs are called" in refused(f"{base} a=base a=base", capsys)
     assert "neither a folder nor a run" in refused(f"{base} nothing", capsys)
+    photographs("datasets/lonely", 1)
+    assert "one image" in refused("study spectrum --real datasets/lonely --dst no --device cpu --inputs base", capsys)
     photographs("datasets/wide", 3, size=20)
     photographs("datasets/wide/c", 2, size=16)
     assert "several sizes" in refused(f"{base} datasets/wide", capsys)

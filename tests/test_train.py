@@ -225,6 +225,8 @@ def refused(main, arguments, capsys):
 def test_bad_input_to_train(run, house, capsys):
     new = [*SMALL, "--dst", "new"]
     assert "datasets/none does not exist" in refused(train.main, [*new, "--data", "none"], capsys)
+    (house / "datasets/file").touch()
+    assert "datasets/file is not a folder" in refused(train.main, [*new, "--data", "file"], capsys)
     (house / "datasets/half/real").mkdir(parents=True)
     assert "half/real" in refused(train.main, [*new, "--data", "half"], capsys)
     assert "multiple of 16" in refused(train.main, [*new, "--size", "40"], capsys)
@@ -243,6 +245,50 @@ def test_bad_input_to_train(run, house, capsys):
     draw(house / "datasets/one/real", 1, 1)
     draw(house / "datasets/one/fake", 1, 2)
     assert "--holdout" in refused(train.main, [*new, "--holdout", "0.9", "--data", "one"], capsys)
+
+
+@pytest.mark.parametrize("test", [["--holdout", "0.2"], ["--test_data", "single"]])
+def test_a_single_real_to_evaluate_on_has_no_floor(test, house, capsys):
+    if not (house / "datasets/single").exists():
+        draw(house / "datasets/single/real", 1, 1)
+        draw(house / "datasets/single/fake", 2, 2)
+    train.main([*SMALL, *test, "--dst", "single", "--overwrite"])
+    shown = capsys.readouterr()
+    assert "the table has no floor" in shown.err
+    assert set(json.loads(Path("results/single/table.json").read_text())) == {
+        *("fake", "refined", "linear filter", "linear filter, cepstral"),
+    }
+
+
+def broken_checkpoints(content):
+    """Name -> content of a checkpoint of which one part was taken away, replaced or is of another size."""
+    settings, model = content["settings"], content["model"]
+    yield from ((f"without {part}", {k: v for k, v in content.items() if k != part}) for part in ("settings", "model", "averaged"))
+    yield "settings of text", content | {"settings": "x"}
+    for name, value in (("size", 33), ("size", 64), ("width", 16), ("mode", "other"), ("objective", {"nce_levels": [0], "x": 1})):
+        yield f"{name} {value}", content | {"settings": settings | {name: value}}
+    yield "gain", content | {"model": model | {"base_gain": torch.zeros(2)}}
+    yield "empty model", content | {"model": {}}
+    yield "kind alone", {"kind": "stig"}
+
+
+def test_checkpoints_that_do_not_fit_are_named(run, house, capsys):
+    content = load_checkpoint(run / "checkpoint.pt", "stig")
+    fakes = ["--inference_data", "datasets/tiny/fake", "--device", "cpu", "--dst", "new", "--inference_params", "broken.pt"]
+    for name, broken in broken_checkpoints(content):
+        torch.save(broken, "broken.pt")
+        error = refused(inference.main, fakes, capsys)
+        assert "broken.pt is damaged or" in error and "--overwrite" in error, name
+    torch.save({k: v for k, v in content.items() if k != "filters"}, "broken.pt")
+    assert "filters" in refused(inference.main, [*fakes, "--method", "linear"], capsys)
+    whole = (run / "checkpoint.pt").read_bytes()
+    for part, value in (("model", {}), ("optimisers", {}), ("random", {}), ("options", "text")):
+        torch.save(content | {part: value}, run / "checkpoint.pt")
+        error = refused(train.main, [*SMALL, "--dst", "run", "--resume", *FINISHED], capsys)
+        assert "run/checkpoint.pt is damaged or" in error, part
+    torch.save(content | {"options": content["options"] | {"unknown": 1}}, run / "checkpoint.pt")
+    assert "another command or version" in refused(train.main, [*SMALL, "--dst", "run", "--resume", *FINISHED], capsys)
+    (run / "checkpoint.pt").write_bytes(whole)
 
 
 def test_truncated_image_is_named_and_can_be_skipped(house, capsys):

@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain values, written whole, read without executing anything."""
 
+import contextlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -41,6 +42,22 @@ def read_tensors(path):
         ) from error
 
 
+@contextlib.contextmanager
+def fitting(path):
+    """Context in which the content of a checkpoint is used: UserError, naming the file, if a part is missing or does not fit."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        lines = str(error).strip().splitlines()
+        reason = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[-1].strip() if lines else type(error).__name__
+        raise UserError(
+            f"{path} is damaged or was written by other code ({reason[:200]}); give another checkpoint, "
+            "or train again with --overwrite"
+        ) from error
+
+
 def _check_sums(path):
     """UserError if a file's checksums do not fit: torch does not look at them and would use damaged weights as they are."""
     if zipfile.is_zipfile(path):
@@ -73,10 +90,15 @@ def read_resumed(run_folder, kind, options, free):
         raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
     checkpoint = load_checkpoint(path, kind)
     if "options" not in checkpoint:
-        raise UserError(f"{path} was fine-tuned, which cannot be resumed; choose another --dst")
-    for name, value in checkpoint["options"].items():
-        if name not in free and options[name] != value:
-            raise UserError(f"--{name} is {options[name]}, but {path} was trained with {value}; give the same options to resume")
+        raise UserError(f"{path} does not say with which options it was made, so it cannot be resumed; choose another --dst")
+    with fitting(path):
+        for name, value in checkpoint["options"].items():
+            if name not in options:
+                raise UserError(f"{path} was written by another command or version (it has {name}); choose another --dst")
+            if name not in free and options[name] != value:
+                raise UserError(
+                    f"--{name} is {options[name]}, but {path} was trained with {value}; give the same options to resume"
+                )
     return checkpoint
 
 

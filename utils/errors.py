@@ -10,7 +10,7 @@ from pathlib import Path
 # What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be.
 REFUSALS = {
     *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
 }
 
 

@@ -15,7 +15,7 @@ FILTERS = {  # name -> as tables call it
     "cepstral": "linear filter, cepstral",
     "lifter": "cepstral filter and lifter",
 }
-FILTER_PARTS = ("gain", "lifter")  # in the order in which they are applied
+FILTER_PARTS = {"gain": (3, 3), "lifter": (2, 3)}  # name -> shape before (H, W), in the order in which they are applied
 
 
 def _filtered(read, gain):
@@ -47,6 +47,13 @@ def apply_filter(image, fitted):
         if name in fitted:
             image = apply(image, fitted[name])
     return image
+
+
+def check_filter(fitted, size):
+    """Raises: ValueError if a filter is none for images of size x size."""
+    for name, tensor in fitted.items():
+        if tensor.shape != (*FILTER_PARTS[name], size, size):
+            raise ValueError(f"the filter's {name} is {tuple(tensor.shape)} and not {(*FILTER_PARTS[name], size, size)}")
 
 
 def to_device(fitted, device):

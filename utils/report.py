@@ -119,8 +119,10 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
 
 
 def table_numbers(rows):
-    """Numbers of every row but real, and of the floor: dict row -> dict over `COLUMNS`."""
+    """Numbers of every row but real, and of the floor (a single real has none): dict row -> dict over `COLUMNS`."""
     table = {name: row.numbers(rows["real"]) for name, row in rows.items() if name != "real"}
+    if rows["real"].spectra.total.count < 2:
+        return table
     floor = rows["real"].spectra.floor()
     table["floor (two halves of real)"] = {column: floor.get(column) for column in COLUMNS}
     return table
