@@ -35,8 +35,6 @@ def released_model(path, size):
 
 def trained_model(checkpoint):
     """`STIG` of a checkpoint of train.py, with the averaged generator where there is one."""
-    if "base_log_gain" in checkpoint:
-        raise UserError("this checkpoint was made by an earlier version, whose linear filter had another form; train again")
     state = checkpoint["model"]
     base = {name: state[f"base_{name}"] for name in FILTER_PARTS if f"base_{name}" in state}
     model = STIG.from_settings(checkpoint["settings"], base, state.get("whitening"))

@@ -90,7 +90,7 @@ class Judge:
 
     def __call__(self, checkpoint):
         """Share of the samples of a seed that are called fake."""
-        return self._called_fake(draw(checkpoint, self.count, self.seed, self.processes.device))
+        return self._called_fake(draw(checkpoint, self.count, self.seed, self.device))
 
 
 def open_inputs(options):
