@@ -11,7 +11,7 @@ import torch
 from inference import filter_refiner
 from utils.fft import apply_gain, fourier
 from utils.filters import fit_filters
-from utils.linear_filter import FLOOR, RunningMoments, cepstral_log_gain, diagonal_gain, spectrum_of
+from utils.linear_filter import RunningMoments, cepstral_log_gain, diagonal_gain, log_amplitude, spectrum_of
 from utils.profiles import radial_rings, ring_means, to_grey
 
 NODES = 8  # of the piecewise linear profile that `matched_profiles` moves
@@ -33,7 +33,7 @@ def ring_shrunk_filter(real, fake, device, ring_doubt=4, bin_doubt=2):
     rings = radial_rings(*real.shape[-2:])
     for side, images in enumerate((real, fake)):
         for image in images:
-            log_spectrum = fourier(image).abs().clamp_min(FLOOR).log().double()
+            log_spectrum = log_amplitude(fourier(image)).double()
             moments["bins"][side].update(log_spectrum)
             moments["rings"][side].update(ring_means(log_spectrum, rings))
     log_gain = torch.zeros(())
@@ -68,7 +68,7 @@ def matched_profiles(real, fake, device):
     weights[0] = 0  # DC
 
     def nodes(images):
-        log_spectrum = fourier(to_grey(images.double())).abs().clamp_min(FLOOR).log()
+        log_spectrum = log_amplitude(fourier(to_grey(images.double())))
         return ring_means(log_spectrum, rings.cpu()) @ weights / weights.sum(0)  # (N, NODES)
 
     reals, fakes = nodes(real), torch.cat([nodes(filtered(part)) for part in fake.split(16)])

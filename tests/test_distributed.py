@@ -14,6 +14,7 @@ import pytest
 import shared_steps
 import torch
 from PIL import Image
+from small import SMALL_NETWORK
 from test_train import draw, refused
 
 import detect
@@ -34,22 +35,7 @@ from utils.interrupts import StopRequest
 from utils.metrics import SpectrumFolds
 
 ROOT = Path(__file__).parents[1]
-SMALL = [
-    "--data",
-    "tiny",
-    "--width",
-    "8",
-    "--size",
-    "16",
-    "--sigma",
-    "4",
-    "--epoch",
-    "2",
-    "--batch_size",
-    "2",
-    "--log_frequency",
-    "1",
-]
+SMALL = [*SMALL_NETWORK, "--data", "tiny", "--size", "16", "--epoch", "2", "--batch_size", "2"]
 TRAIN = [*SMALL, "--save_frequency", "1", "--timeout", "2", "--norm", "none"]  # normalised, so small a network is chaotic
 STEPS = 6  # of five fakes in two epochs; the last step of each has one pair, and the second process none
 CPU, TWO = ["--device", "cpu"], ["--device", "cpu,cpu"]

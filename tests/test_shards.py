@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import SMALL_NETWORK
 
 import eval as eval_script
 import inference
@@ -137,22 +138,7 @@ def test_an_index_is_remembered_until_the_shard_changes(tmp_path, monkeypatch):
     assert read == ["1.tar"] and len(changed) == 7 and infos[3].width == 20 and changed[6].shape == (3, 20, 20)
 
 
-SMALL = [
-    "--size",
-    "32",
-    "--width",
-    "8",
-    "--device",
-    "cpu",
-    "--log_frequency",
-    "1",
-    "--sigma",
-    "4",
-    "--epoch",
-    "1",
-    "--base",
-    "linear",
-]
+SMALL = [*SMALL_NETWORK, "--size", "32", "--device", "cpu", "--epoch", "1", "--base", "linear"]
 
 
 class Stopped(Exception):

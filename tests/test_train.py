@@ -15,6 +15,7 @@ import pytest
 import torch
 from golden_recipe import golden_weights
 from PIL import Image
+from small import SMALL_NETWORK
 
 import inference
 import train
@@ -22,22 +23,7 @@ from utils.checkpoint import load_checkpoint
 from utils.filters import FILTERS
 
 ROOT = Path(__file__).parents[1]
-SMALL = [
-    "--data",
-    "tiny",
-    "--width",
-    "8",
-    "--size",
-    "32",
-    "--device",
-    "cpu",
-    "--log_frequency",
-    "1",
-    "--sigma",
-    "4",
-    "--epoch",
-    "1",
-]
+SMALL = [*SMALL_NETWORK, "--data", "tiny", "--size", "32", "--device", "cpu", "--epoch", "1"]
 
 
 FINISHED = ["--base", "cepstral", "--sample_frequency", "2", "--save_frequency", "2"]  # options of the fixture `run`

@@ -9,8 +9,8 @@ import functools
 import torch
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.linear_filter import FLOOR, OPPONENT, RunningMoments, high_band, mixed, trust
-from utils.profiles import half_octaves
+from utils.linear_filter import OPPONENT, RunningMoments, high_band, log_amplitude, mixed, trust
+from utils.profiles import half_octaves, quefrencies
 
 NEAR = 2.5  # pixels: quefrencies nearer than this are told apart by direction, too
 DOUBT = 4  # times its variance that a squared log-ratio of energies must reach to count at all
@@ -23,17 +23,10 @@ def quefrency_groups(height, width):
 
     Near 0 that is all, so that upright and lying structures count apart; further out a half-octave of distance is one group.
     """
-    rows, columns = (torch.minimum(torch.arange(length), length - torch.arange(length)) for length in (height, width))
-    distance = torch.hypot(rows[:, None].double(), columns[None, :].double())
-    single = height * columns[None, :] + rows[:, None]
-    groups = torch.where(distance < NEAR, single, half_octaves(height, width) + height * width)
+    rows, columns = quefrencies(height, width)
+    is_near = torch.hypot(rows.double(), columns.double()) < NEAR
+    groups = torch.where(is_near, height * columns + rows, half_octaves(height, width) + height * width)
     return groups.unique(return_inverse=True)[1]
-
-
-def _log_spectrum(image):
-    """Complex spectrum (N, 3, H, W) and its log magnitude in float64 where the device has it, DC at (H // 2, W // 2)."""
-    spectrum = fourier(image)
-    return spectrum, spectrum.abs().clamp_min(FLOOR).log()
 
 
 def _deviation_cepstrum(log_spectrum, mean):
@@ -47,7 +40,7 @@ def _log_energies(images, mean):
     """`RunningMoments` over images of the log energy per opponent colour and group of quefrencies, (3, groups)."""
     moments, groups = RunningMoments(), None
     for image in images:
-        values = _deviation_cepstrum(_log_spectrum(image)[1].double(), mean)
+        values = _deviation_cepstrum(log_amplitude(fourier(image)).double(), mean)
         if groups is None:
             groups = quefrency_groups(*image.shape[-2:]).flatten().to(image.device)
             sizes = torch.bincount(groups)
@@ -60,7 +53,7 @@ def _log_energies(images, mean):
 def _mean_log_spectrum(images):
     moments = RunningMoments()
     for image in images:
-        for log_spectrum in _log_spectrum(image)[1].double():
+        for log_spectrum in log_amplitude(fourier(image)).double():
             moments.update(log_spectrum)
     return moments.mean
 
@@ -95,6 +88,6 @@ def apply_lifter(image, lifter):
     Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
     """
     mean, factors = lifter
-    spectrum, log_spectrum = _log_spectrum(image)
-    change = mixed(OPPONENT.T, from_cepstrum((factors - 1) * _deviation_cepstrum(log_spectrum, mean)))
+    spectrum = fourier(image)
+    change = mixed(OPPONENT.T, from_cepstrum((factors - 1) * _deviation_cepstrum(log_amplitude(spectrum), mean)))
     return inverse_fourier(spectrum * (high_band(*image.shape[-2:]).to(change.device) * change).exp()).real

@@ -18,6 +18,11 @@ BAND_DOUBT, BIN_DOUBT, RING_DOUBT = 1, 9, 4
 OPPONENT = torch.nn.functional.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))  # orthonormal rows
 
 
+def log_amplitude(spectrum):
+    """log(abs(F)) of a complex spectrum, of any shape; smaller than `FLOOR` counts as `FLOOR`."""
+    return spectrum.abs().clamp_min(FLOOR).log()
+
+
 class RunningMoments:
     """Running mean of tensors of one shape and the variance of that mean (Welford's update)."""
 
@@ -65,7 +70,7 @@ class LogSpectrum:
 
     def update(self, image):
         """Add images (N, C, H, W)."""
-        for log_spectrum in fourier(image).abs().clamp_min(FLOOR).log().double():
+        for log_spectrum in log_amplitude(fourier(image)).double():
             self.bins.update(log_spectrum)
             mirrored = mirror(log_spectrum)
             self.even.update((log_spectrum + mirrored) / 2)

@@ -27,10 +27,15 @@ def radial_rings(height, width):
 
 
 @functools.lru_cache(maxsize=32)
+def quefrencies(height, width):
+    """Distance of every row and every column from quefrency 0 at (0, 0), around the edge: (H, 1) and (1, W) int64."""
+    rows, columns = (torch.minimum(torch.arange(length), length - torch.arange(length)) for length in (height, width))
+    return rows[:, None], columns[None, :]
+
+
 def half_octaves(height, width):
     """Half-octave of every quefrency's distance from 0 at (0, 0): (H, W) int64, 0 for 0, 2 for 1, 3 for 1.4, 4 for 2, ..."""
-    rows, columns = (torch.minimum(torch.arange(length), length - torch.arange(length)) for length in (height, width))
-    distance = torch.hypot(rows[:, None].double(), columns[None, :].double())
+    distance = torch.hypot(*(places.double() for places in quefrencies(height, width)))
     return (2 * distance.clamp_min(0.5).log2() + 2).round().long()
 
 
