@@ -230,9 +230,10 @@ def train_parser():
     model.add_argument(
         "--base",
         choices=("identity", *FILTERS),
-        default="lifter",
+        default="polyphase",
         help="what the generator starts from: the fake, or the fake after a filter (linear; cepstral: its noise removed; "
-        "lifter: that and each image's own spectrum spread as photographs' are)",
+        "lifter: that and each image's own spectrum spread as photographs' are; polyphase: before both, what upsampling left in "
+        "common between frequencies and their aliases taken out)",
     )
     model.add_argument(
         "--whiten",
@@ -357,7 +358,7 @@ def parse_inference(argv=None):
     if (options.real is None) != (options.fake is None):
         parser.error("--real and --fake belong together; give both or neither")
     if options.real and options.method == "stig":
-        parser.error("--real and --fake fit a filter; add --method linear, --method cepstral or --method lifter")
+        parser.error("--real and --fake fit a filter; add --method linear, cepstral, lifter or polyphase")
     if not options.real and not options.inference_params:
         parser.error("give --inference_params CHECKPOINT, or --method linear with --real and --fake")
     return options
@@ -791,7 +792,7 @@ def _add_gan_finetune(commands):
         "--detector",
         default="svm",
         metavar="NAME|PATH",
-        help="knn, svm, mlp or logreg, fitted on fakes of the untouched generator, or a detector.pt that detect.py trained",
+        help="knn, svm, mlp, logreg, coherence, fitted on fakes of the untouched generator; or a detector.pt of detect.py",
     )
     add_machine_options(parser)
     add_run_options(parser)
@@ -877,6 +878,7 @@ def parse_gan(argv=None):
 # -------------------------------------------------------------------------------------------------------------- detect.py
 
 _DECAY_PROTOCOL = {"runs": 10, "num_samples": 1000, "split": 0.1, "lr": None}  # lab protocol
+_FEATURE_PROTOCOL = _DECAY_PROTOCOL | {"split": 0.8}
 DETECT_DEFAULTS = {  # what an option left out means for each classifier
     "cnn": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 2e-4},
     "vit": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 2e-4},
@@ -884,7 +886,8 @@ DETECT_DEFAULTS = {  # what an option left out means for each classifier
     "knn": _DECAY_PROTOCOL,
     "svm": _DECAY_PROTOCOL,
     "mlp": _DECAY_PROTOCOL,
-    "logreg": {"runs": 10, "num_samples": 1000, "split": 0.8, "lr": None},
+    "logreg": _FEATURE_PROTOCOL,
+    "coherence": _FEATURE_PROTOCOL,
 }
 
 
@@ -935,7 +938,7 @@ DETECT_TEXT = """Train and evaluate detectors of generated images. Every number 
   python detect.py --is_train True --classifier cnn --lr 0.0002 --size 256 --class_epoch 20 --class_batch_size 32 --dst my_run
   python detect.py --classifier vit --size 256 --dst my_run --device 0,1
   python detect.py --is_train False --classifier cnn --size 256 --dst my_run --eval_root results/my_run/eval/refined
-  python detect.py --classifier logreg,knn,svm,mlp --real photos --fake gan_a --eval_root gan_b,gan_c --dst matrix
+  python detect.py --classifier logreg,coherence,knn,svm,mlp --real photos --fake gan_a --eval_root gan_b,gan_c --dst matrix
   python detect.py --mode before_after --classifier logreg --dst my_run
   python detect.py --mode features --real photos --fake gan_a --dst features
 
@@ -991,7 +994,8 @@ def detect_parser():
         type=classifier_list,
         default=("cnn",),
         metavar="NAME[,NAME...]",
-        help="cnn, vit (paper), resnet50; knn, svm, mlp (decay features); logreg (radial profile)",
+        help="cnn, vit (paper), resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
+        "frequencies with their aliases: phases, which no correction of magnitudes changes)",
     )
     what.add_argument(
         "--domain",

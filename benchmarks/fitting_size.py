@@ -21,7 +21,7 @@ from utils.filters import FILTERS
 from utils.tables import format_table
 
 SEED = 73  # of images that no other benchmark shows
-SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "psnr")
+SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "coherence", "psnr")
 
 
 def some(images, first, last, prefix):

@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.quality_data import scene, strata
 from models.classical_detectors import classical_features, classical_scores, fit_classical
 from models.detectors import PaperCNN
+from utils.aliases import alias_features
 from utils.detection import log_profile, make_logreg
 from utils.feature_metrics import Moments, frechet_distance, kernel_distance
 from utils.fft import fourier, image_to_mag
@@ -21,9 +22,11 @@ COLUMNS = {
     "spread": "spread",
     "logreg": "fresh logreg",
     "knn": "fresh knn",
+    "coherence": "fresh coherence",
     "cnn": "fresh cnn",
     "seen_logreg": "fakes' logreg",
     "seen_knn": "fakes' knn",
+    "seen_coherence": "fakes' coherence",
     "seen_cnn": "fakes' cnn",
     "kid": "KID",
     "fid": "FID",
@@ -41,12 +44,12 @@ LEGEND = (
     "judged reals may lie below it."
 )
 CEILING = 100.0  # dB that count for equal images, so that a mean over images stays finite
-FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "cnn": 1}
+FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "coherence": 4, "cnn": 1}
 EPOCHS, RATE, BATCH = 15, 1e-3, 16  # of the small CNN (Adam)
 
 
 def fit_logreg(real, other, seed):
-    """Logistic regression on log profiles: (N, R), (M, R) -> function (K, R) -> (K,) bool, called fake."""
+    """Logistic regression: features (N, F), (M, F) of reals and fakes -> function (K, F) -> (K,) bool, called fake."""
     detector = make_logreg().fit(np.concatenate([real, other]), np.repeat([0, 1], [len(real), len(other)]))
     return lambda features: detector.predict(features) == 1
 
@@ -91,6 +94,7 @@ def fit_cnn(real, other, seed):
 DETECTORS = {  # name -> what it looks at (function of a batch), how it is fitted
     "logreg": (lambda image: log_profile(image, corners=True), fit_logreg),
     "knn": (lambda image: classical_features("knn", image), fit_knn),
+    "coherence": (alias_features, fit_logreg),
     "cnn": (lambda image: image_to_mag(image)[0], fit_cnn),
 }
 

@@ -17,7 +17,7 @@ from benchmarks.quality_filters import fitted_filter, matched_profiles, rgb_ceps
 from inference import trained_model
 from models import nested_unet, stig
 from options import as_plain, parse_train
-from utils import filters, lifter, linear_filter
+from utils import aliases, filters, lifter, linear_filter, polyphase
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.run_dir import read_json, run_folder
@@ -27,6 +27,7 @@ ROWS = {
     "shrunk": ring_shrunk_filter,
     "cepstral": functools.partial(fitted_filter, kind="cepstral"),
     "lifter": functools.partial(fitted_filter, kind="lifter"),
+    "polyphase": functools.partial(fitted_filter, kind="polyphase"),
     "cepstral_rgb": rgb_cepstral_filter,
     "matched_profiles": matched_profiles,
     "default": [],
@@ -38,6 +39,7 @@ ROWS = {
     "base_identity": ["--base", "identity"],
     "base_linear": ["--base", "linear"],
     "base_cepstral": ["--base", "cepstral"],
+    "base_lifter": ["--base", "lifter"],
     "no_whiten": ["--whiten", "False"],
     "adversarial": ["--lambda_gan", "20", "--lambda_nce", "2"],
     "direct": ["--generator", "direct"],
@@ -77,7 +79,8 @@ def prepare_row(row, seed, case, options, device):
             return refiner(case.fit_real.pixels.to(device), case.fit_fake.pixels.to(device), device), None
 
         function, settings = getattr(refiner, "func", refiner), getattr(refiner, "keywords", {})
-        how = _hash_of([quality_filters, filters, lifter, linear_filter, inference], [function.__name__, settings, device.type])
+        modules = [quality_filters, filters, polyphase, aliases, lifter, linear_filter, inference]
+        how = _hash_of(modules, [function.__name__, settings, device.type])
         return {"how": how, "weights": None}, fit
     run = train_row(row, seed, case, options)
     free = {*train.FREE_ON_RESUME, "seed", "dst"}

@@ -20,7 +20,7 @@ class SplitDetector:
     """A detector trained on some rows of one real and one fake feature table; the other rows of both are left to judge it.
 
     Args:
-        classifier: knn | svm | mlp | logreg.
+        classifier: one of CLASSICAL.
         real, fake: (N, F), (M, F).
         fraction: share of each that trains, at least five rows.
         seed: of the split, drawn without replacement, and of the classifier.

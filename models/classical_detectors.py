@@ -1,4 +1,4 @@
-"""Detectors on a handful of features: knn, svm and mlp on decay features, logreg on the log radial profile.
+"""Detectors on features: knn, svm and mlp on decay features, logreg on the log radial profile, coherence on alias features.
 
 scikit-learn fits them; what is kept is plain arrays, and `classical_scores` needs nothing else. Reading a saved detector
 therefore runs no code of the file's.
@@ -14,21 +14,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
+from utils.aliases import alias_features
 from utils.decay import decay_features
 from utils.detection import log_profile
 
-CLASSICAL = ("knn", "svm", "mlp", "logreg")
+LOOKS_AT = {"knn": "decay", "svm": "decay", "mlp": "decay", "logreg": "profile", "coherence": "aliases"}
+CLASSICAL = tuple(LOOKS_AT)
 NEIGHBOURS = 5
 REAL, FAKE = 0, 1  # labels here: a fake is a positive
 
 
 def classical_features(classifier, image, corners=False):
-    """What the classifier looks at: (N, 3, n, n) in [0, 1] -> (N, F) float64, F = 3 decay numbers or the profile's rings.
+    """What the classifier looks at: (N, 3, n, n) in [0, 1] -> (N, F) float64, whatever LOOKS_AT names.
 
     Args:
         corners: logreg only, as `log_profile`.
+    Raises: ValueError if the coherence detector cannot look at images of this size.
     """
-    return log_profile(image, corners) if classifier == "logreg" else decay_features(image)
+    if LOOKS_AT[classifier] == "profile":
+        return log_profile(image, corners)
+    return {"decay": decay_features, "aliases": alias_features}[LOOKS_AT[classifier]](image)
 
 
 def _fit(classifier, features, labels, seed):
@@ -92,7 +97,7 @@ def _mlp_scores(arrays, features):
     return features[:, 0]
 
 
-def _logreg_scores(arrays, features):
+def _linear_scores(arrays, features):
     return expit(features @ arrays["weight"] + arrays["bias"])
 
 
@@ -110,7 +115,7 @@ def classical_scores(classifier, state, features):
     features = np.asarray(features, float)
     if features.shape[1:] != arrays["mean"].shape:
         raise ValueError(f"this {classifier} was fitted on {len(arrays['mean'])} features, not on {features.shape[1]}")
-    scorer = {"knn": _knn_scores, "svm": _svm_scores, "mlp": _mlp_scores, "logreg": _logreg_scores}[classifier]
+    scorer = {"knn": _knn_scores, "svm": _svm_scores, "mlp": _mlp_scores}.get(classifier, _linear_scores)
     return np.concatenate(
         [scorer(arrays, part) for part in np.array_split((features - arrays["mean"]) / arrays["std"], len(features) // 256 + 1)]
     )

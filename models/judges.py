@@ -3,7 +3,7 @@
 import numpy as np
 
 from models.batch_norm import share_statistics
-from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
+from models.classical_detectors import CLASSICAL, LOOKS_AT, classical_features, classical_scores, fit_classical
 from models.detectors import DOMAINS, Detector, fake_probability
 from utils.detection import best_threshold, fold_numbers
 from utils.detector_training import LabelledImages, network_logits, train_network
@@ -14,7 +14,7 @@ FEWEST = 7  # training images per class that leave five in every fold
 
 
 class ClassicalJudge:
-    """knn, svm, mlp or logreg.
+    """A detector on features.
 
     Args:
         classifier: one of CLASSICAL.
@@ -27,7 +27,7 @@ class ClassicalJudge:
         self.threshold, self.state = 0.5, None
 
     def _features(self, image_set, indices, perturbation="none"):
-        key = (self.classifier == "logreg", self.corners)
+        key = (LOOKS_AT[self.classifier], self.corners)
         return image_set.features(
             lambda image: classical_features(self.classifier, image, self.corners), key, indices, perturbation
         )

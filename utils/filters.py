@@ -1,7 +1,7 @@
 """The refiners that need no training, as train.py fits them, shows them and starts from one of them.
 
-A filter is a dict of tensors over FILTER_PARTS: "gain" (`utils.linear_filter`) and, for the last kind, "lifter" (`utils.lifter`);
-an empty one changes nothing.
+A filter is a dict of tensors over FILTER_PARTS: "polyphase" (`utils.polyphase`), "gain" (`utils.linear_filter`) and "lifter"
+(`utils.lifter`), each for some kinds only; an empty one changes nothing.
 """
 
 import functools
@@ -9,17 +9,29 @@ import functools
 from utils.fft import apply_gain
 from utils.lifter import apply_lifter, fit_lifter
 from utils.linear_filter import fit_linear_filter
+from utils.polyphase import ALIASES, apply_polyphase, fit_polyphase
 
 FILTERS = {  # name -> as tables call it
     "linear": "linear filter",
     "cepstral": "linear filter, cepstral",
     "lifter": "cepstral filter and lifter",
+    "polyphase": "polyphase filter and lifter",
 }
-FILTER_PARTS = {"gain": (3, 3), "lifter": (2, 3)}  # name -> shape before (H, W), in the order in which they are applied
+FILTER_PARTS = {  # name -> shape before (H, W), and how it is applied; in the order in which they are
+    "polyphase": ((2, 3, len(ALIASES)), apply_polyphase),
+    "gain": ((3, 3), apply_gain),
+    "lifter": ((2, 3), apply_lifter),
+}
 
 
-def _filtered(read, gain):
-    return (apply_gain(image, gain) for image in read())
+def _filtered(read, fitted):
+    return (apply_filter(image, fitted) for image in read())
+
+
+def _fit_lifted(real, fake):
+    """Filters "cepstral" and "lifter"."""
+    cepstral = {"gain": fit_linear_filter("cepstral", real, fake)}
+    return cepstral, cepstral | {"lifter": fit_lifter(real, functools.partial(_filtered, fake, cepstral))}
 
 
 def fit_filters(real, fake, kinds=tuple(FILTERS)):
@@ -33,17 +45,19 @@ def fit_filters(real, fake, kinds=tuple(FILTERS)):
     filters = {}
     if "linear" in kinds:
         filters["linear"] = {"gain": fit_linear_filter("linear", real, fake)}
-    if {"cepstral", "lifter"} & set(kinds):
-        gain = fit_linear_filter("cepstral", real, fake)
-        filters["cepstral"] = {"gain": gain}
-        if "lifter" in kinds:
-            filters["lifter"] = {"gain": gain, "lifter": fit_lifter(real, functools.partial(_filtered, fake, gain))}
+    if "lifter" in kinds:
+        filters["cepstral"], filters["lifter"] = _fit_lifted(real, fake)
+    elif "cepstral" in kinds:
+        filters["cepstral"] = {"gain": fit_linear_filter("cepstral", real, fake)}
+    if "polyphase" in kinds:
+        first = {"polyphase": fit_polyphase(real, fake)}
+        filters["polyphase"] = first | _fit_lifted(real, functools.partial(_filtered, fake, first))[1]
     return {kind: filters[kind] for kind in kinds}
 
 
 def apply_filter(image, fitted):
     """Pass images (N, 3, H, W) through a filter: (N, 3, H, W), not clamped."""
-    for name, apply in zip(FILTER_PARTS, (apply_gain, apply_lifter), strict=True):
+    for name, (_, apply) in FILTER_PARTS.items():
         if name in fitted:
             image = apply(image, fitted[name])
     return image
@@ -52,8 +66,9 @@ def apply_filter(image, fitted):
 def check_filter(fitted, size):
     """Raises: ValueError if a filter is none for images of size x size."""
     for name, tensor in fitted.items():
-        if tensor.shape != (*FILTER_PARTS[name], size, size):
-            raise ValueError(f"the filter's {name} is {tuple(tensor.shape)} and not {(*FILTER_PARTS[name], size, size)}")
+        wanted = (*FILTER_PARTS[name][0], size, size)
+        if tensor.shape != wanted:
+            raise ValueError(f"the filter's {name} is {tuple(tensor.shape)} and not {wanted}")
 
 
 def to_device(fitted, device):

@@ -9,7 +9,7 @@ import functools
 import torch
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.linear_filter import OPPONENT, RunningMoments, high_band, log_amplitude, mixed, trust
+from utils.linear_filter import OPPONENT, RunningMoments, high_band, log_amplitude, mean_log_spectrum, mixed, trust
 from utils.profiles import half_octaves, quefrencies
 
 NEAR = 2.5  # pixels: quefrencies nearer than this are told apart by direction, too
@@ -50,14 +50,6 @@ def _log_energies(images, mean):
     return moments
 
 
-def _mean_log_spectrum(images):
-    moments = RunningMoments()
-    for image in images:
-        for log_spectrum in log_amplitude(fourier(image)).double():
-            moments.update(log_spectrum)
-    return moments.mean
-
-
 def fit_lifter(real, fake):
     """Fit a lifter on images.
 
@@ -70,7 +62,7 @@ def fit_lifter(real, fake):
     Returns: (2, 3, H, W) float32 for `apply_lifter`: mean log spectrum of the fakes, DC at (H // 2, W // 2), and factors per
         opponent colour and quefrency, quefrency 0 at (0, 0).
     """
-    means = [_mean_log_spectrum(read()) for read in (real, fake)]
+    means = [mean_log_spectrum(read()) for read in (real, fake)]
     reals, fakes = (_log_energies(read(), mean) for read, mean in zip((real, fake), means, strict=True))
     difference, variance = (
         reals.mean - fakes.mean,

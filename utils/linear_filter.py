@@ -78,6 +78,15 @@ class LogSpectrum:
             self.rings.update(ring_means(log_spectrum, radial_rings(*log_spectrum.shape[-2:])))
 
 
+def mean_log_spectrum(images):
+    """Mean log amplitude (C, H, W) float64 over an iterable of batches (N, C, H, W)."""
+    moments = RunningMoments()
+    for image in images:
+        for log_spectrum in log_amplitude(fourier(image)).double():
+            moments.update(log_spectrum)
+    return moments.mean
+
+
 def spectrum_of(images):
     """`LogSpectrum` of an iterable of batches (N, C, H, W)."""
     spectrum = LogSpectrum()
@@ -96,12 +105,12 @@ def trust(square, variance, doubt):
     return (1 - doubt * variance / square.clamp_min(1e-12)).clamp_min(0)
 
 
-def _trust_bands(difference, variance):
-    """`trust` of whole half-octaves of the cepstrum, (C, H, W): many weak entries of one band count together."""
-    bands = half_octaves(*difference.shape[-2:]).flatten().to(difference.device)
-    sums = difference.new_zeros(2, len(difference), int(bands.max()) + 1)
-    squares, variances = sums.index_add(2, bands, torch.stack([difference.square(), variance]).flatten(2))  # (C, bands)
-    return trust(squares, variances, BAND_DOUBT)[:, bands].view_as(difference)
+def trust_bands(square, variance):
+    """`trust` of whole half-octaves of quefrencies or lags, (..., H, W): many weak entries of one band count together."""
+    bands = half_octaves(*square.shape[-2:]).flatten().to(square.device)
+    sums = square.new_zeros(2, *square.shape[:-2], int(bands.max()) + 1)
+    squares, variances = sums.index_add(-1, bands, torch.stack([square, variance]).flatten(-2))  # (..., bands)
+    return trust(squares, variances, BAND_DOUBT)[..., bands].view_as(square)
 
 
 @functools.lru_cache(maxsize=32)
@@ -133,7 +142,7 @@ def _without_noise(bins, quefrencies):
         bins, quefrencies: the log-gain and its cepstrum, each with its variance.
     """
     difference, variance = quefrencies
-    kept = torch.maximum(trust(difference.square(), variance, BIN_DOUBT), _trust_bands(difference, variance))
+    kept = torch.maximum(trust(difference.square(), variance, BIN_DOUBT), trust_bands(difference.square(), variance))
     smooth = from_cepstrum(kept * difference)
     difference, variance = bins
     rest = difference - smooth

@@ -16,6 +16,7 @@ COLOURS = {
     "linear filter": "tab:orange",
     "linear filter, cepstral": "tab:green",
     "cepstral filter and lifter": "tab:olive",
+    "polyphase filter and lifter": "tab:purple",
 }
 
 

@@ -1,0 +1,73 @@
+"""What a spectrum has in common with its own aliases: the trace of upsampling that no magnitude shows.
+
+A layer that doubles an image's size repeats its spectrum: what stands at frequency f stands at f + 1/2 too (cycles per pixel),
+until the layers after it have made something new of it. Such an image is cyclostationary: its statistics repeat every second
+pixel, and F(f) and F(f + 1/2) stay correlated. In a stationary image, as a photograph nearly is, frequencies are uncorrelated.
+Products F(f) conj(F(f - s)) measure it: their mean over images is the spectral correlation, and its inverse transform over f the
+cyclic autocorrelation at lags in pixels (Gardner, Exploitation of spectral redundancy in cyclostationary signals, 1991).
+"""
+
+import functools
+
+import torch
+
+from utils.fft import fourier
+from utils.profiles import to_grey
+
+PERIOD = 4  # pixels: shifts are multiples of 1 / PERIOD, those that the last two doublings of the size leave
+REACH = 3  # pixels: the largest lag per direction that `alias_features` looks at
+
+
+def alias_shifts():
+    """Shifts (rows, columns) in units of 1 / PERIOD, one of each pair s and -s, whose products say the same: a list of 9."""
+    every = [(row, column) for row in range(PERIOD) for column in range(PERIOD)]
+    return [shift for shift in every[1:] if shift <= (-shift[0] % PERIOD, -shift[1] % PERIOD)]
+
+
+def check_aliases(height, width):
+    """Raises: ValueError if images of this size have frequencies without aliases."""
+    if height % PERIOD or width % PERIOD:
+        raise ValueError(f"aliases need sides that are multiples of {PERIOD}, not {height} x {width}")
+
+
+def shifted(spectrum, shift):
+    """Spectrum (..., H, W) at f - shift / PERIOD for each f."""
+    height, width = spectrum.shape[-2:]
+    return spectrum.roll((shift[0] * height // PERIOD, shift[1] * width // PERIOD), (-2, -1))
+
+
+def alias_lags(spectrum):
+    """Cyclic autocorrelations: orthonormal inverse transforms of the products of a spectrum with its shifted selves.
+
+    Args:
+        spectrum: (..., H, W) complex, of a real image, DC at (H // 2, W // 2); H and W multiples of PERIOD.
+    Returns: (..., S, H, W) complex per shift of `alias_shifts`, lag 0 at (0, 0).
+    """
+    products = torch.stack([spectrum * shifted(spectrum, shift).conj() for shift in alias_shifts()], -3)
+    return torch.fft.ifft2(torch.fft.ifftshift(products, dim=(-2, -1)), norm="ortho")
+
+
+@functools.lru_cache(maxsize=1)
+def _lags():
+    """Rows and columns of the lags that count, half of those within REACH: the other half says the same."""
+    reach = range(-REACH, REACH + 1)
+    return tuple(zip(*[(row, column) for row in reach for column in reach if (row, column) >= (0, 0)], strict=True))
+
+
+def alias_features(image):
+    """Cyclic autocorrelations of the grey image whose magnitudes are all set to 1: only phases count.
+
+    Magnitudes, and whatever was done to them, do not matter. Without correlation every number is drawn from about the standard
+    normal distribution, whatever the size of the image.
+
+    Args:
+        image: (N, 3, H, W) in [0, 1]; H and W multiples of PERIOD.
+    Returns: (N, 15 * lags) float64: real parts for all 9 shifts, then imaginary parts for the 6 that are not their own negatives.
+    Raises: ValueError for another size.
+    """
+    check_aliases(*image.shape[-2:])
+    spectrum = fourier(to_grey(image.double()))
+    rows, columns = _lags()
+    lags = alias_lags(spectrum / spectrum.abs().clamp_min(1e-9))[..., rows, columns]  # (N, S, lags)
+    turned = [2 * row % PERIOD > 0 or 2 * column % PERIOD > 0 for row, column in alias_shifts()]
+    return torch.cat([lags.real.flatten(1), lags[:, turned].imag.flatten(1)], 1)

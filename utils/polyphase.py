@@ -1,0 +1,146 @@
+"""The polyphase filter: takes from a fake what its upsampling left in common between a frequency and its aliases.
+
+A gain per frequency, or a translated magnitude with the old phase, leaves that correlation as it was (`utils.aliases`). A filter
+that adds up a frequency and its aliases, each with its own weight, does not; in pixels it is a filter whose coefficients repeat
+every PERIOD pixels.
+"""
+
+import functools
+import math
+
+import torch
+
+from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shifted
+from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
+from utils.linear_filter import OPPONENT, RunningMoments, mean_log_spectrum, mixed, trust_bands
+
+WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
+LEAST = 1e-3  # eigenvalue that a coherence matrix has at least; noise may leave a smaller one
+SMALLEST = 1e-9  # energy that counts at least
+CONTRAST = 1e2  # most that amplitudes of aliases differ by when it is weighed which one to change; keeps matrices regular
+ALIASES = [(row, column) for row in range(PERIOD) for column in range(PERIOD)]  # of a frequency, itself first
+
+
+@functools.lru_cache(maxsize=32)
+def _lag_window(height, width):
+    """(H, W) float64, 1 at lag 0; its transform is positive, so that energies smoothed with it stay positive."""
+    rows, columns = (torch.exp(-((2 * math.pi * WINDOW * torch.fft.fftfreq(side).double()) ** 2) / 2) for side in (height, width))
+    kernel = rows[:, None] * columns
+    return torch.fft.fft2(kernel / kernel.sum()).real
+
+
+def _lag_moments(images, mean):
+    """`RunningMoments` over images of `alias_lags` of whitened opponent colours, (3, S, 2, H, W): real and imaginary parts.
+
+    A frequency is in units of its typical amplitude, exp of `mean`, and of the image's own energy around it: no image counts more
+    than another.
+    """
+    moments, window = RunningMoments(), _lag_window(*mean.shape[-2:]).to(mean.device)
+    for image in images:
+        spectrum = fourier(mixed(OPPONENT, image.double())) / mean.exp()
+        energy = from_cepstrum(window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST)
+        for lags in alias_lags(spectrum / energy.sqrt()):
+            moments.update(torch.view_as_real(lags).movedim(-1, -3))
+    return moments
+
+
+def _blocks(field):
+    """(..., H, W) -> (..., H / PERIOD, W / PERIOD, ALIASES): a frequency's aliases beside each other."""
+    field = field.unflatten(-2, (PERIOD, -1)).unflatten(-1, (PERIOD, -1))  # (..., PERIOD, h, PERIOD, w)
+    return field.movedim((-4, -2), (-2, -1)).flatten(-2)
+
+
+def _from_blocks(blocks):
+    """Inverse of `_blocks`."""
+    field = blocks.unflatten(-1, (PERIOD, PERIOD)).movedim((-2, -1), (-4, -2))
+    return field.flatten(-4, -3).flatten(-2)
+
+
+def _shifted_places(shift):
+    """Place among ALIASES of f - shift for every f."""
+    return torch.arange(len(ALIASES)).view(PERIOD, PERIOD).roll(shift, (0, 1)).flatten()
+
+
+def _coherence(lags):
+    """Lags (3, S, 2, H, W) -> Hermitian matrices (3, h, w, ALIASES, ALIASES) of products of aliases, 0 on the diagonal."""
+    complex_lags = torch.complex(lags[:, :, 0], lags[:, :, 1])
+    products = _blocks(torch.fft.fftshift(torch.fft.fft2(complex_lags, norm="ortho"), dim=(-2, -1)))  # (3, S, h, w, ALIASES)
+    matrices = products.new_zeros(len(products), *products.shape[2:], len(ALIASES))
+    own = torch.arange(len(ALIASES))
+    for number, shift in enumerate(alias_shifts()):
+        other = _shifted_places(shift)
+        matrices[..., own, other] = products[:, number]
+        matrices[..., other, own] = products[:, number].conj()
+    return matrices
+
+
+def _nearest_coherence(matrices):
+    """Coherence matrices, 1 on the diagonal and no eigenvalue below about LEAST, from such whose off-diagonal part is noisy."""
+    values, vectors = torch.linalg.eigh(matrices)
+    matrices = (vectors * values.clamp_min(LEAST)[..., None, :]) @ vectors.mH
+    scale = matrices.diagonal(dim1=-2, dim2=-1).real.rsqrt()
+    return scale[..., None] * matrices * scale[..., None, :]
+
+
+def _root(matrices):
+    """Roots of Hermitian matrices without negative eigenvalues, up to rounding."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.mH
+
+
+def _transport(fake, target, amplitude):
+    """Matrices (3, h, w, ALIASES, ALIASES) that change fakes least, in the mean square, so that they get the target's coherence.
+
+    Optimal transport between Gaussians: with the fakes' covariance C = L L* and the wanted one D, the matrix is
+    L*^-1 (L* D L)^(1/2) L^-1.
+
+    Args:
+        fake, target: coherence matrices, (3, h, w, ALIASES, ALIASES). amplitude: of each alias, (3, h, w, ALIASES); stays.
+    """
+    weight = torch.maximum(amplitude, amplitude.amax(-1, keepdim=True) / CONTRAST)
+    covariance, wanted = (weight[..., None] * matrices * weight[..., None, :] for matrices in (fake, target))
+    factor = torch.linalg.cholesky(covariance)
+    middle = torch.linalg.solve_triangular(factor.mH, _root(factor.mH @ wanted @ factor), upper=True)
+    matrices = torch.linalg.solve_triangular(factor, middle, upper=False, left=False)
+    scale = amplitude / weight
+    return scale[..., None] * matrices / scale[..., None, :]
+
+
+def fit_polyphase(real, fake):
+    """Fit a polyphase filter on images.
+
+    Lags at which reals and fakes differ beyond what so few images leave open (`utils.linear_filter.trust_bands`) are moved; equal
+    sets leave nothing to do.
+
+    Args:
+        real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images; both are
+            read twice.
+    Returns: (2, 3, ALIASES, H, W) float32 for `apply_polyphase`: real and imaginary part of what each opponent colour at f takes of
+        itself at f - shift, for each shift of ALIASES, DC at (H // 2, W // 2).
+    Raises: ValueError if a side of the images is no multiple of PERIOD.
+    """
+    means = [mean_log_spectrum(mixed(OPPONENT, image) for image in read()) for read in (real, fake)]
+    check_aliases(*means[0].shape[-2:])
+    reals, fakes = (_lag_moments(read(), mean) for read, mean in zip((real, fake), means, strict=True))
+    difference, variance = reals.mean - fakes.mean, reals.variance_of_mean + fakes.variance_of_mean
+    kept = trust_bands(difference.square().sum(2), variance.sum(2))[:, :, None] * difference
+    window, one = _lag_window(*means[0].shape[-2:]).to(kept.device), torch.eye(len(ALIASES)).to(kept)
+    found = _nearest_coherence(one + _coherence(window * fakes.mean))
+    transport = _transport(found, _nearest_coherence(found + _coherence(kept)), _blocks(means[1].exp()))
+    transport[:, 0, 0] = one  # DC and what would be predicted from it
+    places = torch.stack([_shifted_places(shift) for shift in ALIASES]).to(kept.device)  # (ALIASES, ALIASES): shift, own place
+    weights = torch.stack([_from_blocks(transport[..., torch.arange(len(ALIASES)), other]) for other in places], 1)
+    return torch.stack([weights.real, weights.imag]).float()
+
+
+def apply_polyphase(image, weights):
+    """Pass images through a polyphase filter.
+
+    Args:
+        image: (N, 3, H, W). weights: (2, 3, ALIASES, H, W) of `fit_polyphase`.
+    Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
+    """
+    spectrum = fourier(mixed(OPPONENT, image))
+    weights = torch.complex(*weights)
+    refined = sum(weights[:, number] * shifted(spectrum, shift) for number, shift in enumerate(ALIASES))
+    return mixed(OPPONENT.T, inverse_fourier(refined).real)
