@@ -12,6 +12,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 import models.detectors as detectors
 from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
+from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import log_profile
@@ -169,11 +170,22 @@ def test_too_few_images_are_refused():
         fit_classical("knn", real, fake, seed=0)
 
 
+def test_coherence_finds_upsampled_images():
+    def features(count, seed, is_fake):
+        image = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        return alias_features(image[..., ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3) if is_fake else image)
+
+    state = fit_classical("coherence", features(20, 0, False), features(20, 1, True), seed=0)
+    scores = [classical_scores("coherence", state, features(40, seed, seed == 3)) for seed in (2, 3)]
+    assert np.mean(scores[0] > 0.5) < 0.1 and np.mean(scores[1] > 0.5) > 0.9
+
+
 def test_features_by_classifier():
     image = torch.rand(2, 3, 64, 64)
     assert torch.equal(classical_features("svm", image), decay_features(image))
     assert torch.equal(classical_features("logreg", image), log_profile(image))
     assert classical_features("logreg", image, corners=True).shape[1] > 33
+    assert torch.equal(classical_features("coherence", image), alias_features(image))
 
 
 # ---- perturbations

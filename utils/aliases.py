@@ -57,8 +57,8 @@ def _lags():
 def alias_features(image):
     """Cyclic autocorrelations of the grey image whose magnitudes are all set to 1: only phases count.
 
-    Magnitudes, and whatever was done to them, do not matter. Without correlation every number is drawn from about the standard
-    normal distribution, whatever the size of the image.
+    Magnitudes, and whatever was done to them, do not matter. In an image without correlation every number is about normal with mean
+    0, and variance 1 for the shifts that are their own negatives or 1/2 for the parts of the others, whatever its size.
 
     Args:
         image: (N, 3, H, W) in [0, 1]; H and W multiples of PERIOD.

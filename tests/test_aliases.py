@@ -1,0 +1,63 @@
+"""Correlation of frequencies with their aliases: what upsampling leaves, and magnitudes do not show."""
+
+import pytest
+import torch
+from test_linear_filter import SIZE, photographs, smooth_gain_with_peaks
+
+from utils.aliases import PERIOD, alias_features, alias_lags, alias_shifts
+from utils.fft import apply_gain, fourier
+from utils.linear_filter import diagonal_gain
+
+
+def upsampled(count, seed, mode="bilinear"):
+    """`photographs` of half the size, doubled, with a little noise of their own."""
+    generator = torch.Generator().manual_seed(seed + 50)
+    small = photographs(count, seed)[..., ::2, ::2]
+    noise = 0.002 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    return torch.nn.functional.interpolate(small, scale_factor=2, mode=mode) + noise
+
+
+def test_each_shift_and_its_negative_count_once():
+    shifts = alias_shifts()
+    every = {(row, column) for row in range(PERIOD) for column in range(PERIOD)} - {(0, 0)}
+    negatives = {(-row % PERIOD, -column % PERIOD) for row, column in shifts}
+    assert set(shifts) | negatives == every
+    assert len(shifts) == 9 and len(set(shifts) & negatives) == 3  # half a cycle down, across and both
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 24)])
+def test_lags_are_cyclic_autocorrelations(shape):
+    image = torch.randn(shape, dtype=torch.float64)
+    rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in shape), indexing="ij")
+    lags = alias_lags(fourier(image))
+    for number, shift in enumerate(alias_shifts()):
+        turn = torch.polar(torch.ones(shape, dtype=torch.float64), -2 * torch.pi * (shift[0] * rows + shift[1] * columns) / PERIOD)
+        for lag in ((0, 0), (2, -1), (-3, 5)):
+            later = image.roll((-lag[0], -lag[1]), (0, 1))  # later[u] = image[u + lag]
+            expected = (later * image * turn).sum() * (shape[0] * shape[1]) ** 0.5
+            assert torch.allclose(lags[(number, *lag)], expected, atol=1e-8)
+
+
+def test_noise_gives_normal_numbers_of_one_variance_at_any_size():
+    for shape in ((32, 32), (64, 48)):
+        features = alias_features(torch.rand(300, 3, *shape, generator=torch.Generator().manual_seed(1)))
+        assert features.dtype == torch.float64 and features.shape[1] == 15 * 25
+        assert features.mean(0).abs().max() < 0.35 and abs(features.mean()) < 0.02
+        own = [shift == (-shift[0] % PERIOD, -shift[1] % PERIOD) for shift in alias_shifts()]  # their own negatives
+        expected = torch.where(torch.tensor([*own, *6 * [False]]), 1.0, 0.5).repeat_interleave(25)
+        assert ((features.var(0) / expected).log().abs() < 0.5).double().mean() > 0.97
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_upsampling_shows_and_no_gain_hides_it(mode):
+    fake = upsampled(30, 0, mode)
+    features = alias_features(fake)
+    assert features.mean(0).abs().max() > 4
+    assert alias_features(photographs(30, 1)).mean(0).abs().max() < 1
+    filtered = apply_gain(fake, diagonal_gain(smooth_gain_with_peaks()))
+    assert torch.allclose(alias_features(filtered), features, atol=1e-2)
+
+
+def test_sizes_without_aliases_are_refused():
+    with pytest.raises(ValueError, match="multiples of 4, not 30 x 32"):
+        alias_features(torch.rand(1, 3, 30, 32))

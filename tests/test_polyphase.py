@@ -1,0 +1,114 @@
+"""The polyphase filter: aliases cohere as those of photographs do; amplitudes, brightness and photographs stay."""
+
+import functools
+
+import pytest
+import torch
+from test_aliases import upsampled
+from test_linear_filter import SIZE, photographs
+
+from utils.aliases import PERIOD, alias_features
+from utils.fft import fourier
+from utils.filters import FILTERS, apply_filter, check_filter, fit_filters
+from utils.linear_filter import mean_log_spectrum
+from utils.polyphase import ALIASES, _blocks, _from_blocks, _transport, apply_polyphase, fit_polyphase
+
+
+def fitted(real, fake):
+    return fit_polyphase(*(functools.partial(images.split, 7) for images in (real, fake)))
+
+
+def difference(real, other):
+    """Mean square over features of the difference of their means."""
+    return (alias_features(real).mean(0) - alias_features(other).mean(0)).square().mean()
+
+
+def test_what_upsampling_left_is_taken_out_of_other_fakes():
+    real, fake, others = photographs(60, 0), upsampled(60, 1), upsampled(60, 2)
+    refined = apply_polyphase(others, fitted(real, fake))
+    found, left, noise = (difference(photographs(60, 3), images) for images in (others, refined, photographs(60, 4)))
+    assert found > 10 * noise
+    assert left - noise < 0.15 * (found - noise)
+    before, after = (mean_log_spectrum([images]) for images in (others, refined))
+    assert (before - after).abs().mean() < 0.1  # its part is coherence, the gain's is amplitude
+
+
+def test_few_images_are_enough():
+    found, left = (
+        difference(photographs(60, 3), images)
+        for images in (upsampled(60, 2), apply_polyphase(upsampled(60, 2), fitted(photographs(10, 0), upsampled(10, 1))))
+    )
+    assert left < 0.2 * found  # 0.3 where coherences of so few are not smoothed
+
+
+def test_equal_sets_leave_nothing_to_do():
+    weights = fitted(photographs(40, 0), photographs(40, 1))
+    others = photographs(20, 2)
+    assert (apply_polyphase(others, weights) - others).square().mean().sqrt() < 2e-3
+
+
+def test_results_are_real_and_keep_their_brightness():
+    weights = fitted(photographs(30, 0), upsampled(30, 1))
+    complex_weights = torch.complex(*weights)
+    mirrored = complex_weights.flip((-2, -1)).roll((1, 1), (-2, -1)).conj()  # at -f
+    negatives = [ALIASES.index((-row % PERIOD, -column % PERIOD)) for row, column in ALIASES]
+    assert torch.allclose(complex_weights, mirrored[:, negatives], atol=1e-4)
+    fake = upsampled(5, 3)
+    assert torch.allclose(apply_polyphase(fake, weights).mean((2, 3)), fake.mean((2, 3)), atol=1e-6)
+
+
+def test_result_does_not_depend_on_the_batch():
+    weights, fake = fitted(photographs(12, 0), upsampled(12, 1)), upsampled(4, 2)
+    alone = torch.cat([apply_polyphase(image[None], weights) for image in fake])
+    assert torch.allclose(apply_polyphase(fake, weights), alone, atol=1e-6)
+
+
+def test_blocks_hold_a_frequency_and_its_aliases():
+    field = torch.arange(12 * 8).view(12, 8)
+    blocks = _blocks(field)
+    assert blocks.shape == (3, 2, 16)
+    for place, (row, column) in enumerate(ALIASES):
+        assert torch.equal(blocks[..., place], field[3 * row : 3 * row + 3, 2 * column : 2 * column + 2])
+    assert torch.equal(_from_blocks(blocks), field)
+
+
+@pytest.mark.parametrize("contrast", [1.0, 1e4])
+def test_transport_gives_the_wanted_covariance(contrast):
+    def coherence():
+        sides = torch.randn(3, 2, 2, 16, 40, dtype=torch.complex128)
+        matrices = sides @ sides.mH
+        scale = matrices.diagonal(dim1=-2, dim2=-1).real.rsqrt()
+        return scale[..., None] * matrices * scale[..., None, :]
+
+    fake, wanted = coherence(), coherence()
+    amplitude = contrast ** torch.rand(3, 2, 2, 16, dtype=torch.float64)
+    matrices = _transport(fake, wanted, amplitude) * amplitude[..., None, :] / amplitude[..., None]  # in units of amplitudes
+    assert torch.allclose(matrices @ fake @ matrices.mH, wanted, atol=1e-6)
+    same = _transport(fake, fake, amplitude)
+    assert torch.allclose(same, torch.eye(16).to(same).expand_as(same), atol=1e-3)
+    if contrast == 1:  # the map that changes least is Hermitian
+        assert torch.allclose(matrices, matrices.mH, atol=1e-6)
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="multiples of 4"):
+        fitted(torch.rand(5, 3, 18, 16), torch.rand(5, 3, 18, 16))
+    weights = fitted(photographs(8, 0), upsampled(8, 1))
+    check_filter({"polyphase": weights}, SIZE)
+    with pytest.raises(ValueError, match=r"polyphase is .* and not"):
+        check_filter({"polyphase": weights}, 64)
+
+
+def test_it_comes_before_gain_and_lifter():
+    reads = [functools.partial(images.split, 7) for images in (photographs(20, 0), upsampled(20, 1))]
+    every = fit_filters(*reads)
+    assert list(every) == list(FILTERS)
+    alone = fit_filters(*reads, ["polyphase"])["polyphase"]
+    fake = upsampled(3, 2)
+    first = apply_polyphase(fake, alone["polyphase"])
+    rest = {name: tensor for name, tensor in alone.items() if name != "polyphase"}
+    assert set(rest) == {"gain", "lifter"}
+    assert torch.equal(apply_filter(fake, alone), apply_filter(first, rest))
+    assert torch.equal(apply_filter(fake, every["polyphase"]), apply_filter(fake, alone))
+    assert not torch.equal(every["polyphase"]["gain"], every["lifter"]["gain"])  # fitted on what the first part leaves
+    assert (fourier(first) - fourier(fake)).abs().max() > 1e-2
