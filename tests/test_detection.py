@@ -18,7 +18,7 @@ from utils.detection import (
     curves,
     detection_scores,
     fold_numbers,
-    fresh_profile_accuracy,
+    fresh_accuracy,
     log_profile,
     scores_with_intervals,
 )
@@ -94,28 +94,28 @@ def test_folds_are_even_and_the_same_for_classes_of_one_size(count, folds, seed)
 def test_fresh_detector_finds_a_planted_band_and_nothing_else():
     generator = np.random.default_rng(1)
     real, same = generator.normal(size=(60, 20)), generator.normal(size=(60, 20))
-    accuracy, low, high = fresh_profile_accuracy(real, same, seed=0)
+    accuracy, low, high = fresh_accuracy(real, same, seed=0)
     assert low <= 0.5 <= high and 0.3 < accuracy < 0.7
     marked = same.copy()
     marked[:, 15] += 4
-    accuracy, low, high = fresh_profile_accuracy(real, marked, seed=0)
+    accuracy, low, high = fresh_accuracy(real, marked, seed=0)
     assert accuracy > 0.9 and low > 0.85 and high <= 1
 
 
 def test_fresh_detector_guesses_for_unequal_classes_too():
     generator = np.random.default_rng(2)
-    accuracy, _, _ = fresh_profile_accuracy(generator.normal(size=(150, 5)), generator.normal(size=(20, 5)), seed=0)
+    accuracy, _, _ = fresh_accuracy(generator.normal(size=(150, 5)), generator.normal(size=(20, 5)), seed=0)
     assert 0.3 < accuracy < 0.7
 
 
 def test_fresh_detector_is_repeatable_and_refuses_too_few():
     generator = np.random.default_rng(3)
     real, fake = generator.normal(size=(20, 5)), generator.normal(0.5, 1, size=(20, 5))
-    assert fresh_profile_accuracy(real, fake, seed=5) == fresh_profile_accuracy(real, fake, seed=5)
-    with pytest.raises(ValueError, match="at least 5 profiles"):
-        fresh_profile_accuracy(real[:3], fake)
+    assert fresh_accuracy(real, fake, seed=5) == fresh_accuracy(real, fake, seed=5)
+    with pytest.raises(ValueError, match="at least 5 rows"):
+        fresh_accuracy(real[:3], fake)
     with pytest.raises(ValueError, match="equal length"):
-        fresh_profile_accuracy(real, fake[:, :4])
+        fresh_accuracy(real, fake[:, :4])
 
 
 def test_log_profile_of_a_single_wave():

@@ -29,7 +29,7 @@ MEASURES = {
 
 
 def log_profile(image, corners=False):
-    """Natural logarithm of the mean power in each radial ring: what the `logreg` detector and `fresh_profile_accuracy` see.
+    """Natural logarithm of the mean power in each radial ring: what the `logreg` detector sees.
 
     Args:
         image: (N, 3, H, W) in [0, 1].
@@ -145,25 +145,23 @@ def make_logreg():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
 
 
-def fresh_profile_accuracy(real_profiles, other_profiles, seed=0, folds=5, repeats=4):
-    """What a detector trained afresh still finds: cross-validated logistic regression on log radial profiles.
+def fresh_accuracy(real_features, other_features, seed=0, folds=5, repeats=4):
+    """What a detector trained afresh still finds: cross-validated logistic regression.
 
     Args:
-        real_profiles, other_profiles: (N, R), (M, R), one row per image, as `log_profile` gives them.
+        real_features, other_features: (N, F), (M, F), one row per image: `log_profile`, `utils.aliases.alias_features`.
         seed, folds, repeats: each repeat deals the images to `folds` folds anew; every image is judged once per repeat by a
             detector that never saw it.
     Returns: (accuracy, low, high): balanced accuracy (0.5 = cannot be told apart, lower is better for a refiner) and its 95 %
         interval, bootstrapped over images and repeats. Cross-validation of a detector that finds nothing averages a little
         under 0.5.
-    Raises: ValueError if a class has fewer images than folds or the profiles differ in length.
+    Raises: ValueError if a class has fewer images than folds or the features differ in length.
     """
-    real_profiles, other_profiles = np.asarray(real_profiles, float), np.asarray(other_profiles, float)
-    counts = len(real_profiles), len(other_profiles)
-    if min(counts) < folds or real_profiles.shape[1:] != other_profiles.shape[1:]:
-        raise ValueError(
-            f"need at least {folds} profiles of equal length per class, not {real_profiles.shape}, {other_profiles.shape}"
-        )
-    features = np.concatenate([real_profiles, other_profiles])
+    real_features, other_features = np.asarray(real_features, float), np.asarray(other_features, float)
+    counts = len(real_features), len(other_features)
+    if min(counts) < folds or real_features.shape[1:] != other_features.shape[1:]:
+        raise ValueError(f"need at least {folds} rows of equal length per class, not {real_features.shape}, {other_features.shape}")
+    features = np.concatenate([real_features, other_features])
     labels = np.repeat([0, 1], counts)
     right = np.zeros((repeats, len(labels)), dtype=bool)
     for repeat in range(repeats):

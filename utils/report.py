@@ -1,11 +1,13 @@
 """The evaluation that ends a training: folders of pictures, the table of numbers and report.md."""
 
+import functools
 from collections import Counter
 from pathlib import Path
 
 import torch
 
-from utils.detection import fresh_profile_accuracy, log_profile
+from utils.aliases import alias_features
+from utils.detection import fresh_accuracy, log_profile
 from utils.fft import image_to_mag
 from utils.filters import FILTERS, apply_filter
 from utils.measure import batches
@@ -19,14 +21,20 @@ COLUMNS = {
     "lfd": "LFD float",
     "gap": "gap, all bands",
     "gap_upper": "gap, upper half",
-    "detector": "fresh detector",
+    "logreg": "fresh logreg",
+    "coherence": "fresh coherence",
     "psnr": "PSNR to fake (dB)",
     "ssim": "SSIM to fake",
 }
+FEATURES = {  # what fresh detectors look at
+    "logreg": functools.partial(log_profile, corners=True),
+    "coherence": alias_features,
+}
 LEGEND = (
-    "LFD and gaps: lower is better. Fresh detector: balanced accuracy of a logistic regression on radial profiles, trained to tell "
-    "the row from real and judged by cross-validation; 0.5 is chance. Floor: two halves of the reals against each other; nothing "
-    "can be told apart below it. In the pictures of differences red is more than in the reals, blue less."
+    "LFD and gaps: lower is better. Fresh detectors: balanced accuracy of a logistic regression on radial profiles, and on the "
+    "coherence of frequencies with their aliases, trained to tell the row from real and judged by cross-validation; 0.5 is chance. "
+    "Floor: two halves of the reals against each other; nothing can be told apart below it. In the pictures of differences red is "
+    "more than in the reals, blue less."
 )
 
 
@@ -60,12 +68,14 @@ class Measured:
 
     def __init__(self):
         self.spectra = SpectrumFolds()
-        self.profiles, self._psnr, self._ssim = [], [], []
+        self._psnr, self._ssim = [], []
+        self.features = {name: [] for name in FEATURES}
 
     def update(self, image, source=None):
         """Add images (N, 3, H, W) in [0, 1] and, where they were made from fakes, those fakes."""
         self.spectra.update(image)
-        self.profiles.append(log_profile(image, corners=True).cpu())
+        for name, features in FEATURES.items():
+            self.features[name].append(features(image).cpu())
         if source is not None:
             self._psnr.append(psnr(image, source).clamp_max(PSNR_CEILING).cpu())
             self._ssim.append(ssim(image, source).cpu())
@@ -73,16 +83,17 @@ class Measured:
     def numbers(self, real):
         """Dictionary over `COLUMNS` against the `Measured` reals; what a row does not have is None."""
         numbers = spectral_distances(real.spectra.total, self.spectra.total)
-        numbers["detector"] = detector_accuracy(real.profiles, self.profiles)
+        for name in FEATURES:
+            numbers[name] = detector_accuracy(real.features[name], self.features[name])
         numbers["psnr"] = float(torch.cat(self._psnr).mean()) if self._psnr else None
         numbers["ssim"] = float(torch.cat(self._ssim).mean()) if self._ssim else None
         return numbers
 
 
-def detector_accuracy(real_profiles, other_profiles):
-    """Balanced accuracy of a fresh detector on lists of (N, R) profiles, or None with fewer than ten images a class."""
-    real, other = torch.cat(real_profiles), torch.cat(other_profiles)
-    return fresh_profile_accuracy(real.numpy(), other.numpy())[0] if min(len(real), len(other)) >= 10 else None
+def detector_accuracy(real_features, other_features):
+    """Balanced accuracy of a fresh detector on lists of (N, F) features, or None with fewer than ten images a class."""
+    real, other = torch.cat(real_features), torch.cat(other_features)
+    return fresh_accuracy(real.numpy(), other.numpy())[0] if min(len(real), len(other)) >= 10 else None
 
 
 def write_pictures(folder, name, files, image):
@@ -130,7 +141,8 @@ def table_numbers(rows):
 
 def verdict(table):
     """One sentence: where refined beats the fakes and the best filter, and where it does not."""
-    judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap", "detector": "the fresh detector"}
+    judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
+    judged |= {name: f"the fresh {name}" for name in FEATURES}
     filters = [numbers for name, numbers in table.items() if name in FILTERS.values()]
 
     def compare(others, label):
