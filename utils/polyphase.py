@@ -39,8 +39,8 @@ def _lag_moments(images, mean):
     for image in images:
         spectrum = fourier(mixed(OPPONENT, image.double())) / mean.exp()
         energy = from_cepstrum(window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST)
-        for lags in alias_lags(spectrum / energy.sqrt()):
-            moments.update(torch.view_as_real(lags).movedim(-1, -3))
+        for one in spectrum / energy.sqrt():
+            moments.update(torch.view_as_real(alias_lags(one)).movedim(-1, -3))
     return moments
 
 
@@ -62,15 +62,15 @@ def _shifted_places(shift):
 
 
 def _coherence(lags):
-    """Lags (3, S, 2, H, W) -> Hermitian matrices (3, h, w, ALIASES, ALIASES) of products of aliases, 0 on the diagonal."""
-    complex_lags = torch.complex(lags[:, :, 0], lags[:, :, 1])
-    products = _blocks(torch.fft.fftshift(torch.fft.fft2(complex_lags, norm="ortho"), dim=(-2, -1)))  # (3, S, h, w, ALIASES)
-    matrices = products.new_zeros(len(products), *products.shape[2:], len(ALIASES))
+    """Lags (S, 2, H, W) -> Hermitian matrices (h, w, ALIASES, ALIASES) of products of aliases, 0 on the diagonal."""
+    complex_lags = torch.complex(lags[:, 0], lags[:, 1])
+    products = _blocks(torch.fft.fftshift(torch.fft.fft2(complex_lags, norm="ortho"), dim=(-2, -1)))  # (S, h, w, ALIASES)
+    matrices = products.new_zeros(*products.shape[1:], len(ALIASES))
     own = torch.arange(len(ALIASES))
-    for number, shift in enumerate(alias_shifts()):
+    for values, shift in zip(products, alias_shifts(), strict=True):
         other = _shifted_places(shift)
-        matrices[..., own, other] = products[:, number]
-        matrices[..., other, own] = products[:, number].conj()
+        matrices[..., own, other] = values
+        matrices[..., other, own] = values.conj()
     return matrices
 
 
@@ -89,13 +89,13 @@ def _root(matrices):
 
 
 def _transport(fake, target, amplitude):
-    """Matrices (3, h, w, ALIASES, ALIASES) that change fakes least, in the mean square, so that they get the target's coherence.
+    """Matrices (h, w, ALIASES, ALIASES) that change fakes least, in the mean square, so that they get the target's coherence.
 
     Optimal transport between Gaussians: with the fakes' covariance C = L L* and the wanted one D, the matrix is
     L*^-1 (L* D L)^(1/2) L^-1.
 
     Args:
-        fake, target: coherence matrices, (3, h, w, ALIASES, ALIASES). amplitude: of each alias, (3, h, w, ALIASES); stays.
+        fake, target: coherence matrices, (h, w, ALIASES, ALIASES). amplitude: of each alias, (h, w, ALIASES); stays.
     """
     weight = torch.maximum(amplitude, amplitude.amax(-1, keepdim=True) / CONTRAST)
     covariance, wanted = (weight[..., None] * matrices * weight[..., None, :] for matrices in (fake, target))
@@ -124,13 +124,24 @@ def fit_polyphase(real, fake):
     reals, fakes = (_lag_moments(read(), mean) for read, mean in zip((real, fake), means, strict=True))
     difference, variance = reals.mean - fakes.mean, reals.variance_of_mean + fakes.variance_of_mean
     kept = trust_bands(difference.square().sum(2), variance.sum(2))[:, :, None] * difference
-    window, one = _lag_window(*means[0].shape[-2:]).to(kept.device), torch.eye(len(ALIASES)).to(kept)
-    found = _nearest_coherence(one + _coherence(window * fakes.mean))
-    transport = _transport(found, _nearest_coherence(found + _coherence(kept)), _blocks(means[1].exp()))
-    transport[:, 0, 0] = one  # DC and what would be predicted from it
-    places = torch.stack([_shifted_places(shift) for shift in ALIASES]).to(kept.device)  # (ALIASES, ALIASES): shift, own place
-    weights = torch.stack([_from_blocks(transport[..., torch.arange(len(ALIASES)), other]) for other in places], 1)
-    return torch.stack([weights.real, weights.imag]).float()
+    smooth = _lag_window(*means[0].shape[-2:]).to(kept.device) * fakes.mean
+    colours = zip(smooth, kept, means[1].exp(), strict=True)  # one after the other: the matrices are large
+    weights = torch.stack([_weights(*colour) for colour in colours])
+    return torch.stack([weights.real, weights.imag])
+
+
+def _weights(smooth, kept, amplitude):
+    """Weights (ALIASES, H, W) of one colour.
+
+    Args:
+        smooth: lags of the fakes, (S, 2, H, W). kept: what the reals' have more, the same. amplitude: of the fakes, (H, W).
+    """
+    one = torch.eye(len(ALIASES)).to(kept)
+    found = _nearest_coherence(one + _coherence(smooth))
+    transport = _transport(found, _nearest_coherence(found + _coherence(kept)), _blocks(amplitude))
+    transport[0, 0] = one  # DC and what would be predicted from it
+    own = torch.arange(len(ALIASES))
+    return torch.stack([_from_blocks(transport[..., own, _shifted_places(shift)]) for shift in ALIASES]).to(torch.complex64)
 
 
 def apply_polyphase(image, weights):
