@@ -18,7 +18,7 @@ from data.reading import IMAGE_SUFFIXES, fit_error, to_tensor
 from data.shards import is_shards
 from utils.distributed import dealt
 from utils.errors import UserError
-from utils.run_dir import atomic_path
+from utils.run_dir import atomic_path, check_place
 
 SHUFFLE_BUFFER = 4096  # images of a shard stream that are mixed at a time
 
@@ -161,6 +161,7 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     Raises: UserError for an existing shard without overwrite, or any mistake `load_folder` names.
     """
     webdataset = import_webdataset()
+    check_place(Path(prefix).parent)
     images = load_folder(find_photographs(data), size, fit, skip_bad, num_workers=num_workers, recursive=True)[0]
     keys = _keys(images.paths.names)
     count = -(-len(images) // per_shard)

@@ -114,3 +114,9 @@ def classical_scores(classifier, state, features):
     return np.concatenate(
         [scorer(arrays, part) for part in np.array_split((features - arrays["mean"]) / arrays["std"], len(features) // 256 + 1)]
     )
+
+
+def try_state(classifier, state, size, corners):
+    """Score an image of this size, so that a state of which a part is missing or does not fit shows itself; any error."""
+    image = torch.linspace(0, 1, 3 * size**2).view(1, 3, size, size)
+    classical_scores(classifier, state, classical_features(classifier, image, corners))

@@ -203,7 +203,7 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     save_checkpoint("results/broken/checkpoint.pt", "gan", {"config": {"size": 16}})
     assert "broken/checkpoint.pt is damaged or" in refused("sample --dst broken --n 3 --out out/x --device cpu", capsys)
     Path("a_file").touch()
-    assert "a_file cannot be used" in refused("sample --dst base --n 3 --out a_file --device cpu", capsys)
+    assert "a_file is a file" in refused("sample --dst base --n 3 --out a_file --device cpu", capsys)
     assert "no trained generator" in refused("sample --dst nothing --n 3 --out out/x", capsys)
 
 

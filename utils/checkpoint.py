@@ -44,7 +44,7 @@ def read_tensors(path):
 
 @contextlib.contextmanager
 def fitting(path):
-    """Context in which the content of a checkpoint is used: UserError, naming the file, if a part is missing or does not fit."""
+    """Context in which the content of a run's file is used: UserError, naming the file, if a part is missing or does not fit."""
     try:
         yield
     except UserError:
@@ -53,9 +53,23 @@ def fitting(path):
         lines = str(error).strip().splitlines()
         reason = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[-1].strip() if lines else type(error).__name__
         raise UserError(
-            f"{path} is damaged or was written by other code ({reason[:200]}); give another checkpoint, "
-            "or train again with --overwrite"
+            f"{path} is damaged or was written by other code ({reason[:200]}); put a good one in its "
+            "place, or train again with --overwrite"
         ) from error
+
+
+def load_optimiser(optimiser, state):
+    """`optimiser.load_state_dict(state)`, which takes tensors of any shape: ValueError if one does not fit its parameter."""
+    optimiser.load_state_dict(state)
+    for parameter, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{name} is of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}")
+
+
+def load_scheduler(scheduler, state):
+    """`scheduler.load_state_dict(state)`, which takes any dictionary: KeyError or TypeError if the state counts no epochs."""
+    scheduler.load_state_dict(state | {"last_epoch": int(state["last_epoch"])})
 
 
 def _check_sums(path):
@@ -100,6 +114,11 @@ def read_resumed(run_folder, kind, options, free):
                     f"--{name} is {options[name]}, but {path} was trained with {value}; give the same options to resume"
                 )
     return checkpoint
+
+
+def way_on(run_folder):
+    """The option with which a command that was interrupted goes on from its checkpoint, or starts anew if there is none yet."""
+    return "--resume" if (Path(run_folder) / "checkpoint.pt").is_file() else "--overwrite"
 
 
 def is_released(path):

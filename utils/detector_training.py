@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from tqdm import tqdm
 
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
 from utils.distributed import Processes
 from utils.interrupts import StopRequest
 from utils.logging import ScalarLog
@@ -171,20 +171,21 @@ def train_network(network, train, validation, plan, device, folder, processes=No
         folder: gets log.csv, tensorboard/ and, while training, last.pt and best.pt.
         processes: `Processes` that share each batch; every one of them trains, all stay alike, and the main one writes.
     Returns: the number of the best epoch, from 0.
-    Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop.
+    Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop; UserError if last.pt or best.pt is damaged.
     """
     folder, processes = Path(folder), processes or Processes()
     optimizer, scheduler = _optimizer(network, plan)
     start, best_epoch, best_loss = 0, -1, float("inf")
-    last = processes.once(lambda: _saved(folder / "last.pt") if (folder / "last.pt").is_file() else None)
-    if last is not None:
-        network.load_state_dict(last["network"])
-        optimizer.load_state_dict(last["optimizer"])
-        scheduler.load_state_dict(last["scheduler"])
-        start, best_epoch, best_loss = last["epoch"] + 1, last["best_epoch"], last["best_loss"]
+    if processes.once((folder / "last.pt").is_file):
+        _load(folder / "best.pt", network, processes)  # what will be needed at the end
+        last = _load(folder / "last.pt", network, processes)
+        with fitting(folder / "last.pt"):
+            load_optimiser(optimizer, last["optimizer"])
+            load_scheduler(scheduler, last["scheduler"])
+            start, best_epoch, best_loss = int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
     log = ScalarLog(folder, resume_step=start - 1 if start else None) if processes.main else None
     bar = tqdm(range(start, plan.epochs), initial=start, total=plan.epochs, desc=f"training {folder.parent.name}", delay=1)
-    with StopRequest(patient=processes.world > 1) as stop:
+    with StopRequest(patient=processes.world > 1) as stop, bar:
         for epoch in bar:
             if plan.patience and epoch - 1 - best_epoch >= plan.patience:
                 break
@@ -209,12 +210,16 @@ def train_network(network, train, validation, plan, device, folder, processes=No
     if processes.any(stop.asked):
         processes.wait()  # a launcher ends the others as soon as one has ended
         raise KeyboardInterrupt
-    network.load_state_dict(processes.once(lambda: _saved(folder / "best.pt"))["network"])
+    _load(folder / "best.pt", network, processes)
     return best_epoch
 
 
-def _saved(path):
-    return load_checkpoint(path, "detector-training")
+def _load(path, network, processes):
+    """The content of a checkpoint of a training, its network loaded; UserError if it is damaged."""
+    content = processes.once(lambda: load_checkpoint(path, "detector-training"))
+    with fitting(path):
+        network.load_state_dict(content["network"])
+    return content
 
 
 def remove_progress(folder):

@@ -40,6 +40,16 @@ def atomic_path(path):
         raise
 
 
+def check_place(folder):
+    """UserError if a folder cannot be made or filled: what it lies in is a file, or may not be written to."""
+    folder = Path(folder)
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file, so nothing can be written to {folder}; choose another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest} is read-only for this user, so nothing can be written to {folder}; choose another place")
+
+
 @contextlib.contextmanager
 def locked(path):
     """Context in which no other process is that has asked for the same path: to read a file, change it and write it again.
@@ -121,6 +131,8 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
     lost = [path for path in inputs if path and Path(path).resolve().is_relative_to(folder.resolve())]
     if overwrite and folder.exists() and lost:
         raise UserError(f"--overwrite would delete {lost[0]}, which this run reads; choose another --dst")
+    for place in (folder, folder.parent) if overwrite else (folder,):
+        check_place(place)
     return folder
 
 
