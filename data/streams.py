@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data.folder import load_folder, warn
 from data.reading import IMAGE_SUFFIXES, fit_error, to_tensor
-from data.shards import is_shards
+from data.shards import expand_pattern, is_shards
 from utils.distributed import dealt
 from utils.errors import UserError
 from utils.run_dir import atomic_path, check_place
@@ -91,7 +91,8 @@ class ShardStream:
     steps_per_epoch = None  # a stream has no length
 
     def __init__(self, pattern, size, batch_size, seed, fit="resize", skip_bad=False):
-        self.shards = list(import_webdataset().shardlists.expand_urls(pattern))
+        import_webdataset()
+        self.shards = expand_pattern(pattern)
         missing = [shard for shard in self.shards if not Path(shard).is_file()]
         if missing:
             raise UserError(f"--data {pattern}: {missing[0]} does not exist; write shards with gan.py shard, or mend the pattern")

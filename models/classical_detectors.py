@@ -117,6 +117,6 @@ def classical_scores(classifier, state, features):
 
 
 def try_state(classifier, state, size, corners):
-    """Score an image of this size, so that a state of which a part is missing or does not fit shows itself; any error."""
-    image = torch.linspace(0, 1, 3 * size**2).view(1, 3, size, size)
+    """Score images of this size: any error if a part of the state is missing or does not fit."""
+    image = torch.linspace(0, 1, 3 * size**2).view(1, 3, size, size).expand(3, -1, -1, -1)
     classical_scores(classifier, state, classical_features(classifier, image, corners))

@@ -1,6 +1,7 @@
 """Training loop of detector networks: best epoch by validation, early stopping, resuming, balanced classes."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
 from utils.distributed import Processes
+from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.logging import ScalarLog
 from utils.perturbations import augment
@@ -171,7 +173,8 @@ def train_network(network, train, validation, plan, device, folder, processes=No
         folder: gets log.csv, tensorboard/ and, while training, last.pt and best.pt.
         processes: `Processes` that share each batch; every one of them trains, all stay alike, and the main one writes.
     Returns: the number of the best epoch, from 0.
-    Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop; UserError if last.pt or best.pt is damaged.
+    Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop; UserError if what is resumed is
+            damaged, or the loss is not finite.
     """
     folder, processes = Path(folder), processes or Processes()
     optimizer, scheduler = _optimizer(network, plan)
@@ -193,6 +196,8 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             train_loss = _train_epoch(network, train, optimizer, plan, device, processes, stop)
             if train_loss is None:
                 break
+            if not math.isfinite(train_loss):
+                raise UserError(f"the loss is not finite in epoch {epoch} of {folder}; try a lower --lr, with --overwrite")
             scheduler.step()
             loss, accuracy = validate(network, validation, plan.batch_size, device, processes)
             bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from utils.interrupts import handling
 
-# What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be.
+# What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be, a disk that is gone.
 REFUSALS = {
     *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+    *(errno.ENOENT, errno.EIO),
 }
 
 
@@ -51,6 +52,8 @@ def script(main=None, *, several=False):
     @functools.wraps(main)
     def run(argv=None):
         code = UserError.exit_code
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
         try:
             with handling(signal.default_int_handler, signal.SIGTERM), _first_process_speaks():
                 if not several:
@@ -61,7 +64,7 @@ def script(main=None, *, several=False):
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise
-            message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space or choose another place."
+            message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space, or choose another place."
         except KeyboardInterrupt as error:
             with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM), _first_process_speaks():
                 print(f"stopped; {error if error.args else 'no file is half written, start the command again'}", file=sys.stderr)
