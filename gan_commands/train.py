@@ -185,4 +185,6 @@ def train(options, processes):
     print(
         f"done after {run.epoch} epochs, best {kind} {run.best:.4g}; draw images with gan.py sample --dst {options.dst} --out DIR"
     )
+    if processes.any(stop.asked):  # while the last epoch was scored; a study would begin its next training
+        raise KeyboardInterrupt
     return run.best

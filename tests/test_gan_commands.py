@@ -125,6 +125,25 @@ def test_damaged_runs_are_named(capsys):
     run(train)
 
 
+def test_a_study_stops_where_its_last_epoch_is_interrupted(monkeypatch, capsys):
+    command = "study setups --data set --dst halted_study --setups BASELINE,N.1.3 --adversarial lsgan --epochs 1 --n 20 --repeats 1"
+    command += f" --train_fraction 0.3 --detectors knn {SMALL}"
+    end_epoch = train_module.Run.end_epoch
+
+    def interrupted(self, monitor, log):
+        end_epoch(self, monitor, log)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.Run, "end_epoch", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            run(command)
+    assert stop.value.code == 130 and "the same command with --resume goes on" in capsys.readouterr().err
+    assert not Path("results/halted_study/N.1.3").exists()
+    run(command + " --resume")
+    assert Path("results/halted_study/table.md").is_file()
+
+
 def test_an_interrupted_inversion_can_be_started_again(monkeypatch, capsys):
     command = "invert --dst base --data set --n 4 --out half --steps 1 --threshold 4 --device cpu --batch_size 2"
     write = invert_module.write_triplet
