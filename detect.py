@@ -19,7 +19,7 @@ from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
 from utils.pretrained import pretrained_weights
-from utils.run_dir import RESULTS, atomic_path, check_run_folder, open_run_folder, run_folder, write_json
+from utils.run_dir import RESULTS, atomic_path, check_place, check_run_folder, open_run_folder, run_folder, write_json
 from utils.tables import write_csv
 
 
@@ -65,6 +65,7 @@ def find_home(options, classifier):
             raise UserError(f"{home} does not exist; train the detector first with --is_train True")
         if not any(home.glob("run_*/detector.pt")):
             raise UserError(f"{home} holds no finished detector; train it first with --is_train True")
+        check_place(home)
         return home, True
     runs = options.of(classifier).runs
     finished = all((home / f"run_{run:02d}" / "detector.pt").is_file() for run in range(runs))

@@ -148,6 +148,7 @@ class FinetuneRun(Run):
                 )
                 self.batch += 1
                 self.rows.append({name: value.item() for name, value in terms.items()})
+                self.check_finite(self.rows[-1])
                 log.write(self.trainer.steps, self.rows[-1])
                 bar.update()
                 if stop.asked:

@@ -95,14 +95,18 @@ class Run:
 
     def _write_terms(self, terms, log, bar):
         numbers = self.processes.numbers(terms)
+        self.check_finite(numbers)
+        if self.processes.main:
+            log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
+        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
+
+    def check_finite(self, numbers):
+        """UserError if a loss is no number any more: what follows would be lost."""
         broken = [name for name, value in numbers.items() if value - value != 0]
         if broken:
             raise UserError(
                 f"the loss {broken[0]} is not finite at step {self.trainer.steps}; the last epoch is kept: try a lower --lr"
             )
-        if self.processes.main:
-            log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
-        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
 
     def end_epoch(self, monitor, log):
         """Score, rate decay, pictures and checkpoints at the end of an epoch."""

@@ -392,6 +392,12 @@ def test_saved_network_detectors_judge_batches(tmp_path):
         assert SavedDetector(tmp_path / "detector.pt", 32, CPU).called_fake([image[:4], image[4:]]) == expected
 
 
+def test_finetuning_stops_at_a_loss_that_is_not_finite(monkeypatch, capsys):
+    monkeypatch.setattr(finetune_module, "finetune_step", lambda *_: {"dissimilarity": torch.tensor(float("nan"))})
+    command = "finetune --generator base --dst nan --pairs pairs --device cpu --epochs 1 --n 20 --batch_size 8"
+    assert "dissimilarity is not finite" in refused(command, capsys)
+
+
 def test_finetune_refuses_what_cannot_work(capsys):
     base = "finetune --generator base --dst no --device cpu --epochs 1"
     assert "leaves no frequency" in refused(f"{base} --pairs pairs --threshold 8", capsys)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
-from utils.interrupts import StopRequest
+from utils.interrupts import StopRequest, leave_to_parent
 from utils.logging import ScalarLog
 from utils.perturbations import augment
 
@@ -114,6 +114,7 @@ def _train_epoch(network, images, optimizer, plan, device, processes, stop):
         generator=generator,
         num_workers=plan.num_workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=leave_to_parent,
     )
     weights, parameters = images.class_weights.to(device), list(network.parameters())
     network.train()
