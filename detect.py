@@ -16,10 +16,11 @@ from utils.detection_report import Judged, write_before_after, write_evaluation,
 from utils.detector_protocol import linear_filter_of, unseen, unseen_reals
 from utils.distributed import resolve_device
 from utils.errors import UserError, refuse_several, script
+from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
 from utils.pretrained import pretrained_weights
-from utils.run_dir import atomic_path, open_run_folder, run_folder, write_json
+from utils.run_dir import RESULTS, atomic_path, check_place, check_run_folder, open_run_folder, run_folder, write_json
 from utils.tables import write_csv
 
 
@@ -52,27 +53,67 @@ def work_of(bench, processes, work, *arguments):
     return do() if bench.shared else processes.once(do)
 
 
-def open_home(options, classifier, runs):
-    """Make or find results/<dst>/<classifier>_classifier, and the number of its runs; says so when finished detectors are kept."""
-    name, root = f"{classifier}_classifier", run_folder(options.dst)
-    home = root / name
+def part_of(options, name, keep=False):
+    """Arguments of `check_run_folder` for the folder results/<dst>/<name>; --resume begins one that is not there yet."""
+    root = run_folder(options.dst)
+    return name, options.overwrite, keep or (options.resume and (root / name).is_dir()), root
+
+
+def find_home(options, classifier):
+    """Where the detectors of one classifier are or will be, and whether they are finished and kept; nothing is made or deleted."""
+    name = f"{classifier}_classifier"
+    home = run_folder(options.dst) / name
     if not options.is_train:
         if not home.is_dir():
             raise UserError(f"{home} does not exist; train the detector first with --is_train True")
-        found = len(list(home.glob("run_*/detector.pt")))
-        if not found:
+        if not any(home.glob("run_*/detector.pt")):
             raise UserError(f"{home} holds no finished detector; train it first with --is_train True")
-        return home, found
+        check_place(home)
+        return home, True
+    runs = options.of(classifier).runs
     finished = all((home / f"run_{run:02d}" / "detector.pt").is_file() for run in range(runs))
     keep = bool(options.eval_root) and finished and not options.overwrite
-    resume = keep or (options.resume and home.is_dir())
-    home = open_run_folder(name, options.overwrite, resume, root)
+    return check_run_folder(*part_of(options, name, keep)), keep
+
+
+def open_home(options, classifier):
+    """Make or find the folder of `find_home`, and the number of its runs; says so when finished detectors are kept."""
+    home, keep = find_home(options, classifier)
+    if not options.is_train:
+        return home, len(list(home.glob("run_*/detector.pt")))
+    open_run_folder(*part_of(options, home.name, keep))
     if keep:
         print(f"{home} is finished; training again would give the same, so only the evaluation is done")
     elif options.eval_root:
         print(f"--is_train True with --eval_root: training {classifier} first, then evaluating; --is_train False only evaluates")
     write_json(home / "options.json", as_plain(options))
-    return home, runs
+    return home, options.of(classifier).runs
+
+
+def splits_of(bench, options, real, fake):
+    """The split of each run, with enough images for the bench's classifier."""
+    own = options.of(bench.classifier)
+    splits = [split_names(real, fake, own.num_samples, own.split, options.seed + run) for run in range(own.runs)]
+    for names in splits:
+        bench.check(names)
+    return splits
+
+
+def unseen_by(content, options, sets, count):
+    """Of a detector's checkpoint: (reals, their indices) and a list of (generated images, indices) that may judge it."""
+    others = [images for role, images in sets.items() if role != "real"]
+    generated = [(images, unseen(images, content, count, options.seed)) for images in others]
+    return (sets["real"], unseen_reals(sets["real"], content, count, options.seed)), generated
+
+
+def check_detectors(benches, options, sets):
+    """UserError for whatever would stop the work on any classifier later; nothing is made or deleted."""
+    for bench in benches:
+        find_home(options, bench.classifier)
+        if options.is_train:
+            training = bench.training(sets["real"], sets["fake"])
+            for names in splits_of(bench, options, sets["real"], sets["fake"]):
+                unseen_by({"training": training, "names": names}, options, sets, options.of(bench.classifier).num_samples)
 
 
 def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("none",)):
@@ -89,19 +130,16 @@ def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("n
 
 def detect_with(bench, options, sets):
     """Train or read every run of one classifier and judge it: `Judged` rows, and where the detectors are."""
-    own, seed = options.of(bench.classifier), options.seed
-    home, runs = bench.processes.once(lambda: open_home(options, bench.classifier, own.runs))
+    home, runs = bench.processes.once(lambda: open_home(options, bench.classifier))
+    splits = splits_of(bench, options, sets["real"], sets["fake"]) if options.is_train else []
     rows = []
     for run in range(runs):
         folder = home / f"run_{run:02d}"
         if options.is_train:
-            names = split_names(sets["real"], sets["fake"], own.num_samples, own.split, seed + run)
-            judge, content = bench.fit(folder, sets["real"], sets["fake"], names, run)
+            judge, content = bench.fit(folder, sets["real"], sets["fake"], splits[run], run)
         else:
             judge, content = bench.load(folder)
-        real = sets["real"], unseen_reals(sets["real"], content, own.num_samples, seed)
-        others = [images for role, images in sets.items() if role != "real"]
-        generated = [(images, unseen(images, content, own.num_samples, seed)) for images in others]
+        real, generated = unseen_by(content, options, sets, options.of(bench.classifier).num_samples)
         perturbations = PERTURBATIONS if options.robustness else ("none",)
         rows += judge_rows(bench, judge, run, content["trained_on"], real, generated, perturbations)
     return rows, home
@@ -118,8 +156,9 @@ def open_named(options):
 def detect(options, processes):
     """Train and evaluate each classifier, and set them side by side."""
     sets, size, warnings = processes.once(lambda: open_named(options))
-    every = []
-    for bench in make_benches(options, size, processes):
+    benches, every = make_benches(options, size, processes), []
+    processes.once(lambda: check_detectors(benches, options, sets))
+    for bench in benches:
         rows, home = work_of(bench, processes, detect_with, options, sets)
         counts = f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."
         if processes.main:
@@ -129,13 +168,25 @@ def detect(options, processes):
         print(f"\n{write_matrix(run_folder(options.dst), every)}")
 
 
+def before_after_home(bench, options):
+    """Arguments of `check_run_folder` for the folder of one classifier."""
+    return part_of(options, f"{bench.classifier}_before_after")
+
+
+def check_before_after(benches, options, real, fake, refined):
+    """As `check_detectors`."""
+    for bench in benches:
+        check_run_folder(*before_after_home(bench, options))
+        for names in splits_of(bench, options, real, fake):
+            for part in names["fake"].values():
+                refined.indices(part)
+
+
 def before_after_with(bench, options, real, fake, refined):
     """`Judged` rows of one classifier, trained on fakes and afresh."""
-    own, processes, rows = options.of(bench.classifier), bench.processes, []
-    place = (f"{bench.classifier}_before_after", options.overwrite, options.resume, run_folder(options.dst))
-    home = processes.once(lambda: open_run_folder(*place))
-    for run in range(own.runs):
-        names = split_names(real, fake, own.num_samples, own.split, options.seed + run)
+    processes, rows = bench.processes, []
+    home = processes.once(lambda: open_run_folder(*before_after_home(bench, options)))
+    for run, names in enumerate(splits_of(bench, options, real, fake)):
         learned = [
             images.indices(names[side]["train"] + names[side]["validation"]) for side, images in (("real", real), ("fake", fake))
         ]
@@ -156,8 +207,9 @@ def before_after(options, processes):
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
     real, fake, refined = (sets[name] for name in ("real", "fake", "refined"))
     fake.label, refined.label = "fake", "refined"
-    rows = []
-    for bench in make_benches(options, size, processes):
+    benches, rows = make_benches(options, size, processes), []
+    processes.once(lambda: check_before_after(benches, options, real, fake, refined))
+    for bench in benches:
         rows += work_of(bench, processes, before_after_with, options, real, fake, refined)
     if not processes.main:
         return
@@ -175,8 +227,9 @@ def features(options):
     """results/<dst>/features/<folder>.csv (decay features) and .npz (with the log radial profile) of every folder named."""
     named = {"real": options.real, "fake": options.fake} | {f"other {i}": folder for i, folder in enumerate(options.eval_root)}
     folders = {role: Path(folder) for role, folder in named.items() if folder} or run_folders(options)
+    check_run_folder(*part_of(options, "features"))
     sets, _, _ = open_sets(folders, options)
-    home = open_run_folder("features", options.overwrite, options.resume, run_folder(options.dst))
+    home = open_run_folder(*part_of(options, "features"))
     for images in sets.values():
         everything = range(len(images))
         decay = images.features(decay_features, "decay", everything)
@@ -192,12 +245,13 @@ def features(options):
 def main(argv=None):
     """Run detect.py."""
     options = parse_detect(argv)
-    if options.mode == "features":
-        refuse_several("detect.py --mode features")
-        resolve_device(options.device)  # works on the CPU, but a wrong name or a list of devices is a mistake all the same
-        features(options)
-        return
-    run_processes({"detect": detect, "before_after": before_after}[options.mode], options, __file__, argv)
+    with leaving(RESULTS / options.dst, "--resume" if options.is_train else ""):
+        if options.mode == "features":
+            refuse_several("detect.py --mode features")
+            resolve_device(options.device)  # works on the CPU, but a wrong name or a list of devices is a mistake all the same
+            features(options)
+            return
+        run_processes({"detect": detect, "before_after": before_after}[options.mode], options, __file__, argv)
 
 
 if __name__ == "__main__":

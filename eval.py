@@ -9,7 +9,7 @@ from utils.errors import UserError, script
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra
 from utils.plots import profile_figure
-from utils.run_dir import run_folder, write_json
+from utils.run_dir import check_place, run_folder, write_json
 from utils.seeding import seed_everything
 from utils.tables import format_table, software_versions
 
@@ -37,10 +37,9 @@ def plan(options):
         paths = {role: Path(folder) for role, folder in vars(options).items() if role in ("real", "fake", "refined") and folder}
     home = run_folder(options.dst) if options.dst else run
     out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
-    blocking = [path for path in out.parents if path.exists() and not path.is_dir()] + ([out] if out.is_dir() else [])
-    if blocking:
-        kind = "folder" if blocking[0].is_dir() else "file"
-        raise UserError(f"{out} cannot be written because {blocking[0]} is a {kind}; give another --dst or --out")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder and cannot be written as a file; give another --dst or --out")
+    check_place(out.parent)
     return paths, out, (home or out.parent) / "statistics"
 
 

@@ -1,5 +1,7 @@
 """Small GANs that make fakes, and studies of what their last upsampling does to the spectrum; see docs/generators.md."""
 
+from pathlib import Path
+
 from gan_commands.finetune import finetune
 from gan_commands.invert import invert
 from gan_commands.sample import sample
@@ -9,8 +11,11 @@ from gan_commands.spectrum import compare_spectra
 from gan_commands.train import train
 from gan_commands.truncation import study_truncation
 from options import parse_gan
+from utils.checkpoint import way_on
 from utils.errors import refuse_several, script
+from utils.interrupts import leaving
 from utils.launch import run_processes
+from utils.run_dir import RESULTS
 
 SHARED = {"train": train, "sample": sample}  # by several processes
 COMMANDS = {
@@ -23,14 +28,28 @@ COMMANDS = {
 }
 
 
+def filled(command, options):
+    """The folder that a sub-command fills, and what it needs to go on there after an interruption, as `leaving` takes them."""
+    if command == "shard":
+        return Path(options.out).parent, "--overwrite"
+    if command in ("sample", "invert"):
+        return Path(options.out), "" if command == "sample" else "--overwrite"
+    folder = RESULTS / options.dst
+    if command in ("train", "finetune"):
+        return folder, lambda: way_on(folder)
+    return folder, "--resume" if command == "setups" else "--overwrite"
+
+
 @script(several=True)
 def main(argv=None):
     command, options = parse_gan(argv)
-    if command in SHARED:
-        run_processes(SHARED[command], options, __file__, argv)
-        return
-    refuse_several(f"gan.py {command}")
-    COMMANDS[command](options)
+    folder, option = filled(command, options)
+    with leaving(folder, option):
+        if command in SHARED:
+            run_processes(SHARED[command], options, __file__, argv)
+            return
+        refuse_several(f"gan.py {command}")
+        COMMANDS[command](options)
 
 
 if __name__ == "__main__":

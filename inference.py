@@ -10,10 +10,11 @@ from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import fitting, is_released, load_checkpoint, released_state
 from utils.errors import UserError, script
 from utils.filters import FILTER_PARTS, apply_filter, check_filter, fit_filters, to_device
+from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.measure import Reader, fitting_batches
 from utils.report import mag_picture, output_names
-from utils.run_dir import check_run_folder, open_run_folder, write_json, write_png
+from utils.run_dir import RESULTS, check_run_folder, open_run_folder, write_json, write_png
 from utils.seeding import seed_everything
 
 
@@ -119,7 +120,9 @@ def refine_folder(options, processes):
 
 @script(several=True)
 def main(argv=None):
-    run_processes(refine_folder, parse_inference(argv), __file__, argv)
+    options = parse_inference(argv)
+    with leaving(RESULTS / options.dst, "--overwrite"):
+        run_processes(refine_folder, options, __file__, argv)
 
 
 if __name__ == "__main__":

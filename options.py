@@ -284,6 +284,8 @@ def parse_train(argv=None):
     options = as_options(TrainOptions, parser, argv)
     if options.sigma > options.size // 2:
         parser.error(f"argument --sigma: {options.sigma} is out of range for --size {options.size}: give 1 to {options.size // 2}")
+    if options.norm == "batch" and options.size == 16:
+        parser.error("argument --norm: batch needs more than the one pixel of the coarsest level of --size 16; change one of them")
     return options
 
 

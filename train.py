@@ -12,16 +12,16 @@ from data.training import training_sets
 from models.stig import STIG, Objective
 from models.training import Trainer
 from options import as_plain, parse_train
-from utils.checkpoint import fitting, read_resumed, save_checkpoint
+from utils.checkpoint import fitting, read_resumed, save_checkpoint, way_on
 from utils.errors import UserError, script
 from utils.filters import FILTERS, fit_filters, to_device
-from utils.interrupts import StopRequest
+from utils.interrupts import StopRequest, leaving
 from utils.launch import run_processes
 from utils.logging import ScalarLog
 from utils.measure import fitting_batches
 from utils.monitor import Monitor
 from utils.report import evaluate_refiner, write_report
-from utils.run_dir import check_run_folder, open_run_folder, write_json
+from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening
 
@@ -93,8 +93,8 @@ def train(trainer, loader, options, run, filters, log, monitor):
                 if processes.main and saving:
                     save()
                 if stopping:
-                    return last
-    return True
+                    return False
+        return not processes.any(stop.asked)  # the last step's pictures and checkpoint take their time
 
 
 def check_finite(numbers, step, run):
@@ -107,27 +107,27 @@ def check_finite(numbers, step, run):
         )
 
 
-def open_run(options, device):
-    """What the main process reads and writes before a training; everything is checked before anything is written.
-
-    Returns: the run's folder, the checkpoint to resume or None, and the sets and what the test sets are, as `training_sets`.
-    """
+def read_run(options):
+    """What the main process reads before a training: the checkpoint to resume or None, and what `training_sets` returns."""
     run = check_run_folder(options.dst, options.overwrite, options.resume)
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
-    sets, source, split = training_sets(options, run / "images.json" if resumed else None)
+    return resumed, *training_sets(options, run / "images.json" if resumed else None)
+
+
+def open_run(options, split):
+    """Make the run's folder, with the options and the split in it."""
     run = open_run_folder(options.dst, options.overwrite, options.resume)
-    print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
     write_json(run / "options.json", as_plain(options))
     save_holdout(run / "images.json", split, options.holdout, options.seed)
-    return run, resumed, sets, source
 
 
 def run_training(options, processes):
-    """Train, evaluate and report, together with the other processes."""
-    device = processes.device
+    """Train, evaluate and report, together with the other processes; nothing is written or deleted before all is ready."""
+    device, run = processes.device, run_folder(options.dst)
     if options.batch_size < processes.world:
         raise UserError(f"--batch_size {options.batch_size} is less than one pair for each of the {processes.world} processes")
-    run, resumed, sets, source = processes.once(lambda: open_run(options, device))
+    resumed, sets, source, split = processes.once(lambda: read_run(options))
+    print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
     seed_everything(options.seed, options.deterministic)
     filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
     part = (processes.rank, processes.world)
@@ -140,6 +140,7 @@ def run_training(options, processes):
         with fitting(run / "checkpoint.pt"):
             trainer.load_state_dict(resumed)
             set_random_state(resumed["random"])
+    processes.once(lambda: open_run(options, split))
     log = ScalarLog(run, trainer.step if resumed else None) if processes.main else None
 
     def refine(image):
@@ -167,7 +168,9 @@ def run_training(options, processes):
 @script(several=True)
 def main(argv=None):
     options = parse_train(argv)
-    run_processes(run_training, options, __file__, argv)
+    run = RESULTS / options.dst
+    with leaving(run, lambda: way_on(run)):
+        run_processes(run_training, options, __file__, argv)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,12 @@ def _check_part(paths):
     return rows, errors
 
 
+def _leave_signals():
+    """In a worker process: Ctrl-C is its parent's to handle, and SIGTERM ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _check(paths, num_workers):
     """As `_check_part`, in worker processes if there are many images."""
     parts = [range(start, min(start + PART, len(paths))) for start in range(0, len(paths), PART)]
@@ -87,8 +93,8 @@ def _check(paths, num_workers):
 
         if num_workers > 1 and len(paths) >= PARALLEL_FROM:
             context = multiprocessing.get_context("fork" if FORKED else "spawn")
-            pool = ProcessPoolExecutor(num_workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
-            try:  # Ctrl-C is this process's to handle
+            pool = ProcessPoolExecutor(num_workers, context, initializer=_leave_signals)
+            try:
                 collect(pool.map(_check_part, given))
             finally:
                 pool.shutdown(cancel_futures=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data.folder import compare_classes, load_folder
 from data.pairs import split_holdout
+from utils.decay import SMALLEST
 from utils.detector_protocol import ImageSet, draw_samples
 from utils.errors import UserError
 
@@ -27,13 +28,16 @@ def open_sets(folders, options):
                 f"{info.path} is {info.width} x {info.height}, but detectors take squares of one size; give --size N, with "
                 "--fit crop to keep the artefacts being studied"
             )
+    side = options.size or first.width
+    if side < SMALLEST:
+        raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
     warnings = []
     for role in (role for role in sets if role != "real" and "real" in sets):
         found = compare_classes(infos["real"], infos[role])
         warnings += [f"warning, {sets['real'].label} against {sets[role].label}: {text}" for text in found]
     for text in warnings:
         print(text, file=sys.stderr)
-    return sets, options.size or first.width, warnings
+    return sets, side, warnings
 
 
 def split_names(real, fake, num_samples, train_share, seed):

@@ -86,7 +86,7 @@ def _walk(folder, prefix, recursive):
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112 (a link may lead in a circle)
                 if recursive and not entry.is_symlink():
                     yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive)
             elif is_image_name(entry.name):

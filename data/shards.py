@@ -18,6 +18,7 @@ from utils.errors import UserError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+MOST = 10**6  # files that a range may stand for
 _END = 512  # bytes of zeros that end a tar
 
 
@@ -34,7 +35,10 @@ def expand_pattern(pattern):
     numbers = _RANGE.fullmatch(found[1])
     words = found[1].split(",")
     if numbers:
-        words = [f"{number:0{len(numbers[1])}d}" for number in range(int(numbers[1]), int(numbers[2]) + 1)]
+        first, last = map(int, numbers.groups())
+        if last - first >= MOST:
+            raise UserError(f"{pattern} stands for {last - first + 1} files, more than {MOST}; mend the numbers in its braces")
+        words = [f"{number:0{len(numbers[1])}d}" for number in range(first, last + 1)]
     return [name for word in words for name in expand_pattern(pattern[: found.start()] + word + pattern[found.end() :])]
 
 

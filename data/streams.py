@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from data.folder import load_folder, warn
 from data.reading import IMAGE_SUFFIXES, fit_error, to_tensor
-from data.shards import is_shards
+from data.shards import expand_pattern, is_shards
 from utils.distributed import dealt
 from utils.errors import UserError
-from utils.run_dir import atomic_path
+from utils.run_dir import atomic_path, check_place
 
 SHUFFLE_BUFFER = 4096  # images of a shard stream that are mixed at a time
 
@@ -91,7 +91,8 @@ class ShardStream:
     steps_per_epoch = None  # a stream has no length
 
     def __init__(self, pattern, size, batch_size, seed, fit="resize", skip_bad=False):
-        self.shards = list(import_webdataset().shardlists.expand_urls(pattern))
+        import_webdataset()
+        self.shards = expand_pattern(pattern)
         missing = [shard for shard in self.shards if not Path(shard).is_file()]
         if missing:
             raise UserError(f"--data {pattern}: {missing[0]} does not exist; write shards with gan.py shard, or mend the pattern")
@@ -161,6 +162,7 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     Raises: UserError for an existing shard without overwrite, or any mistake `load_folder` names.
     """
     webdataset = import_webdataset()
+    check_place(Path(prefix).parent)
     images = load_folder(find_photographs(data), size, fit, skip_bad, num_workers=num_workers, recursive=True)[0]
     keys = _keys(images.paths.names)
     count = -(-len(images) // per_shard)

@@ -17,17 +17,24 @@ BATCH = 64  # images that are drawn at once
 SAMPLE, MONITOR, GRID, INVERT, DETECTOR = range(5)  # streams of latent vectors that do not overlap
 
 
-def load_run(dst, which="best"):
-    """Checkpoint of results/<dst>: its best epoch (the last one if none is marked) or its last; UserError if none fits."""
+def run_checkpoint(dst, which="best"):
+    """Path of the checkpoint of results/<dst>: its best epoch (the last one if none is marked) or its last; UserError if none."""
     folder = run_folder(dst)
     path = folder / "best.pt"
     if which == "last" or not path.is_file():
         path = folder / "checkpoint.pt"
     if not path.is_file():
         raise UserError(f"{folder} holds no trained generator; train one with gan.py train --dst {dst}")
+    return path
+
+
+def load_run(dst, which="best"):
+    """Content of `run_checkpoint`; UserError if there is none, or what is drawn from does not fit."""
+    path = run_checkpoint(dst, which)
     checkpoint = load_checkpoint(path, KIND)
     with fitting(path):
         restore_generator(checkpoint)
+        checkpoint["steps"], checkpoint["progress"]["epoch"] = int(checkpoint["steps"]), int(checkpoint["progress"]["epoch"])
     return checkpoint
 
 

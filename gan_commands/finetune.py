@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from gan_commands import figures
-from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run
+from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run, run_checkpoint
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
 from gan_commands.pairs import open_pairs
 from gan_commands.train import FREE_ON_RESUME, Run
@@ -129,9 +129,8 @@ class FinetuneRun(Run):
     def finished(self):
         return self.epoch >= self.options.epochs
 
-    def load(self, checkpoint):
-        """Continue where `save` was called; log.csv has the numbers of the steps since the epoch began."""
-        super().load(checkpoint)
+    def read_rows(self):
+        """Find the numbers of the steps since the epoch began, after `load`, in log.csv."""
         if self.batch:
             self.rows = read_numbers(self.folder / "log.csv")[-self.batch :]
 
@@ -149,6 +148,7 @@ class FinetuneRun(Run):
                 )
                 self.batch += 1
                 self.rows.append({name: value.item() for name, value in terms.items()})
+                self.check_finite(self.rows[-1])
                 log.write(self.trainer.steps, self.rows[-1])
                 bar.update()
                 if stop.asked:
@@ -183,7 +183,7 @@ def read_numbers(path):
     """
     if not path.is_file():
         raise UserError(f"{path} is missing, and with it the numbers so far; start again with --overwrite")
-    with path.open(newline="", encoding="utf-8") as file:
+    with fitting(path), path.open(newline="", encoding="utf-8") as file:
         return [{name: float(np.float32(value)) for name, value in row.items() if name != "step"} for row in csv.DictReader(file)]
 
 
@@ -196,16 +196,18 @@ def finetune(options):
     options = dataclasses.replace(options, threshold=threshold)
     resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
     judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
-    folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
-    write_json(folder / "options.json", as_plain(options))
     seed_everything(options.seed, options.deterministic)
     untouched = judge(checkpoint)
     print(f"{options.detector} calls {untouched:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
-    run = FinetuneRun(options, checkpoint, threshold, device)
-    with fitting(folder / "checkpoint.pt"):
-        log = ScalarLog(folder, resumed["steps"] if resumed else None)  # drops what was logged after the checkpoint
-        if resumed:
+    with fitting(run_checkpoint(options.generator, options.checkpoint)):
+        run = FinetuneRun(options, checkpoint, threshold, device)
+    if resumed:
+        with fitting(run.folder / "checkpoint.pt"):
             run.load(resumed)
+    folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
+    write_json(folder / "options.json", as_plain(options))
+    log = ScalarLog(folder, run.trainer.steps if resumed else None)  # drops what was logged after the checkpoint
+    run.read_rows()
     with StopRequest() as stop:
         while not run.finished:
             if not run.train_epoch(real, latents, log, stop):

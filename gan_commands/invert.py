@@ -16,7 +16,7 @@ from options import as_plain
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names
-from utils.run_dir import atomic_path, write_json, write_png
+from utils.run_dir import atomic_path, check_place, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
@@ -24,7 +24,8 @@ PARTS = ("real", "fake", "latent")
 
 
 def open_pairs_folder(folder, overwrite):
-    """Make the folder of pairs; an earlier one is refused, or emptied with `overwrite`."""
+    """Make room for pairs in a folder; an earlier one is refused, or emptied with `overwrite`."""
+    check_place(folder)
     existing = [folder / part for part in PARTS if (folder / part).exists()]
     if existing and not overwrite:
         raise UserError(f"{existing[0]} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
@@ -70,6 +71,7 @@ def invert(options):
     images = load_folder(root, size, *reading, num_workers=options.num_workers, recursive=True)[0]
     out = Path(options.out)
     open_pairs_folder(out, options.overwrite)
+    write_json(out / "pairs.json", {"options": as_plain(options)})  # by which an interrupted inversion is known as one
     generator = restore_generator(checkpoint).to(device).requires_grad_(False)
     count = len(images) if options.n is None else min(options.n, len(images))
     names = output_names(images.paths, root)[:count]

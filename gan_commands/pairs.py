@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder import ImageFolder, list_images
+from data.folder import ImageFolder, check_images, list_images
 from utils.errors import UserError
 
 
@@ -13,7 +13,7 @@ def open_pairs(folder, count=None):
     """Triplets of a folder of pairs.
 
     Returns: `ImageFolder`s of reals and fakes, and latents (N, latent_dim) float32, all in the same order.
-    Raises: UserError if a part is missing, or a latent is damaged or of another length than the first.
+    Raises: UserError if a part is missing or damaged, or of another size than the first.
     """
     folder = Path(folder)
     names = [path.relative_to(folder / "real") for path in list_images(folder / "real", recursive=True)][:count]
@@ -24,6 +24,10 @@ def open_pairs(folder, count=None):
     missing = [path for paths in parts.values() for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} is missing; {folder} must be a folder that gan.py invert wrote")
+    infos = [info for part in ("real", "fake") for info in check_images(parts[part])[1]]
+    for info in infos:
+        if {info.width, info.height} != {infos[0].width}:
+            raise UserError(f"{info.path} is {info.width} x {info.height}; pairs are squares of one size: run gan.py invert again")
     latents = [_read_latent(path) for path in parts["latent"]]
     for path, latent in zip(parts["latent"], latents, strict=True):
         if latent.shape != latents[0].shape:

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator
 from utils.errors import UserError
-from utils.run_dir import read_json, write_json, write_png
+from utils.run_dir import check_place, read_json, write_json, write_png
 from utils.seeding import seed_everything
 
 ORIGIN = ".sample.json"  # in the filled folder: where its images are from
@@ -15,6 +15,7 @@ ORIGIN = ".sample.json"  # in the filled folder: where its images are from
 
 def open_sample_folder(folder, origin, overwrite):
     """Make or continue a folder of samples; UserError if it holds anything else."""
+    check_place(folder)
     path = folder / ORIGIN
     if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files that gan.py sample did not write; choose another --out")

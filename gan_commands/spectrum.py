@@ -9,12 +9,12 @@ from data.folder import load_folder
 from gan_commands import figures
 from gan_commands.common import batches_of, draw, images_of, label_of, load_run
 from options import as_plain
-from utils.decay import DECAY_NAMES, decay_features
+from utils.decay import DECAY_NAMES, SMALLEST, decay_features
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.metrics import SpectrumFolds, spectral_distances
 from utils.plots import spectra_figure
-from utils.run_dir import open_run_folder, run_folder, write_json
+from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv
 
@@ -28,20 +28,25 @@ TITLES = {
 
 
 def read_folder(folder, options, at_least=1):
-    """Function giving batches (N, 3, H, W) of at most --n images; UserError if they are of several sizes or too few."""
+    """Side S of a folder's images, and a function giving batches (N, 3, S, S) of at most --n of them.
+
+    Raises: UserError if they are of several sizes or too few.
+    """
     reading = (options.size, options.fit, options.skip_bad)
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
     sizes = {(info.width, info.height) for info in infos}
     if options.size is None and (len(sizes) > 1 or infos[0].width != infos[0].height):
         raise UserError(f"{folder} holds images of several sizes, or not square ones; give --size and --fit crop")
+    if options.size is None and infos[0].width < SMALLEST:
+        raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {SMALLEST} px or more: give others")
     if len(images) < at_least:
         raise UserError(f"{folder} holds one image; its two halves are compared, so at least {at_least} are needed: add some")
     chosen = images_of(images, options.n, options.seed)
-    return lambda: batches_of(images, chosen)
+    return options.size or infos[0].width, lambda: batches_of(images, chosen)
 
 
 def sources(options, device):
-    """dict label -> function giving batches of images: "real" and every input, all checked before anything is measured."""
+    """dict label -> function giving batches of images of one size: "real" and every input, all checked before any is measured."""
     found = {"real": read_folder(Path(options.real), options, at_least=2)}
     for text in options.inputs:
         label, name = label_of(text)
@@ -50,21 +55,24 @@ def sources(options, device):
         if Path(name).is_dir():
             found[label] = read_folder(Path(name), options)
         elif run_folder(name).is_dir():
-            found[label] = functools.partial(draw, load_run(name), options.n, options.seed, device)
+            checkpoint = load_run(name)
+            found[label] = checkpoint["config"]["size"], functools.partial(draw, checkpoint, options.n, options.seed, device)
         else:
             raise UserError(f"--inputs {name} is neither a folder nor a run in results/; check the name")
-    return found
+    if len({size for size, _ in found.values()}) > 1:
+        sizes = ", ".join(f"{label} {size} px" for label, (size, _) in found.items())
+        raise UserError(f"the images have several sizes ({sizes}); give --size and --fit crop, or other inputs")
+    return {label: read for label, (_, read) in found.items()}
 
 
 def compare_spectra(options):
     """Measure every source once; write summary.csv, profiles.csv, decay.csv and the figures."""
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
-    readers = sources(options, device)
     names = [label_of(text)[1] for text in options.inputs]
     inputs = [options.real, *(name if Path(name).is_dir() else run_folder(name) for name in names)]
-    folder = open_run_folder(options.dst, options.overwrite, inputs=inputs)
-    write_json(folder / "options.json", as_plain(options))
+    check_run_folder(options.dst, options.overwrite, inputs=inputs)
+    readers = sources(options, device)
     folds, decay = {}, {}
     for label, read in readers.items():
         folds[label], rows = SpectrumFolds(), []
@@ -73,9 +81,8 @@ def compare_spectra(options):
             rows.append(decay_features(image.to(device)).cpu().numpy())
         decay[label] = np.concatenate(rows)
     spectra = {label: fold.total for label, fold in folds.items()}
-    sizes = {spectrum.log_mag.shape[-1] for spectrum in spectra.values()}
-    if len(sizes) > 1:
-        raise UserError(f"the inputs have images of the sizes {sorted(sizes)}; give --size and --fit crop, or other inputs")
+    folder = open_run_folder(options.dst, options.overwrite, inputs=inputs)
+    write_json(folder / "options.json", as_plain(options))
     print(write_results(folder, spectra, decay, folds["real"].floor()))
     print(f"tables and figures are in {folder}")
 

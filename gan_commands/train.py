@@ -13,16 +13,17 @@ from gan_commands.monitor import GanMonitor, choose_monitor
 from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
-from utils.checkpoint import read_resumed, save_checkpoint
+from utils.checkpoint import fitting, load_scheduler, read_resumed, save_checkpoint
 from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.logging import ScalarLog
-from utils.run_dir import open_run_folder, run_folder, to_uint8, write_json, write_png
+from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_json, write_png
 from utils.seeding import random_state, seed_everything, set_random_state
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume", "timeout"}
 LOWEST_RATE = 1e-6
 GRID_IMAGES = 64
+PROGRESS = {"epoch": int, "batch": int, "best": float, "stale": int}  # attributes of `Run` that a checkpoint keeps
 
 
 def config_of(options):
@@ -56,7 +57,7 @@ class Run:
         """Write results/<dst>/<name> with everything that `load` needs, in the main process."""
         if not self.processes.main:
             return
-        progress = {key: getattr(self, key) for key in ("epoch", "batch", "best", "stale")}
+        progress = {key: getattr(self, key) for key in PROGRESS}
         content = {
             "progress": progress,
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
@@ -69,9 +70,9 @@ class Run:
         """Continue where `save` was called."""
         self.trainer.load_state(checkpoint)
         for scheduler, state in zip(self.schedulers, checkpoint["schedulers"], strict=True):
-            scheduler.load_state_dict(state)
-        for key, value in checkpoint["progress"].items():
-            setattr(self, key, value)
+            load_scheduler(scheduler, state)
+        for key, kind in PROGRESS.items():
+            setattr(self, key, kind(checkpoint["progress"][key]))
         set_random_state(checkpoint["random"])
 
     def train_epoch(self, stream, log, stop):
@@ -94,14 +95,18 @@ class Run:
 
     def _write_terms(self, terms, log, bar):
         numbers = self.processes.numbers(terms)
+        self.check_finite(numbers)
+        if self.processes.main:
+            log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
+        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
+
+    def check_finite(self, numbers):
+        """UserError if a loss is no number any more: what follows would be lost."""
         broken = [name for name, value in numbers.items() if value - value != 0]
         if broken:
             raise UserError(
                 f"the loss {broken[0]} is not finite at step {self.trainer.steps}; the last epoch is kept: try a lower --lr"
             )
-        if self.processes.main:
-            log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
-        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
 
     def end_epoch(self, monitor, log):
         """Score, rate decay, pictures and checkpoints at the end of an epoch."""
@@ -126,19 +131,24 @@ class Run:
         log.add_image("samples", picture, self.trainer.steps)
 
 
-def open_run(options):
-    """What the main process reads and writes before a training; everything is checked before anything is written.
+def read_run(options):
+    """What the main process reads before a training; everything is checked, and nothing written.
 
     Returns: the options with their monitor, the path of its weights, the checkpoint to resume or None, and the stream of images.
     """
+    folder = check_run_folder(options.dst, options.overwrite, options.resume)
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
-    resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
+    resumed = read_resumed(folder, KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
     reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
     stream = open_stream(options.data, options.size, options.batch_size, options.seed, *reading)
+    return options, weights, resumed, stream
+
+
+def open_run(options):
+    """Make the run's folder, with the options in it."""
     folder = open_run_folder(options.dst, options.overwrite, options.resume)
     write_json(folder / "options.json", as_plain(options))
-    return options, weights, resumed, stream
 
 
 def train(options, processes):
@@ -152,7 +162,7 @@ def train(options, processes):
     """
     if options.batch_size < processes.world:
         raise UserError(f"--batch_size {options.batch_size} is less than one image for each of the {processes.world} processes")
-    options, weights, resumed, stream = processes.once(lambda: open_run(options))
+    options, weights, resumed, stream = processes.once(lambda: read_run(options))
     folder, device, kind = run_folder(options.dst), processes.device, options.monitor
     print(f"training {options.adversarial} {options.setup} at {options.size} px on {device}; results in {folder}")
 
@@ -160,7 +170,9 @@ def train(options, processes):
     run = Run(options, processes)
     monitor = GanMonitor(kind, weights, stream.batches(0), options.monitor_samples, options.seed, device, processes)
     if resumed:
-        run.load(resumed)
+        with fitting(folder / "checkpoint.pt"):
+            run.load(resumed)
+    processes.once(lambda: open_run(options))
     log = ScalarLog(folder, run.trainer.steps if resumed else None) if processes.main else None
     with StopRequest(patient=processes.world > 1) as stop:
         while not run.finished:
@@ -177,4 +189,6 @@ def train(options, processes):
     print(
         f"done after {run.epoch} epochs, best {kind} {run.best:.4g}; draw images with gan.py sample --dst {options.dst} --out DIR"
     )
+    if processes.any(stop.asked):  # while the last epoch was scored; a study would begin its next training
+        raise KeyboardInterrupt
     return run.best

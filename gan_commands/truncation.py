@@ -8,7 +8,7 @@ from gan_commands.pairs import open_pairs
 from models.gan_losses import high_frequencies, magnitude_dissimilarity, one_sided_magnitude
 from options import as_plain
 from utils.distributed import resolve_device
-from utils.run_dir import open_run_folder, write_json
+from utils.run_dir import check_run_folder, open_run_folder, write_json
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
@@ -17,10 +17,9 @@ def study_truncation(options):
     """Mean dissimilarity of pairs for every threshold from 1 to just under the highest frequency."""
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
+    check_run_folder(options.dst, options.overwrite, inputs=(options.pairs,))
     real, fake, _ = open_pairs(options.pairs)
     chosen = images_of(real, options.n, options.seed)
-    folder = open_run_folder(options.dst, options.overwrite, inputs=(options.pairs,))
-    write_json(folder / "options.json", as_plain(options))
     thresholds = np.arange(1, min(real[0].shape[-2:]) // 2)
     sums = np.zeros((2, len(thresholds)))
     for images in zip(batches_of(real, chosen), batches_of(fake, chosen), strict=True):
@@ -30,6 +29,8 @@ def study_truncation(options):
             for row, metric in enumerate(("2", "cos")):
                 sums[row, column] += magnitude_dissimilarity(*bands, metric).item() * len(images[0])
     frobenius, cosine = sums / len(chosen)
+    folder = open_run_folder(options.dst, options.overwrite, inputs=(options.pairs,))
+    write_json(folder / "options.json", as_plain(options))
     derivative = np.gradient(frobenius, thresholds)
     header = ("threshold", "frobenius", "frobenius_derivative", "cosine")
     write_csv(

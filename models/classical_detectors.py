@@ -119,3 +119,9 @@ def classical_scores(classifier, state, features):
     return np.concatenate(
         [scorer(arrays, part) for part in np.array_split((features - arrays["mean"]) / arrays["std"], len(features) // 256 + 1)]
     )
+
+
+def try_state(classifier, state, size, corners):
+    """Score images of this size: any error if a part of the state is missing or does not fit."""
+    image = torch.linspace(0, 1, 3 * size**2).view(1, 3, size, size).expand(3, -1, -1, -1)
+    classical_scores(classifier, state, classical_features(classifier, image, corners))

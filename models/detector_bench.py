@@ -1,7 +1,7 @@
 """Where the detectors of one classifier are made, saved and found again."""
 
-from models.classical_detectors import CLASSICAL
-from models.judges import ClassicalJudge, NetworkJudge, domains
+from models.classical_detectors import CLASSICAL, try_state
+from models.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
 from utils.detector_protocol import PARTS
 from utils.detector_training import TrainingPlan, remove_progress
@@ -78,6 +78,14 @@ class Bench:
         names = (*SHAPING["every"], *kind, *SHAPING.get(self.classifier, ()))
         return {"real": real.folder.as_posix(), "fake": fake.folder.as_posix()} | {name: self.settings[name] for name in names}
 
+    def check(self, names):
+        """UserError if a split (dict side -> dict part -> names) leaves too few images to train on."""
+        fewest = min(len(parts["train"]) + len(parts["validation"]) for parts in names.values())
+        if not self.shared and fewest < FEWEST:
+            raise UserError(
+                f"{self.classifier} needs at least {FEWEST} training images per class, not {fewest}; add images or raise --split"
+            )
+
     def fit(self, folder, real, fake, names, run):
         """Train and save one detector, or read the finished one in `folder`.
 
@@ -85,17 +93,17 @@ class Bench:
             real, fake: image sets.
             names: dict side -> dict part -> names, the split of this run.
         Returns: judge, content of its checkpoint.
-        Raises: UserError if there are too few images, or the finished one was trained otherwise.
+        Raises: UserError if the finished one, or what an interrupted training left, is damaged or was trained otherwise.
         """
         path, training = folder / "detector.pt", self.training(real, fake)
         if self.processes.once(path.is_file):
-            return self.load(folder, training)
+            found = self.load(folder, training)
+            if self.processes.main:
+                remove_progress(folder)  # an interruption may have come between saving and this
+            return found
         judge, sides = self.new_judge(run, folder), {"real": real, "fake": fake}
         split = {side: {part: images.indices(names[side][part]) for part in PARTS} for side, images in sides.items()}
-        try:
-            judge.fit(real, fake, split)
-        except ValueError as error:
-            raise UserError(f"{error}; add images or raise --split") from error
+        judge.fit(real, fake, split)
         record = {"identity": self.identity(), "training": training, "names": names, "trained_on": fake.label}
         content = {**record, **judge.content()}
         if self.processes.main:
@@ -118,7 +126,12 @@ class Bench:
                     found = content[kind].get(name)
                     if found != value:
                         raise UserError(f"{folder / 'detector.pt'} was made with {name} = {found}, not {value}; {advice}")
+            sides, content["trained_on"] = ("real", "fake"), str(content["trained_on"])
+            content["training"] |= {side: str(content["training"][side]) for side in sides}
+            content["names"] = {side: {part: [*map(str, content["names"][side][part])] for part in PARTS} for side in sides}
         judge = self.new_judge(0, folder)
         with fitting(folder / "detector.pt"):
             judge.load(content)
+            if not self.shared:
+                try_state(self.classifier, content["state"], self.size, self.settings["profile_corners"])
         return judge, content

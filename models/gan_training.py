@@ -8,6 +8,7 @@ import torch
 from models.batch_norm import share_statistics
 from models.gan import Discriminator, Generator, from_image, to_image, update_average
 from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
+from utils.checkpoint import load_optimiser
 from utils.distributed import Processes
 
 BETAS = (0.5, 0.999)
@@ -139,11 +140,12 @@ class GanTrainer:
 
     def load_state(self, state):
         """Undo `state`."""
-        for name in ("generator", "discriminator", "generator_optimiser", "discriminator_optimiser"):
+        for name in ("generator", "discriminator"):
             getattr(self, name).load_state_dict(state[name])
+            load_optimiser(getattr(self, f"{name}_optimiser"), state[f"{name}_optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.steps = state["steps"]
+        self.steps = int(state["steps"])
 
 
 def restore_generator(state):

@@ -37,15 +37,12 @@ class ClassicalJudge:
 
         Args:
             real, fake: image sets.
-            split: dict side -> dict part -> indices.
-        Raises: ValueError if a class has fewer than FEWEST images.
+            split: dict side -> dict part -> indices; at least FEWEST to train on in each class.
         """
         sides = []
         for side, images in (("real", real), ("fake", fake)):
             chosen = np.sort(np.concatenate([split[side]["train"], split[side]["validation"]]))
             sides.append(self._features(images, chosen))
-        if min(map(len, sides)) < FEWEST:
-            raise ValueError(f"{self.classifier} needs at least {FEWEST} training images per class, not {min(map(len, sides))}")
         folds = [fold_numbers(len(side), FOLDS, self.seed) for side in sides]
         held_out = [np.zeros(len(side)) for side in sides]
         for number in range(FOLDS):
@@ -67,7 +64,7 @@ class ClassicalJudge:
 
     def load(self, content):
         """Undo `content`."""
-        self.threshold, self.state = content["threshold"], content["state"]
+        self.threshold, self.state = float(content["threshold"]), content["state"]
 
 
 class NetworkJudge:
@@ -109,7 +106,7 @@ class NetworkJudge:
 
     def load(self, content):
         """Undo `content`."""
-        self.threshold, self.best_epoch = content["threshold"], content["best_epoch"]
+        self.threshold, self.best_epoch = float(content["threshold"]), int(content["best_epoch"])
         self.network.load_state_dict(content["state"])
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from utils.checkpoint import load_optimiser, load_scheduler
 from utils.distributed import Processes
 
 
@@ -95,10 +96,10 @@ class Trainer:
 
     def load_state_dict(self, state):
         """Undo `state_dict` on a trainer built with the same arguments."""
-        self.step = state["step"]
+        self.step = int(state["step"])
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         for side in self.optimisers:
-            self.optimisers[side].load_state_dict(state["optimisers"][side])
-            self.schedules[side].load_state_dict(state["schedules"][side])
+            load_optimiser(self.optimisers[side], state["optimisers"][side])
+            load_scheduler(self.schedules[side], state["schedules"][side])

@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import detect
+import models.detector_bench as detector_bench
 import models.detectors as detectors
 from data.detection import open_sets, split_names
 from models.classical_detectors import CLASSICAL
@@ -214,6 +216,95 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "training images per class" in refused(
         capsys, "--classifier", "knn", "--split", "0.2", "--dst", "few", "--real", str(run / "real"), "--fake", str(run / "fake")
     )
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("mode", ["detect", "before_after", "features"])
+def test_overwriting_deletes_nothing_before_all_is_checked(run, mode, capsys):
+    command = ["--mode", mode, "--classifier", "logreg,svm", "--runs", "1", "--split", "0.5", "--dst", "run"]
+    detect.main(command)
+    before = contents("results/run")
+    wrong = [["--eval_root", "nothing"], ["--size", "8"], ["--device", "x"]]
+    wrong += [["--num_samples", "4"], ["--split", "0.2"]] if mode != "features" else []
+    for arguments in wrong:
+        refused(capsys, *command, *arguments, "--overwrite")
+        assert contents("results/run") == before, arguments
+    write_folder(Path("few"), [photograph(i) for i in range(3)])
+    if mode == "before_after":
+        assert "lacks" in refused(capsys, *command, "--eval_root", "few", "--overwrite")
+    assert contents("results/run") == before
+
+
+def test_every_classifiers_folder_is_checked_before_the_first_is_trained(run, capsys):
+    command = ["--runs", "1", "--split", "0.5", "--dst", "run"]
+    detect.main([*command, "--classifier", "svm"])
+    assert "svm_classifier exists already" in refused(capsys, *command, "--classifier", "logreg,svm")
+    assert not Path("results/run/logreg_classifier").exists()
+
+
+def test_what_an_interrupted_training_left_damaged_is_named(run, capsys, monkeypatch):
+    command = ["--classifier", "cnn", "--class_batch_size", "8", "--dst", "run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(detector_bench, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
+        detect.main([*command, "--class_epoch", "1"])
+    folder = Path("results/run/cnn_classifier/run_00")
+    for name in ("last", "best"):
+        path = folder / f"{name}.pt"
+        whole, content = path.read_bytes(), load_checkpoint(path, "detector-training")
+        wrong = [content | {"network": {}}, {}]
+        if name == "last":
+            momenta = {number: {"momentum_buffer": torch.zeros(7)} for number in content["optimizer"]["state"]}
+            wrong += [content | {"optimizer": content["optimizer"] | {"state": momenta}}, content | {"scheduler": {}}]
+            wrong += [content | {"epoch": "x"}]
+        for damaged in wrong:
+            save_checkpoint(path, "detector-training", damaged)
+            assert f"{path} is damaged or" in refused(capsys, *command, "--class_epoch", "2", "--resume")
+        path.write_bytes(whole[: len(whole) // 2])
+        assert f"{path} is not a checkpoint" in refused(capsys, *command, "--class_epoch", "2", "--resume")
+        path.write_bytes(whole)
+    detect.main([*command, "--class_epoch", "2", "--resume"])
+    path = folder / "detector.pt"
+    content = load_checkpoint(path, "detector")
+    for part in ("names", "training", "threshold", "state", "trained_on"):
+        save_checkpoint(path, "detector", {name: value for name, value in content.items() if name != part})
+        assert f"{path} is damaged or" in refused(capsys, *command, "--is_train", "False")
+
+
+def test_damaged_classical_detectors_are_named(run, capsys):
+    command = ["--classifier", "svm", "--dst", "run"]
+    detect.main([*command, "--runs", "1", "--split", "0.5"])
+    path = Path("results/run/svm_classifier/run_00/detector.pt")
+    content = load_checkpoint(path, "detector")
+    for state in ({}, content["state"] | {"dual": torch.zeros(1000)}):
+        save_checkpoint(path, "detector", content | {"state": state})
+        assert f"{path} is damaged or" in refused(capsys, *command, "--is_train", "False")
+
+
+def test_a_loss_that_is_not_finite_is_told(run, capsys):
+    assert "not finite in epoch" in refused(capsys, "--classifier", "cnn", "--lr", "1e30", "--class_epoch", "2", "--dst", "run")
+
+
+def test_before_and_after_goes_on_after_an_interruption(run, monkeypatch, capsys):
+    command = ["--mode", "before_after", "--classifier", "logreg,svm", "--runs", "1", "--split", "0.5", "--dst", "run"]
+    linear, calls = detect.linear_filter_of, []
+
+    def second(*arguments):
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        calls.append(1)
+        return linear(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detect, "linear_filter_of", second)
+        with pytest.raises(SystemExit) as stop:
+            detect.main(command)
+    assert stop.value.code == 130 and "the same command with --resume goes on" in capsys.readouterr().err
+    (Path("results/run") / "svm_before_after").rmdir()  # as if it had come before the second classifier's folder was made
+    detect.main([*command, "--resume"])
+    assert Path("results/run/detection.md").is_file()
 
 
 class Bomb:

@@ -280,7 +280,7 @@ def test_a_detectors_training_is_stopped_by_any_process(halted, house, capfd):
     command = [*shared_steps.DETECT.split(), *CPU, "--classifier", "cnn", "--dst", "stopped_detector"]
     folder = house / "results/stopped_detector/cnn_classifier/run_00"
     said = stopped_by(folder, "last.pt", [ROOT / "detect.py", *command, "--patience", "0", "--class_epoch", "100000"], capfd).err
-    assert said.count("stopped; every file written so far is whole") == 1
+    assert said.count("stopped; every file in results/stopped_detector is whole") == 1
     epoch = load_checkpoint(folder / "last.pt", "detector-training")["epoch"]
     detect.main([*command, "--class_epoch", str(epoch + 3), "--resume"])
     assert (folder / "detector.pt").exists()

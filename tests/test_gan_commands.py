@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 import gan_commands.finetune as finetune_module
+import gan_commands.invert as invert_module
+import gan_commands.spectrum as spectrum_module
 import gan_commands.train as train_module
 from gan import main
 from gan_commands.common import draw, load_run
@@ -93,6 +96,71 @@ def test_train_leaves_a_complete_run():
     assert best["progress"]["best"] == pytest.approx(min(scores))
     assert best["progress"]["epoch"] == 1 + int(np.argmin(scores))
     assert json.loads((folder / "options.json").read_text())["monitor"] == "lfd"
+
+
+def test_damaged_runs_are_named(capsys):
+    train = f"train --data set --dst base --adversarial lsgan --epochs 2 --lr 1e-3 --resume {SMALL}"
+    sample = "sample --dst base --n 2 --out damaged --device cpu"
+    finetune = "finetune --generator base --pairs pairs --dst damaged --epochs 1 --n 20 --batch_size 8 --device cpu"
+    content = load_checkpoint("results/base/checkpoint.pt", "gan")
+    progress, optimiser = content["progress"], content["generator_optimiser"]
+    flat = {number: state | {"exp_avg": torch.zeros(7)} for number, state in optimiser["state"].items()}
+    every = [{}, content | {"generator": {}}, content | {"steps": "x"}, {k: v for k, v in content.items() if k != "progress"}]
+    resumed = [content | {part: {}} for part in ("discriminator", "generator_optimiser", "random")]
+    resumed += [content | {"schedulers": []}, content | {"schedulers": [{}, {}]}, content | {"progress": progress | {"best": "x"}}]
+    resumed += [content | {"generator_optimiser": optimiser | {"state": flat}}]
+    given = [content | {"discriminator": {}}, content | {"config": content["config"] | {"dim": 8}}]
+    cases = [("checkpoint", train, [*every, *resumed]), ("best", sample, [*every, given[1]]), ("best", finetune, [*every, *given])]
+    for name, command, damaged in cases:
+        path = Path(f"results/base/{name}.pt")
+        whole = path.read_bytes()
+        for number, wrong in enumerate(damaged):
+            save_checkpoint(path, "gan", wrong)
+            said = refused(command, capsys).strip().splitlines()[-1]
+            assert f"error: {path} " in said and ("is damaged or" in said or "with which options" in said), (command, number)
+        path.write_bytes(whole[: len(whole) // 2])
+        assert f"{path} is not a checkpoint" in refused(command, capsys)
+        path.write_bytes(whole)
+    assert not Path("results/damaged").exists() and not Path("damaged").exists()
+    run(train)
+
+
+def test_a_study_stops_where_its_last_epoch_is_interrupted(monkeypatch, capsys):
+    command = "study setups --data set --dst halted_study --setups BASELINE,N.1.3 --adversarial lsgan --epochs 1 --n 20 --repeats 1"
+    command += f" --train_fraction 0.3 --detectors knn {SMALL}"
+    end_epoch = train_module.Run.end_epoch
+
+    def interrupted(self, monitor, log):
+        end_epoch(self, monitor, log)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.Run, "end_epoch", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            run(command)
+    assert stop.value.code == 130 and "the same command with --resume goes on" in capsys.readouterr().err
+    assert not Path("results/halted_study/N.1.3").exists()
+    run(command + " --resume")
+    assert Path("results/halted_study/table.md").is_file()
+
+
+def test_an_interrupted_inversion_can_be_started_again(monkeypatch, capsys):
+    command = "invert --dst base --data set --n 4 --out half --steps 1 --threshold 4 --device cpu --batch_size 2"
+    write = invert_module.write_triplet
+
+    def second(folder, name, *triplet):
+        if (folder / "real").exists():
+            signal.raise_signal(signal.SIGTERM)
+        write(folder, name, *triplet)
+
+    monkeypatch.setattr(invert_module, "write_triplet", second)
+    with pytest.raises(SystemExit) as stop:
+        run(command)
+    assert stop.value.code == 130
+    assert "in half is whole, and the same command with --overwrite starts anew" in capsys.readouterr().err
+    monkeypatch.setattr(invert_module, "write_triplet", write)
+    run(command + " --overwrite")
+    assert len(open_pairs("half")[0]) == 4
 
 
 def test_run_folders_are_kept_unless_told(capsys):
@@ -203,7 +271,7 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     save_checkpoint("results/broken/checkpoint.pt", "gan", {"config": {"size": 16}})
     assert "broken/checkpoint.pt is damaged or" in refused("sample --dst broken --n 3 --out out/x --device cpu", capsys)
     Path("a_file").touch()
-    assert "a_file cannot be used" in refused("sample --dst base --n 3 --out a_file --device cpu", capsys)
+    assert "a_file is a file" in refused("sample --dst base --n 3 --out a_file --device cpu", capsys)
     assert "no trained generator" in refused("sample --dst nothing --n 3 --out out/x", capsys)
 
 
@@ -324,6 +392,12 @@ def test_saved_network_detectors_judge_batches(tmp_path):
         assert SavedDetector(tmp_path / "detector.pt", 32, CPU).called_fake([image[:4], image[4:]]) == expected
 
 
+def test_finetuning_stops_at_a_loss_that_is_not_finite(monkeypatch, capsys):
+    monkeypatch.setattr(finetune_module, "finetune_step", lambda *_: {"dissimilarity": torch.tensor(float("nan"))})
+    command = "finetune --generator base --dst nan --pairs pairs --device cpu --epochs 1 --n 20 --batch_size 8"
+    assert "dissimilarity is not finite" in refused(command, capsys)
+
+
 def test_finetune_refuses_what_cannot_work(capsys):
     base = "finetune --generator base --dst no --device cpu --epochs 1"
     assert "leaves no frequency" in refused(f"{base} --pairs pairs --threshold 8", capsys)
@@ -364,6 +438,13 @@ def test_study_spectrum_refuses(capsys):
     photographs("datasets/wide", 3, size=20)
     photographs("datasets/wide/c", 2, size=16)
     assert "several sizes" in refused(f"{base} datasets/wide", capsys)
+    photographs("datasets/large", 3, size=32)
+    photographs("datasets/small", 3, size=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spectrum_module, "batches_of", None)  # nothing is measured
+        assert "several sizes (real 16 px, base 16 px, large 32 px)" in refused(f"{base} base large=datasets/large", capsys)
+    assert "16 px or more" in refused(f"{base} datasets/small", capsys)
+    assert not Path("results/no").exists()
 
 
 def test_study_truncation():

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ import torch
 from golden_recipe import golden_weights
 
 import options
+from data.listing import list_images
 from utils import checkpoint, run_dir
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
+from utils.interrupts import leaving
 from utils.logging import ScalarLog
 from utils.report import output_names
+from utils.tables import write_csv
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,7 +86,7 @@ class Evil:
         return open, (self.path, "w")
 
 
-@pytest.mark.parametrize("content", ["code", "code in an archive", "text", "other kind", "no kind", "cut"])
+@pytest.mark.parametrize("content", ["code", "code in an archive", "text", "other kind", "no kind", "cut", "cut late"])
 def test_checkpoints_that_are_none_are_refused(content, tmp_path):
     path = tmp_path / "checkpoint.pt"
     if content == "code":
@@ -97,7 +101,8 @@ def test_checkpoints_that_are_none_are_refused(content, tmp_path):
         torch.save([1], path)
     else:
         checkpoint.save_checkpoint(path, "stig", {"x": torch.zeros(1000)})
-        path.write_bytes(path.read_bytes()[:500])
+        whole = path.read_bytes()
+        path.write_bytes(whole[: 500 if content == "cut" else -100])
     with pytest.raises(UserError, match=r"checkpoint\.pt"):
         checkpoint.load_checkpoint(path, "stig")
     assert not (tmp_path / "executed").exists()
@@ -132,7 +137,7 @@ def test_released_checkpoint_needs_its_parts(tmp_path):
 def test_devices():
     assert resolve_device("cpu").type == "cpu"
     assert resolve_device("auto").type in ("cpu", "cuda", "mps")
-    for text in ("77", "cuda:77", "gpu", "0,1", "-1"):
+    for text in ("77", "cuda:77", "gpu", "0,1", "-1", "²"):
         with pytest.raises(UserError, match="--device"):
             resolve_device(text)
 
@@ -168,21 +173,95 @@ def test_script_turns_user_errors_into_exit_2(capsys, tmp_path):
         with run_dir.atomic_path(tmp_path / "table.json"):
             raise OSError(errno.ENOSPC, "No space left on device")  # as writing does, without a name
 
-    @script
-    def interrupted(argv=None):
-        raise KeyboardInterrupt
-
     mistakes = [(mistaken, "the folder is empty"), (full, "results/x.png"), (no_room, "table.json")]
     for main, words in [*mistakes, *([(long_name, "too long")] if os.name != "nt" else [])]:
         with pytest.raises(SystemExit) as stop:
             main([])
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        interrupted([])
-    assert stop.value.code == 130
     with pytest.raises(KeyError):
         ours([])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--resume", "the same command with --resume goes on"), ("", "the same command goes on"), (None, "start the command again")],
+)
+def test_interrupted_scripts_say_how_to_go_on_and_leave_nothing_half_written(number, option, words, capsys, tmp_path):
+    @script
+    def main(argv=None):
+        folder = tmp_path / ("none" if option is None else "run")
+        with leaving(folder, lambda: option), run_dir.atomic_path(tmp_path / "run/file") as temporary:
+            temporary.write_text("half")
+            signal.raise_signal(number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    said = capsys.readouterr().err
+    assert stop.value.code == 130 and said.startswith("stopped; ") and words in said and said.count("\n") == 1
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_places_that_cannot_be_written_are_refused(tmp_path, monkeypatch):
+    folder = run_dir.open_run_folder("a", root=tmp_path)
+    (tmp_path / "file").touch()
+    for root, dst in ((tmp_path / "file", "b"), (tmp_path, "file/b")):
+        with pytest.raises(UserError, match="file is a file"):
+            run_dir.check_run_folder(dst, root=root)
+    monkeypatch.setattr(os, "access", lambda place, _: place != tmp_path)
+    run_dir.check_run_folder("a", resume=True, root=tmp_path)
+    for arguments in ({"dst": "b"}, {"dst": "a", "overwrite": True}):
+        with pytest.raises(UserError, match="read-only"):
+            run_dir.check_run_folder(**arguments, root=tmp_path)
+    monkeypatch.setattr(os, "access", lambda place, _: place != folder)
+    with pytest.raises(UserError, match="read-only"):
+        run_dir.check_run_folder("a", resume=True, root=tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for dst, words in (("a", "is a link"), ("a/b", "nothing to resume"), ("c", "would delete")):
+        with pytest.raises(UserError, match=words):
+            (tmp_path / "c").mkdir(exist_ok=True)
+            run_dir.check_run_folder(dst, overwrite=dst == "c", resume=dst == "a/b", root=tmp_path, inputs=[tmp_path / "c/x"])
+    (tmp_path / "c.png").symlink_to(tmp_path / "c.png")
+    assert list_images(tmp_path) == [tmp_path / "c.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_no_text_are_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    write_csv(tmp_path / "table.csv", ["name"], [[name]])
+    assert (tmp_path / "table.csv").read_bytes() == b"name\ncaf\xe9\n"
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    for content in (b"step,loss\nx,1\n", b"step,loss\n\xff,1\n"):
+        (tmp_path / "log.csv").write_bytes(content)
+        with pytest.raises(UserError, match=r"log\.csv is damaged"):
+            ScalarLog(tmp_path, resume_step=1)
+
+
+def test_states_that_do_not_fit_are_noticed_when_they_are_loaded():
+    def adam(count):
+        parameter = torch.nn.Parameter(torch.zeros(count))
+        parameter.grad = torch.ones(count)
+        optimiser = torch.optim.Adam([parameter, torch.nn.Parameter(torch.zeros(1))], 0.1)
+        optimiser.step()
+        return optimiser, torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.9)
+
+    optimiser, scheduler = adam(3)
+    checkpoint.load_optimiser(optimiser, adam(3)[0].state_dict())
+    with pytest.raises(ValueError, match="of shape"):
+        checkpoint.load_optimiser(optimiser, adam(4)[0].state_dict())
+    for state, error in (({}, KeyError), (scheduler.state_dict() | {"last_epoch": "x"}, TypeError)):
+        with pytest.raises(error):
+            checkpoint.load_scheduler(scheduler, state)
 
 
 def test_log_is_trimmed_on_resume(tmp_path):
@@ -222,6 +301,7 @@ BASE = ["--data", "x", "--dst", "y"]
         (["--lr", "nan"], "out of range"),
         (["--nce_levels", "0,5"], "at most 4"),
         (["--size", "16", "--sigma", "9"], "--sigma"),
+        (["--size", "16", "--sigma", "4", "--preset", "released"], "--norm"),
         (["--holdout", "1"], "at most 0.9"),
         (["--generator", "other"], "invalid choice"),
     ],

@@ -19,8 +19,10 @@ from small import SMALL_NETWORK
 
 import inference
 import train
+from utils import report
 from utils.checkpoint import load_checkpoint
 from utils.filters import FILTERS
+from utils.run_dir import write_png
 
 ROOT = Path(__file__).parents[1]
 SMALL = [*SMALL_NETWORK, "--data", "tiny", "--size", "32", "--device", "cpu", "--epoch", "1"]
@@ -119,6 +121,44 @@ def test_stopped_and_resumed_equals_uninterrupted(run, monkeypatch, capsys):
     train.main([*options, "--resume"])
     same_weights(run, run.parent / "stopped")
     assert len((run.parent / "stopped/log.csv").read_text().splitlines()) == 5
+
+
+def interrupted(monkeypatch, capsys, main, arguments, owner, name, number=signal.SIGTERM):
+    """Send a signal when `owner.name` is called; what the script says."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lambda *_, **__: signal.raise_signal(number))
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+    assert stop.value.code == 130
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_interrupted_outside_of_its_steps(run, monkeypatch, capsys):
+    options = [*SMALL, "--dst", "odd", *FINISHED]
+    said = interrupted(monkeypatch, capsys, train.main, options, train, "fit_filters", signal.SIGINT)
+    assert said == "stopped; no file is half written, start the command again"
+    assert not Path("results/odd").exists()
+    said = interrupted(monkeypatch, capsys, train.main, options, train, "ScalarLog")
+    assert said == "stopped; every file in results/odd is whole, and the same command with --overwrite starts anew"
+    said = interrupted(monkeypatch, capsys, train.main, [*options, "--overwrite"], report, "write_pictures")
+    assert said == "stopped; every file in results/odd is whole, and the same command with --resume goes on"
+    train.main([*options, "--resume"])
+    same_weights(run, run.parent / "odd")
+    assert (run.parent / "odd/table.json").read_bytes() == (run / "table.json").read_bytes()
+
+
+def test_a_stop_asked_in_the_last_step_comes_before_the_evaluation(run, monkeypatch, capsys):
+    save = train.save_checkpoint
+
+    def stop_when_saving(path, kind, content):
+        save(path, kind, content)
+        if content["step"] == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train, "save_checkpoint", stop_when_saving)
+    with pytest.raises(SystemExit) as stop:
+        train.main([*SMALL, "--dst", "last", *FINISHED])
+    assert stop.value.code == 130 and "stopped after step 4" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
@@ -266,12 +306,16 @@ def test_checkpoints_that_do_not_fit_are_named(run, house, capsys):
     torch.save({k: v for k, v in content.items() if k != "filters"}, "broken.pt")
     assert "filters" in refused(inference.main, [*fakes, "--method", "linear"], capsys)
     whole = (run / "checkpoint.pt").read_bytes()
-    for part, value in (("model", {}), ("optimisers", {}), ("random", {}), ("options", "text")):
+    wrong_step = {side: state | {"last_epoch": "x"} for side, state in content["schedules"].items()}
+    wrong = (("model", {}), ("optimisers", {}), ("random", {}), ("options", "text"), ("step", "x"), ("schedules", wrong_step))
+    for part, value in wrong:
         torch.save(content | {part: value}, run / "checkpoint.pt")
         error = refused(train.main, [*SMALL, "--dst", "run", "--resume", *FINISHED], capsys)
         assert "run/checkpoint.pt is damaged or" in error, part
-    torch.save(content | {"options": content["options"] | {"unknown": 1}}, run / "checkpoint.pt")
-    assert "another command or version" in refused(train.main, [*SMALL, "--dst", "run", "--resume", *FINISHED], capsys)
+    for options, words in ((content["options"] | {"unknown": 1}, "has unknown"), ({}, "lacks amp")):
+        torch.save(content | {"options": options}, run / "checkpoint.pt")
+        error = refused(train.main, [*SMALL, "--dst", "run", "--resume", *FINISHED], capsys)
+        assert "another command or version" in error and words in error
     (run / "checkpoint.pt").write_bytes(whole)
 
 
@@ -316,6 +360,27 @@ def test_inference_keeps_names_order_and_count(run, house):
     for name in names:
         one, two = (np.asarray(Image.open(Path("results") / dst / "refined" / name)).astype(int) for dst in ("one", "two"))
         assert np.abs(one - two).max() <= 1  # alone = batched, up to rounding to 8 bits
+
+
+def test_inference_interrupted_half_way(run, house, monkeypatch, capsys):
+    command = ["--inference_data", "datasets/tiny/fake", "--inference_params", str(run / "checkpoint.pt"), "--dst", "half"]
+    command += ["--batch_size", "2", "--device", "cpu"]
+    written = []
+
+    def second(path, image):
+        if len(written) == 1:
+            signal.raise_signal(signal.SIGINT)
+        written.append(write_png(path, image))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inference, "write_png", second)
+        with pytest.raises(SystemExit) as stop:
+            inference.main(command)
+    assert stop.value.code == 130
+    assert "results/half is whole, and the same command with --overwrite starts anew" in capsys.readouterr().err
+    assert [path.name for path in Path("results/half/refined").iterdir()] == ["00.png"]
+    inference.main([*command, "--overwrite"])
+    assert len(list(Path("results/half/refined").iterdir())) == 4
 
 
 def test_inference_refines_as_training_did(run):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from utils.errors import UserError
+from utils.errors import REFUSALS, UserError
 from utils.run_dir import atomic_path
 
 RELEASED_FILES = ("Generator", "Discriminator", "MLP", "PSD")
@@ -36,7 +36,18 @@ def read_tensors(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        OSError,
+    ) as error:
+        if isinstance(error, OSError) and error.errno in REFUSALS:  # others come of seeking in a file that was cut
+            raise
         raise UserError(
             f"{path} is not a checkpoint of plain tensors (broken, or it would execute code); nothing was loaded"
         ) from error
@@ -44,7 +55,7 @@ def read_tensors(path):
 
 @contextlib.contextmanager
 def fitting(path):
-    """Context in which the content of a checkpoint is used: UserError, naming the file, if a part is missing or does not fit."""
+    """Context in which the content of a run's file is used: UserError, naming the file, if a part is missing or does not fit."""
     try:
         yield
     except UserError:
@@ -53,9 +64,28 @@ def fitting(path):
         lines = str(error).strip().splitlines()
         reason = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[-1].strip() if lines else type(error).__name__
         raise UserError(
-            f"{path} is damaged or was written by other code ({reason[:200]}); give another checkpoint, "
-            "or train again with --overwrite"
+            f"{path} is damaged or was written by other code ({reason[:200]}); put a good one in its "
+            "place, or train again with --overwrite"
         ) from error
+
+
+def load_optimiser(optimiser, state):
+    """`optimiser.load_state_dict(state)`, which takes any tensors: ValueError if one is missing or does not fit its parameter."""
+    optimiser.load_state_dict(state)
+    if len({frozenset(kept) for kept in optimiser.state.values()}) > 1:
+        raise ValueError("the optimiser's state lacks a part")
+    for parameter, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{name} is of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}")
+
+
+def load_scheduler(scheduler, state):
+    """`scheduler.load_state_dict(state)`, which takes any dictionary: KeyError or TypeError if a number is missing or is none."""
+    for name, own in scheduler.state_dict().items():
+        if isinstance(own, int | float) and not isinstance(state[name], int | float):
+            raise TypeError(f"{name} of the schedule is no number")
+    scheduler.load_state_dict(state)
 
 
 def _check_sums(path):
@@ -92,14 +122,20 @@ def read_resumed(run_folder, kind, options, free):
     if "options" not in checkpoint:
         raise UserError(f"{path} does not say with which options it was made, so it cannot be resumed; choose another --dst")
     with fitting(path):
+        for name in sorted((checkpoint["options"].keys() ^ options.keys()) - set(free)):
+            has = "has" if name in checkpoint["options"] else "lacks"
+            raise UserError(f"{path} was written by another command or version (it {has} {name}); choose another --dst")
         for name, value in checkpoint["options"].items():
-            if name not in options:
-                raise UserError(f"{path} was written by another command or version (it has {name}); choose another --dst")
             if name not in free and options[name] != value:
                 raise UserError(
                     f"--{name} is {options[name]}, but {path} was trained with {value}; give the same options to resume"
                 )
     return checkpoint
+
+
+def way_on(run_folder):
+    """The option with which a command that was interrupted goes on from its checkpoint, or starts anew if there is none yet."""
+    return "--resume" if (Path(run_folder) / "checkpoint.pt").is_file() else "--overwrite"
 
 
 def is_released(path):

@@ -12,6 +12,7 @@ from utils.fft import apply_gain
 from utils.linear_filter import fit_linear_filter
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
+from utils.run_dir import real
 
 PARTS = ("train", "validation", "test")
 FEATURE_BATCH = 8
@@ -98,8 +99,8 @@ def unseen(image_set, content, count, seed):
     Args:
         content: the detector's checkpoint: its `names` and the folders in `training`.
     """
-    trained = Path(content["training"]["fake"]).resolve()
-    here = image_set.folder.resolve()
+    trained = real(content["training"]["fake"])
+    here = real(image_set.folder)
     names = content["names"]["fake"]
     if here == trained:
         return image_set.indices(names["test"])
@@ -114,6 +115,6 @@ def unseen(image_set, content, count, seed):
 
 def unseen_reals(image_set, content, count, seed):
     """The same for reals: the test part of the folder it was trained on, or a sample of any other."""
-    if image_set.folder.resolve() == Path(content["training"]["real"]).resolve():
+    if real(image_set.folder) == real(content["training"]["real"]):
         return image_set.indices(content["names"]["real"]["test"])
     return image_set.indices(draw_samples(image_set.names, count, seed))

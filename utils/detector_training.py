@@ -1,6 +1,7 @@
 """Training loop of detector networks: best epoch by validation, early stopping, resuming, balanced classes."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from tqdm import tqdm
 
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
 from utils.distributed import Processes
-from utils.interrupts import StopRequest
+from utils.errors import UserError
+from utils.interrupts import StopRequest, leave_to_parent
 from utils.logging import ScalarLog
 from utils.perturbations import augment
 
@@ -112,6 +114,7 @@ def _train_epoch(network, images, optimizer, plan, device, processes, stop):
         generator=generator,
         num_workers=plan.num_workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=leave_to_parent,
     )
     weights, parameters = images.class_weights.to(device), list(network.parameters())
     network.train()
@@ -171,20 +174,22 @@ def train_network(network, train, validation, plan, device, folder, processes=No
         folder: gets log.csv, tensorboard/ and, while training, last.pt and best.pt.
         processes: `Processes` that share each batch; every one of them trains, all stay alike, and the main one writes.
     Returns: the number of the best epoch, from 0.
-    Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop.
+    Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop; UserError if what is resumed is
+            damaged, or the loss is not finite.
     """
     folder, processes = Path(folder), processes or Processes()
     optimizer, scheduler = _optimizer(network, plan)
     start, best_epoch, best_loss = 0, -1, float("inf")
-    last = processes.once(lambda: _saved(folder / "last.pt") if (folder / "last.pt").is_file() else None)
-    if last is not None:
-        network.load_state_dict(last["network"])
-        optimizer.load_state_dict(last["optimizer"])
-        scheduler.load_state_dict(last["scheduler"])
-        start, best_epoch, best_loss = last["epoch"] + 1, last["best_epoch"], last["best_loss"]
+    if processes.once((folder / "last.pt").is_file):
+        _load(folder / "best.pt", network, processes)  # what will be needed at the end
+        last = _load(folder / "last.pt", network, processes)
+        with fitting(folder / "last.pt"):
+            load_optimiser(optimizer, last["optimizer"])
+            load_scheduler(scheduler, last["scheduler"])
+            start, best_epoch, best_loss = int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
     log = ScalarLog(folder, resume_step=start - 1 if start else None) if processes.main else None
     bar = tqdm(range(start, plan.epochs), initial=start, total=plan.epochs, desc=f"training {folder.parent.name}", delay=1)
-    with StopRequest(patient=processes.world > 1) as stop:
+    with StopRequest(patient=processes.world > 1) as stop, bar:
         for epoch in bar:
             if plan.patience and epoch - 1 - best_epoch >= plan.patience:
                 break
@@ -192,6 +197,8 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             train_loss = _train_epoch(network, train, optimizer, plan, device, processes, stop)
             if train_loss is None:
                 break
+            if not math.isfinite(train_loss):
+                raise UserError(f"the loss is not finite in epoch {epoch} of {folder}; try a lower --lr, with --overwrite")
             scheduler.step()
             loss, accuracy = validate(network, validation, plan.batch_size, device, processes)
             bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")
@@ -209,12 +216,16 @@ def train_network(network, train, validation, plan, device, folder, processes=No
     if processes.any(stop.asked):
         processes.wait()  # a launcher ends the others as soon as one has ended
         raise KeyboardInterrupt
-    network.load_state_dict(processes.once(lambda: _saved(folder / "best.pt"))["network"])
+    _load(folder / "best.pt", network, processes)
     return best_epoch
 
 
-def _saved(path):
-    return load_checkpoint(path, "detector-training")
+def _load(path, network, processes):
+    """The content of a checkpoint of a training, its network loaded; UserError if it is damaged."""
+    content = processes.once(lambda: load_checkpoint(path, "detector-training"))
+    with fitting(path):
+        network.load_state_dict(content["network"])
+    return content
 
 
 def remove_progress(folder):

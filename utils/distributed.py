@@ -32,7 +32,7 @@ def resolve_device(text):
     if "," in text:
         raise UserError(f"--device {text}: this command runs on one device; name one, such as --device {text.split(',')[0]}")
     number = text.removeprefix("cuda:")
-    if not number.isdigit():
+    if not re.fullmatch("[0-9]+", number):
         raise UserError(f"--device {text!r} is not understood; give auto, cpu, mps, a GPU number such as 0, or cuda:1")
     if int(number) >= torch.cuda.device_count():
         raise UserError(f"--device {text}: this machine has {torch.cuda.device_count()} usable CUDA GPUs; try --device auto or cpu")

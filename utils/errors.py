@@ -4,13 +4,17 @@ import contextlib
 import errno
 import functools
 import os
+import signal
 import sys
 from pathlib import Path
 
-# What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be.
+from utils.interrupts import handling
+
+# What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be, a disk that is gone.
 REFUSALS = {
     *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+    *(errno.ENOENT, errno.EIO),
 }
 
 
@@ -36,7 +40,7 @@ def script(main=None, *, several=False):
     """Decorate a script's ``main(argv=None) -> None``: a user's mistake prints one sentence and exits with 2.
 
     `UserError` and the operating system's refusals are the user's; every other exception is ours and keeps its traceback. Ctrl-C
-    outside of a training loop, which handles it itself, ends with one sentence and exit code 130.
+    and SIGTERM outside of a training loop, which handles them itself, end with one sentence and exit code 130.
 
     Args:
         several: several processes (of torchrun, say) may share the script's work, and the first speaks for all; otherwise such a
@@ -48,8 +52,10 @@ def script(main=None, *, several=False):
     @functools.wraps(main)
     def run(argv=None):
         code = UserError.exit_code
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
         try:
-            with _first_process_speaks():
+            with handling(signal.default_int_handler, signal.SIGTERM), _first_process_speaks():
                 if not several:
                     refuse_several("this command")
                 return main(argv)
@@ -58,10 +64,10 @@ def script(main=None, *, several=False):
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise
-            message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space or choose another place."
-        except KeyboardInterrupt:
-            with _first_process_speaks():
-                print("stopped; every file written so far is whole, a saved training goes on with --resume", file=sys.stderr)
+            message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space, or choose another place."
+        except KeyboardInterrupt as error:
+            with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM), _first_process_speaks():
+                print(f"stopped; {error if error.args else 'no file is half written, start the command again'}", file=sys.stderr)
             sys.exit(130)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(code)

@@ -1,19 +1,40 @@
-"""Stopping at a step's end when the user or the scheduler asks."""
+"""Ctrl-C and SIGTERM: a training stops at a step's end, everything else at once, and says how to go on."""
 
+import contextlib
 import signal
 import threading
+
+
+@contextlib.contextmanager
+def handling(handler, *numbers):
+    """Context in which `handler` answers these signals; outside the main thread they are left as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def leave_to_parent(_worker=None):
+    """In a worker process: a signal that all processes get is its parent's to handle, which then ends the worker."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class StopRequest:
     """Context in which Ctrl-C and SIGTERM only set `.asked`, so that a step is never left half done.
 
     A second Ctrl-C interrupts at once, unless `patient`: a launcher passes on what the terminal has sent to all processes
-    already. Outside the main thread signals are left as they are.
+    already.
     """
 
     def __init__(self, patient=False):
         self.asked, self.patient = False, patient
-        self._previous = {}
+        self._handling = handling(self._handle, signal.SIGINT, signal.SIGTERM)
 
     def _handle(self, number, _frame):
         if self.asked and number == signal.SIGINT and not self.patient:
@@ -21,11 +42,27 @@ class StopRequest:
         self.asked = True
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+        self._handling.__enter__()
         return self
 
-    def __exit__(self, *_error):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def __exit__(self, *error):
+        self._handling.__exit__(*error)
+
+
+@contextlib.contextmanager
+def leaving(folder, option):
+    """Context in which a command fills a folder: if it is interrupted, the last sentence says what is kept and how to go on.
+
+    Args:
+        folder: its path.
+        option: "--resume" or "--overwrite", what the same command then needs; "" for nothing. A function is asked when it happens.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not folder.exists():
+            raise
+        option = option() if callable(option) else option
+        verb = "starts anew" if option == "--overwrite" else "goes on"
+        words = f"every file in {folder} is whole, and the same command{f' with {option}' if option else ''} {verb}"
+        raise KeyboardInterrupt(words) from None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from utils.checkpoint import fitting
 from utils.run_dir import write_text
 
 
@@ -25,11 +26,11 @@ class ScalarLog:
             self._trim(path, resume_step)
 
     def _trim(self, path, last_step):
-        with path.open(newline="", encoding="utf-8") as file:
+        with fitting(path), path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
-        if not rows or rows[0][:1] != ["step"]:
-            return
-        kept = [rows[0]] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= last_step]
+            if not rows or rows[0][:1] != ["step"]:
+                return
+            kept = [rows[0]] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= last_step]
         write_text(path, "".join(",".join(row) + "\n" for row in kept))
         self._columns[path.stem] = rows[0][1:]
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from utils.distributed import Processes
 from utils.feature_metrics import frechet_distance, kernel_distance
 from utils.fft import image_to_mag
+from utils.interrupts import leave_to_parent
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
 
 FITTING_IMAGES = 1000  # A mean log spectrum of more is no better: 2 % of its magnitude per bin, and shrinking removes even that.
@@ -22,7 +23,7 @@ FITTING_IMAGES = 1000  # A mean log spectrum of more is no better: 2 % of its ma
 def batches(images, title, device, batch_size=16, num_workers=0):
     """Every image once, in order, with a bar: yields (N, 3, H, W) on the device."""
     pinned = torch.device(device).type == "cuda"  # so that copying does not hold the device up
-    loader = DataLoader(images, batch_size, num_workers=num_workers, pin_memory=pinned)
+    loader = DataLoader(images, batch_size, num_workers=num_workers, pin_memory=pinned, worker_init_fn=leave_to_parent)
     with tqdm(total=len(images), desc=title, unit="image", delay=2, leave=False) as bar:
         for image in loader:
             yield image.to(device, non_blocking=pinned)

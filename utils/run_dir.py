@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +26,27 @@ def atomic_path(path):
     """Give a temporary path beside `path`; rename it to `path` on success, delete it on any failure."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f".tmp{path.suffix}")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp{path.suffix}"
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+        if isinstance(error, OSError) and error.errno and str(error.filename) in ("None", str(temporary)):
             error.filename = str(path)  # what a full disk refused, for the user's eyes
         raise
+
+
+def check_place(folder):
+    """UserError if a folder cannot be made or filled: what it lies in is a file, or may not be written to."""
+    folder = Path(folder)
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file, so nothing can be written to {folder}; choose another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest} is read-only for this user, so nothing can be written to {folder}; choose another place")
 
 
 @contextlib.contextmanager
@@ -60,7 +69,7 @@ def locked(path):
 def write_text(path, text):
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may be any bytes
 
 
 def write_json(path, value):
@@ -89,12 +98,16 @@ def write_png(path, image):
         Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
 
 
+def real(path):
+    """The absolute path without links; of links that lead in a circle, as far as they can be followed."""
+    return Path(os.path.realpath(path))
+
+
 def run_folder(dst, root=None):
     """Path of results/<dst>; UserError if `dst` is empty or leaves results/."""
     root = RESULTS if root is None else Path(root)
     folder = root / dst
-    inside = folder.resolve().is_relative_to(root.resolve()) and folder.resolve() != root.resolve()
-    if not dst or not inside:
+    if not dst or real(root) not in real(folder).parents:
         raise UserError(f"{dst!r} does not name a folder inside {root}/; give a plain name such as my_run")
     return folder
 
@@ -116,11 +129,13 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
     if folder.exists() and not (overwrite or resume):
         choices = "--overwrite replaces it" if resume is None else "--resume continues it, --overwrite replaces it"
         raise UserError(f"{folder} exists already; {choices}, or choose another --dst")
-    if folder.exists() and (not folder.is_dir() or (overwrite and folder.is_symlink())):
+    if os.path.lexists(folder) and (not folder.is_dir() or (overwrite and folder.is_symlink())):
         raise UserError(f"{folder} is a {'link' if folder.is_symlink() else 'file'} and no folder of a run; choose another --dst")
-    lost = [path for path in inputs if path and Path(path).resolve().is_relative_to(folder.resolve())]
+    lost = [path for path in inputs if path and real(path).is_relative_to(real(folder))]
     if overwrite and folder.exists() and lost:
         raise UserError(f"--overwrite would delete {lost[0]}, which this run reads; choose another --dst")
+    for place in (folder, folder.parent) if overwrite else (folder,):
+        check_place(place)
     return folder
 
 
