@@ -1,5 +1,7 @@
 """What the tests share: a cache of their own, and weights in the format of Inception's."""
 
+import signal
+
 import pytest
 import torch
 from pytorch_fid import inception as pytorch_fid_inception
@@ -9,6 +11,14 @@ from pytorch_fid import inception as pytorch_fid_inception
 def seeded():
     """A test draws the same numbers whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """Ctrl-C interrupts, as in a terminal, where a shell in the background or nohup would have it ignored, too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)
