@@ -7,7 +7,7 @@ import torch
 
 from utils import measure
 from utils.fft import apply_gain, fourier, mirror
-from utils.linear_filter import OPPONENT, LogSpectrum, diagonal_gain, fit_linear_filter
+from utils.linear_filter import OPPONENT, LogSpectrum, RunningMoments, diagonal_gain, fit_linear_filter
 from utils.profiles import half_octaves, radial_rings
 
 SIZE = 32
@@ -37,6 +37,18 @@ def fitted(kind, real, fake):
 
 def diagonal(gain):
     return gain.diagonal(dim1=0, dim2=1).movedim(-1, 0).log()  # (3, H, W)
+
+
+def test_moments_of_two_parts_are_those_of_all():
+    values = torch.randn(9, 4, dtype=torch.float64)
+    parts = [RunningMoments() for _ in range(4)]
+    for number, value in enumerate(values):
+        parts[0].update(value)
+        parts[1 + (number > 5)].update(value)
+    for total in (parts[1] + parts[2], parts[0] + parts[3]):  # the last has none
+        assert total.count == 9
+        assert torch.allclose(total.mean, values.mean(0))
+        assert torch.allclose(total.variance_of_mean, values.var(0) / 9)
 
 
 def test_plain_filter_removes_a_known_gain():

@@ -11,11 +11,11 @@ from utils.aliases import PERIOD, alias_features
 from utils.fft import fourier
 from utils.filters import FILTERS, apply_filter, check_filter, fit_filters
 from utils.linear_filter import mean_log_spectrum
-from utils.polyphase import ALIASES, _blocks, _from_blocks, _transport, apply_polyphase, fit_polyphase
+from utils.polyphase import ALIASES, _blocks, _from_blocks, _transport, apply_polyphase, apply_to_unseen, fit_polyphase
 
 
 def fitted(real, fake):
-    return fit_polyphase(*(functools.partial(images.split, 7) for images in (real, fake)))
+    return fit_polyphase(*(functools.partial(images.split, 7) for images in (real, fake)))[0]
 
 
 def difference(real, other):
@@ -61,6 +61,27 @@ def test_result_does_not_depend_on_the_batch():
     weights, fake = fitted(photographs(12, 0), upsampled(12, 1)), upsampled(4, 2)
     alone = torch.cat([apply_polyphase(image[None], weights) for image in fake])
     assert torch.allclose(apply_polyphase(fake, weights), alone, atol=1e-6)
+
+
+def test_each_fake_passes_what_was_fitted_without_it():
+    reads = [functools.partial(images.split, 7) for images in (photographs(20, 0), upsampled(20, 1))]
+    every, halves = fit_polyphase(*reads)
+    fake = upsampled(20, 1)
+    for side in (0, 1):
+        alone = fitted(photographs(20, 0), fake[1 - side :: 2])  # but for the typical amplitudes, which all fakes tell
+        own, other = ((alone - halves[place]).square().mean() for place in (side, 1 - side))
+        assert own < 0.5 * other
+    unseen = torch.cat(list(apply_to_unseen(fake.split(7), halves)))
+    assert torch.allclose(unseen[::2], apply_polyphase(fake[::2], halves[0]), atol=1e-6)
+    assert torch.allclose(unseen[1::2], apply_polyphase(fake[1::2], halves[1]), atol=1e-6)
+    # what a filter makes of the fakes it was fitted on is too good to be fitted on
+    others = difference(photographs(60, 3), apply_polyphase(upsampled(60, 2), every))
+    assert difference(photographs(20, 0), apply_polyphase(fake, every)) < others
+
+
+def test_so_few_fakes_cannot_be_halved():
+    weights, halves = fit_polyphase(lambda: [photographs(3, 0)], lambda: [upsampled(3, 1)])
+    assert all(torch.equal(weights, half) for half in halves)
 
 
 def test_blocks_hold_a_frequency_and_its_aliases():

@@ -9,7 +9,7 @@ import functools
 from utils.fft import apply_gain
 from utils.lifter import apply_lifter, fit_lifter
 from utils.linear_filter import fit_linear_filter
-from utils.polyphase import ALIASES, apply_polyphase, fit_polyphase
+from utils.polyphase import ALIASES, apply_polyphase, apply_to_unseen, fit_polyphase
 
 FILTERS = {  # name -> as tables call it
     "linear": "linear filter",
@@ -50,8 +50,8 @@ def fit_filters(real, fake, kinds=tuple(FILTERS)):
     elif "cepstral" in kinds:
         filters["cepstral"] = {"gain": fit_linear_filter("cepstral", real, fake)}
     if "polyphase" in kinds:
-        first = {"polyphase": fit_polyphase(real, fake)}
-        filters["polyphase"] = first | _fit_lifted(real, functools.partial(_filtered, fake, first))[1]
+        weights, halves = fit_polyphase(real, fake)
+        filters["polyphase"] = {"polyphase": weights, **_fit_lifted(real, lambda: apply_to_unseen(fake(), halves))[1]}
     return {kind: filters[kind] for kind in kinds}
 
 

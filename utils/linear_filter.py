@@ -36,6 +36,15 @@ class RunningMoments:
         self.mean = self.mean + delta / self.count
         self._squares = self._squares + delta * (value - self.mean)
 
+    def __add__(self, other):
+        """Moments of the tensors of both (Chan's formula); at least one must have some."""
+        total = RunningMoments()
+        total.count = self.count + other.count
+        delta = other.mean - self.mean
+        total.mean = self.mean + delta * (other.count / total.count)
+        total._squares = self._squares + other._squares + delta * delta * (self.count * other.count / total.count)
+        return total
+
     @property
     def variance_of_mean(self):
         """Estimated variance of `mean`; zero for a single tensor."""

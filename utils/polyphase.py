@@ -6,6 +6,7 @@ every PERIOD pixels.
 """
 
 import functools
+import itertools
 import math
 
 import torch
@@ -30,18 +31,21 @@ def _lag_window(height, width):
 
 
 def _lag_moments(images, mean):
-    """`RunningMoments` over images of `alias_lags` of whitened opponent colours, (3, S, 2, H, W): real and imaginary parts.
+    """`RunningMoments` over the images of even number, and of odd, of `alias_lags` of whitened opponent colours, (3, S, 2, H, W).
+
+    The pair in the third place is real and imaginary part.
 
     A frequency is in units of its typical amplitude, exp of `mean`, and of the image's own energy around it: no image counts more
     than another.
     """
-    moments, window = RunningMoments(), _lag_window(*mean.shape[-2:]).to(mean.device)
+    halves, window = (RunningMoments(), RunningMoments()), _lag_window(*mean.shape[-2:]).to(mean.device)
+    number = itertools.count()
     for image in images:
         spectrum = fourier(mixed(OPPONENT, image.double())) / mean.exp()
         energy = from_cepstrum(window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST)
         for one in spectrum / energy.sqrt():
-            moments.update(torch.view_as_real(alias_lags(one)).movedim(-1, -3))
-    return moments
+            halves[next(number) % 2].update(torch.view_as_real(alias_lags(one)).movedim(-1, -3))
+    return halves
 
 
 def _blocks(field):
@@ -115,17 +119,24 @@ def fit_polyphase(real, fake):
     Args:
         real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images; both are
             read twice.
-    Returns: (2, 3, ALIASES, H, W) float32 for `apply_polyphase`: real and imaginary part of what each opponent colour at f takes of
-        itself at f - shift, for each shift of ALIASES, DC at (H // 2, W // 2).
+    Returns: weights (2, 3, ALIASES, H, W) float32 for `apply_polyphase`: real and imaginary part of what each opponent colour at f
+        takes of itself at f - shift, for each shift of ALIASES, DC at (H // 2, W // 2); and a pair of such for `apply_to_unseen`.
     Raises: ValueError if a side of the images is no multiple of PERIOD.
     """
     means = [mean_log_spectrum(mixed(OPPONENT, image) for image in read()) for read in (real, fake)]
     check_aliases(*means[0].shape[-2:])
-    reals, fakes = (_lag_moments(read(), mean) for read, mean in zip((real, fake), means, strict=True))
+    reals, halves = (_lag_moments(read(), mean) for read, mean in zip((real, fake), means, strict=True))
+    fit = functools.partial(_fit, reals[0] + reals[1], means[1].exp())
+    every = fit(halves[0] + halves[1])
+    return every, [every, every] if halves[1].count < 2 else [fit(other) for other in reversed(halves)]
+
+
+def _fit(reals, amplitude, fakes):
+    """Weights from `RunningMoments` of lags and the fakes' amplitude (3, H, W)."""
     difference, variance = reals.mean - fakes.mean, reals.variance_of_mean + fakes.variance_of_mean
     kept = trust_bands(difference.square().sum(2), variance.sum(2))[:, :, None] * difference
-    smooth = _lag_window(*means[0].shape[-2:]).to(kept.device) * fakes.mean
-    colours = zip(smooth, kept, means[1].exp(), strict=True)  # one after the other: the matrices are large
+    smooth = _lag_window(*amplitude.shape[-2:]).to(kept.device) * fakes.mean
+    colours = zip(smooth, kept, amplitude, strict=True)  # one after the other: the matrices are large
     weights = torch.stack([_weights(*colour) for colour in colours])
     return torch.stack([weights.real, weights.imag])
 
@@ -155,3 +166,22 @@ def apply_polyphase(image, weights):
     weights = torch.complex(*weights)
     refined = sum(weights[:, number] * shifted(spectrum, shift) for number, shift in enumerate(ALIASES))
     return mixed(OPPONENT.T, inverse_fourier(refined).real)
+
+
+def apply_to_unseen(images, halves):
+    """Pass the fakes that a filter was fitted on through those of `halves` that were not fitted on them.
+
+    A filter fits the noise of the images it was fitted on, too: its own would look better than others ever will, and whatever is
+    fitted after it would fall short.
+
+    Args:
+        images: iterable of batches (N, 3, H, W), the fakes in their order. halves: second result of `fit_polyphase`.
+    Returns: iterable of batches.
+    """
+    number = itertools.count()
+    for image in images:
+        sides = torch.tensor([next(number) % 2 for _ in image])
+        refined = torch.empty_like(image)
+        for side, weights in enumerate(halves):
+            refined[sides == side] = apply_polyphase(image[sides == side], weights)
+        yield refined
