@@ -6,6 +6,7 @@ The demo alone has as many images as one asks for. Quick judges only: no CNN.
 """
 
 import argparse
+import time
 
 from tqdm import tqdm
 
@@ -21,7 +22,8 @@ from utils.filters import FILTERS
 from utils.tables import format_table
 
 SEED = 73  # of images that no other benchmark shows
-SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "coherence", "psnr")
+TITLES = COLUMNS | {"seconds": "fitting (s)"}
+SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "coherence", "psnr", "seconds")
 
 
 def some(images, first, last, prefix):
@@ -50,12 +52,14 @@ def main(argv=None):
         case = Case(DEMO, options.size, "test", *parts)
         judge = Judge(case, quick=True)
         for kind in FILTERS:
+            start = time.perf_counter()
             refine = fitted_filter(case.fit_real.pixels, case.fit_fake.pixels, "cpu", kind)
-            rows[f"{kind}, {count} images"] = judge(refine_images(refine, case.fake, "cpu"), refined=True)
+            seconds = time.perf_counter() - start
+            rows[f"{kind}, {count} images"] = judge(refine_images(refine, case.fake, "cpu"), refined=True) | {"seconds": seconds}
     rows["fake"] = judge(case.fake)
     if count >= options.judged:
         rows["floor"] = judge(case.fit_real.take(options.judged))
-    print(format_table(rows, {column: COLUMNS[column] for column in SHOWN}))
+    print(format_table(rows, {column: TITLES[column] for column in SHOWN}))
     return rows
 
 
