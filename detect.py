@@ -9,7 +9,7 @@ from data.detection import open_sets, split_names
 from models.detector_bench import Bench
 from models.detectors import PRETRAINED
 from options import as_plain, parse_detect
-from utils.aliases import PERIOD
+from utils.aliases import check_aliases
 from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile, scores_with_intervals
 from utils.detection_report import Judged, write_before_after, write_evaluation, write_matrix
@@ -35,8 +35,11 @@ def make_benches(options, size, processes):
     print(f"using {processes.device}, images of {size} x {size}")
     choices = {"vit": ("--vit_weights", options.vit_weights), "resnet50": ("--resnet_weights", options.resnet_weights)}
     benches = []
-    if "coherence" in options.classifier and size % PERIOD:
-        raise UserError(f"the images are {size} x {size}, but coherence needs sides that are multiples of {PERIOD}; give --size")
+    if "coherence" in options.classifier:
+        try:
+            check_aliases(size, size)
+        except ValueError as error:
+            raise UserError(f"--classifier coherence: {error}; give --size") from error
     for classifier in options.classifier:
         weights = None
         if options.is_train and classifier in choices:

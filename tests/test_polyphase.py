@@ -10,7 +10,7 @@ from test_linear_filter import SIZE, photographs
 from utils.aliases import PERIOD, alias_features
 from utils.fft import fourier
 from utils.filters import FILTERS, apply_filter, check_filter, fit_filters
-from utils.linear_filter import mean_log_spectrum
+from utils.linear_filter import fit_linear_filter, mean_log_spectrum
 from utils.polyphase import ALIASES, _blocks, _from_blocks, _transport, apply_polyphase, apply_to_unseen, fit_polyphase
 
 
@@ -135,5 +135,8 @@ def test_it_comes_before_gain_and_lifter():
     assert set(rest) == {"gain", "lifter"}
     assert torch.equal(apply_filter(fake, alone), apply_filter(first, rest))
     assert torch.equal(apply_filter(fake, every["polyphase"]), apply_filter(fake, alone))
-    assert not torch.equal(every["polyphase"]["gain"], every["lifter"]["gain"])  # fitted on what the first part leaves
+    assert not torch.equal(every["polyphase"]["gain"], every["lifter"]["gain"])  # fitted on what the first part leaves of others
+    halves = fit_polyphase(*reads)[1]
+    expected = fit_linear_filter("cepstral", reads[0], lambda: apply_to_unseen(reads[1](), halves))
+    assert torch.equal(alone["gain"], expected)
     assert (fourier(first) - fourier(fake)).abs().max() > 1e-2

@@ -76,6 +76,7 @@ def test_training_writes_everything(run):
             assert files == [f"{index:02d}.png" for index in range(count)]
     table = json.loads((run / "table.json").read_text())
     assert list(table) == ["fake", *FILTERS.values(), "refined", "floor (two halves of real)"]
+    assert {"lfd", "gap", "logreg", "coherence", "psnr"} <= table["refined"].keys()
     report = (run / "report.md").read_text()
     assert "overview.png" in report
     assert "Against the best filter" in report

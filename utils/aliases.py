@@ -11,7 +11,7 @@ import functools
 
 import torch
 
-from utils.fft import fourier
+from utils.fft import fourier, to_lags
 from utils.profiles import to_grey
 
 PERIOD = 4  # pixels: shifts are multiples of 1 / PERIOD, those that the last two doublings of the size leave
@@ -43,8 +43,7 @@ def alias_lags(spectrum):
         spectrum: (..., H, W) complex, of a real image, DC at (H // 2, W // 2); H and W multiples of PERIOD.
     Returns: (..., S, H, W) complex per shift of `alias_shifts`, lag 0 at (0, 0).
     """
-    products = torch.stack([spectrum * shifted(spectrum, shift).conj() for shift in alias_shifts()], -3)
-    return torch.fft.ifft2(torch.fft.ifftshift(products, dim=(-2, -1)), norm="ortho")
+    return to_lags(torch.stack([spectrum * shifted(spectrum, shift).conj() for shift in alias_shifts()], -3))
 
 
 @functools.lru_cache(maxsize=1)

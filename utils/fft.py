@@ -138,6 +138,21 @@ def mirror(spectrum):
     return spectrum.flip(-1).roll(1 - spectrum.shape[-1] % 2, -1)
 
 
+def to_lags(field):
+    """Orthonormal inverse transform of something that is given for each frequency.
+
+    Args:
+        field: (..., H, W), DC at (H // 2, W // 2).
+    Returns: (..., H, W) complex over lags in pixels, lag 0 at (0, 0).
+    """
+    return torch.fft.ifft2(torch.fft.ifftshift(field, dim=(-2, -1)), norm="ortho")
+
+
+def from_lags(lags):
+    """Inverse of `to_lags`."""
+    return torch.fft.fftshift(torch.fft.fft2(lags, norm="ortho"), dim=(-2, -1))
+
+
 def cepstrum(log_spectrum):
     """Cepstrum of a log spectrum: its orthonormal inverse transform, over quefrencies (pixels).
 
@@ -145,9 +160,9 @@ def cepstrum(log_spectrum):
         log_spectrum: (..., H, W) real, equal at opposite frequencies as that of any image, DC at (H // 2, W // 2).
     Returns: (..., H, W) real, quefrency 0 at (0, 0).
     """
-    return torch.fft.ifft2(torch.fft.ifftshift(log_spectrum, dim=(-2, -1)), norm="ortho").real
+    return to_lags(log_spectrum).real
 
 
 def from_cepstrum(cepstrum):
     """Inverse of `cepstrum`."""
-    return torch.fft.fftshift(torch.fft.fft2(cepstrum, norm="ortho").real, dim=(-2, -1))
+    return from_lags(cepstrum).real

@@ -12,7 +12,7 @@ import math
 import torch
 
 from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shifted
-from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
+from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
 from utils.linear_filter import OPPONENT, RunningMoments, mean_log_spectrum, mixed, trust_bands
 
 WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
@@ -25,18 +25,17 @@ ALIASES = [(row, column) for row in range(PERIOD) for column in range(PERIOD)]  
 @functools.lru_cache(maxsize=32)
 def _lag_window(height, width):
     """(H, W) float64, 1 at lag 0; its transform is positive, so that energies smoothed with it stay positive."""
-    rows, columns = (torch.exp(-((2 * math.pi * WINDOW * torch.fft.fftfreq(side).double()) ** 2) / 2) for side in (height, width))
-    kernel = rows[:, None] * columns
-    return torch.fft.fft2(kernel / kernel.sum()).real
+    frequencies = ((torch.arange(side, dtype=torch.float64) - side // 2) / side for side in (height, width))  # cycles per pixel
+    rows, columns = (torch.exp(-((2 * math.pi * WINDOW * frequency) ** 2) / 2) for frequency in frequencies)
+    window = cepstrum(rows[:, None] * columns)
+    return window / window[0, 0]
 
 
 def _lag_moments(images, mean):
     """`RunningMoments` over the images of even number, and of odd, of `alias_lags` of whitened opponent colours, (3, S, 2, H, W).
 
-    The pair in the third place is real and imaginary part.
-
-    A frequency is in units of its typical amplitude, exp of `mean`, and of the image's own energy around it: no image counts more
-    than another.
+    The pair in the third place is real and imaginary part. A frequency is in units of its typical amplitude, exp of `mean`, and of
+    the image's own energy around it: no image counts more than another.
     """
     halves, window = (RunningMoments(), RunningMoments()), _lag_window(*mean.shape[-2:]).to(mean.device)
     number = itertools.count()
@@ -67,8 +66,7 @@ def _shifted_places(shift):
 
 def _coherence(lags):
     """Lags (S, 2, H, W) -> Hermitian matrices (h, w, ALIASES, ALIASES) of products of aliases, 0 on the diagonal."""
-    complex_lags = torch.complex(lags[:, 0], lags[:, 1])
-    products = _blocks(torch.fft.fftshift(torch.fft.fft2(complex_lags, norm="ortho"), dim=(-2, -1)))  # (S, h, w, ALIASES)
+    products = _blocks(from_lags(torch.complex(lags[:, 0], lags[:, 1])))  # (S, h, w, ALIASES)
     matrices = products.new_zeros(*products.shape[1:], len(ALIASES))
     own = torch.arange(len(ALIASES))
     for values, shift in zip(products, alias_shifts(), strict=True):
