@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.detection import open_sets, split_names
+from data.detection import open_sets, split_names, unseen
 from models.detector_bench import Bench
 from models.detectors import PRETRAINED
 from options import as_plain, parse_detect
@@ -13,7 +13,7 @@ from utils.aliases import check_aliases
 from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile, scores_with_intervals
 from utils.detection_report import Judged, write_before_after, write_evaluation, write_matrix
-from utils.detector_protocol import linear_filter_of, unseen, unseen_reals
+from utils.detector_protocol import linear_filter_of
 from utils.distributed import resolve_device
 from utils.errors import UserError, refuse_several, script
 from utils.interrupts import leaving
@@ -104,9 +104,9 @@ def splits_of(bench, options, real, fake):
 
 def unseen_by(content, options, sets, count):
     """Of a detector's checkpoint: (reals, their indices) and a list of (generated images, indices) that may judge it."""
-    others = [images for role, images in sets.items() if role != "real"]
-    generated = [(images, unseen(images, content, count, options.seed)) for images in others]
-    return (sets["real"], unseen_reals(sets["real"], content, count, options.seed)), generated
+    sides = [(images, "real" if role == "real" else "fake") for role, images in sets.items()]
+    (real, *generated) = [(images, unseen(images, side, content, count, options.seed)) for images, side in sides]
+    return real, generated
 
 
 def check_detectors(benches, options, sets):

@@ -3,13 +3,20 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+from torch.nn.functional import adaptive_avg_pool2d
+
 from data.folder import compare_classes, load_folder
 from data.pairs import split_holdout
+from data.reading import read_image
 from utils.decay import SMALLEST
 from utils.detector_protocol import ImageSet, draw_samples
 from utils.errors import UserError
+from utils.profiles import to_grey
+from utils.run_dir import real as real_path
 
 VALIDATION = 0.2  # of the training part: best epoch and threshold
+COMPARED, THUMBNAIL, ALIKE = 8, 16, 0.95  # pairs of one name, side of their thumbnails, least correlation of versions of one image
 
 
 def open_sets(folders, options):
@@ -66,3 +73,48 @@ def split_names(real, fake, num_samples, train_share, seed):
 
     sides = (("real", real), ("fake", fake))
     return {side: {part: names(images, side, *place) for part, place in parts.items()} for side, images in sides}
+
+
+def _versions(image_set, trained_on):
+    """Whether a folder holds versions of the images a detector was trained on, and not others that happen to have the same names.
+
+    Args:
+        image_set: of the folder. trained_on: {name in the set: path of the training image of that name}, not empty.
+    """
+    names = sorted(trained_on)[:: -(-len(trained_on) // COMPARED)]
+    alike = 0
+    for name, index in zip(names, image_set.indices(names), strict=True):
+        try:
+            sides = image_set.images[index], read_image(trained_on[name], image_set.images.size, image_set.images.fit)
+        except UserError:  # the training image is gone: better to leave one out too many
+            alike += 1
+            continue
+        thumbnails = [adaptive_avg_pool2d(to_grey(image[None]), THUMBNAIL).flatten().double().numpy() for image in sides]
+        with np.errstate(invalid="ignore"):  # of an image of one colour
+            alike += not np.corrcoef(thumbnails)[0, 1] < ALIKE
+    return 2 * alike >= len(names)
+
+
+def unseen(image_set, side, content, count, seed):
+    """Positions of the images of a folder that may judge a detector.
+
+    Of the folder it was trained on: the test part. Of a folder that holds versions of those images under their names
+    (results/NAME/eval/refined, say): all but those of training or validation images. Of any other folder: all. At most `count` of
+    the last two.
+
+    Args:
+        side: "real" or "fake", what the images stand for.
+        content: the detector's checkpoint: its `names` and the folders in `training`.
+    Raises: UserError if no image is left.
+    """
+    trained, names = Path(content["training"][side]), content["names"][side]
+    if real_path(image_set.folder) == real_path(trained):
+        return image_set.indices(names["test"])
+    seen = {Path(name).stem: trained / name for part in ("train", "validation") for name in names[part]}
+    trained_on = {name: seen[Path(name).stem] for name in image_set.names if Path(name).stem in seen}
+    left = image_set.names
+    if trained_on and _versions(image_set, trained_on):
+        left = [name for name in left if name not in trained_on]
+    if not left:
+        raise UserError(f"every image of {image_set.folder} is a version of one the detector was trained on; give others")
+    return image_set.indices(draw_samples(left, count, seed))

@@ -65,8 +65,8 @@ def adapt_pretrained(classifier, size, state):
     if mark not in state:
         raise ValueError(f"these weights are not of {classifier}: they lack {mark}")
     if classifier == "vit":
-        return dict(interpolate_embeddings(size, VIT["patch_size"], dict(state), reset_heads=True))
-    return {name: value for name, value in state.items() if not name.startswith("fc.")}
+        state = interpolate_embeddings(size, VIT["patch_size"], dict(state))
+    return {name: value for name, value in state.items() if not name.startswith(("heads.", "fc."))}
 
 
 class Detector(nn.Module):

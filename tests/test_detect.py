@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import shutil
 import signal
 from pathlib import Path
 
@@ -133,6 +134,27 @@ def test_numbers_are_of_images_outside_the_training_part(run):
     assert content["names"]["real"]["test"] == content["names"]["fake"]["test"]  # the same names, so the same scenes
     row = table("results/run/logreg_classifier/runs.csv")["eval/refined", "none", "auc"]
     assert int(row["fakes"]) == int(row["reals"]) == COUNT // 4
+
+
+def test_versions_of_training_images_judge_nowhere(run, tmp_path):
+    """Refined fakes and copies of reals in other folders are known by their names and their looks; other images keep all names."""
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("real", "refined"):
+        shutil.copytree(run / name, tmp_path / "elsewhere" / name)
+    write_folder(tmp_path / "other", [photograph(900 + i) for i in range(COUNT)])
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {path.name for path in (run / "fake").iterdir()}
+    command = ["--classifier", "logreg", "--runs", "1", "--split", "0.75", "--dst", "run"]
+    detect.main(command)
+    folders = ["--real", "elsewhere/real", "--fake", "elsewhere/refined", "--eval_root", "other"]
+    detect.main([*command, "--is_train", "False", *folders])
+    found = table("results/run/logreg_classifier/runs.csv")
+    aucs = {generator: row for (generator, _, measure), row in found.items() if measure == "auc"}
+    counts = {generator: (int(row["reals"]), int(row["fakes"])) for generator, row in aucs.items()}
+    assert counts == {"elsewhere/refined": (COUNT // 4, COUNT // 4), "other": (COUNT // 4, COUNT)}
+    shutil.rmtree(run / "fake")  # with nothing to compare with, better too few than too many
+    detect.main([*command, "--is_train", "False", *folders])
+    found = table("results/run/logreg_classifier/runs.csv")
+    assert int(found["other", "none", "auc"]["fakes"]) == COUNT // 4
 
 
 def test_an_overfit_detector_is_no_better_than_guessing_on_reals_against_reals(run):

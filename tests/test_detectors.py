@@ -84,6 +84,13 @@ def test_vit_position_embeddings_are_interpolated(tiny_vit):
     assert detector(torch.rand(2, 3, 64, 64)).shape == (2, 2)
 
 
+def test_vit_weights_fit_their_own_size(tiny_vit):
+    state = VisionTransformer(image_size=224, num_classes=1000, **TINY_VIT).state_dict()
+    detector = Detector("vit", 224, "spectrum", state)
+    assert torch.equal(detector.network.encoder.pos_embedding, state["encoder.pos_embedding"])
+    assert detector.network.heads.head.weight.shape == (2, 32)
+
+
 def test_weights_from_a_file(tmp_path):
     state = resnet50().state_dict()
     torch.save(state, tmp_path / "resnet.pth")

@@ -83,6 +83,12 @@ def test_each_fake_passes_what_was_fitted_without_it():
     assert taken[0] > 1.25 * taken[2] and abs(taken[1] - taken[2]) < 0.5 * (taken[0] - taken[2])
 
 
+@pytest.mark.parametrize("count", [1, 17])
+def test_the_last_batch_may_hold_one_fake(count):
+    reads = [functools.partial(images.split, 16) for images in (photographs(8, 0), upsampled(count, 1))]
+    assert fit_filters(*reads).keys() == FILTERS.keys()
+
+
 def test_so_few_fakes_cannot_be_halved():
     weights, halves = fit_polyphase(lambda: [photographs(3, 0)], lambda: [upsampled(3, 1)])
     assert all(torch.equal(weights, half) for half in halves)

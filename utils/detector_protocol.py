@@ -12,7 +12,6 @@ from utils.fft import apply_gain
 from utils.linear_filter import fit_linear_filter
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
-from utils.run_dir import real
 
 PARTS = ("train", "validation", "test")
 FEATURE_BATCH = 8
@@ -88,33 +87,3 @@ def draw_samples(names, count, seed):
         return sorted(names)
     rank = {name: hashlib.sha256(f"{seed}/{Path(name).with_suffix('')}".encode()).digest() for name in names}
     return sorted(sorted(names, key=rank.get)[:count])
-
-
-def unseen(image_set, content, count, seed):
-    """Positions of the images of a generated folder that may judge a detector.
-
-    Of the folder it was trained on: the test part. Of a folder beside that one (results/NAME/eval/refined): all but those named
-    like a training or validation image, of which they are versions. Of any other folder: all. At most `count` of the last two.
-
-    Args:
-        content: the detector's checkpoint: its `names` and the folders in `training`.
-    """
-    trained = real(content["training"]["fake"])
-    here = real(image_set.folder)
-    names = content["names"]["fake"]
-    if here == trained:
-        return image_set.indices(names["test"])
-    seen = set()
-    if here.parent == trained.parent:
-        seen = {Path(name).stem for part in PARTS[:2] for name in names[part]}
-    left = [name for name in image_set.names if Path(name).stem not in seen]
-    if not left:
-        raise UserError(f"every image of {image_set.folder} is a version of one the detector was trained on; give others")
-    return image_set.indices(draw_samples(left, count, seed))
-
-
-def unseen_reals(image_set, content, count, seed):
-    """The same for reals: the test part of the folder it was trained on, or a sample of any other."""
-    if real(image_set.folder) == real(content["training"]["real"]):
-        return image_set.indices(content["names"]["real"]["test"])
-    return image_set.indices(draw_samples(image_set.names, count, seed))

@@ -180,6 +180,6 @@ def apply_to_unseen(images, halves):
     for image in images:
         sides = torch.tensor([next(number) % 2 for _ in image])
         refined = torch.empty_like(image)
-        for side, weights in enumerate(halves):
-            refined[sides == side] = apply_polyphase(image[sides == side], weights)
+        for side in set(sides.tolist()):  # a batch of one image has one side only
+            refined[sides == side] = apply_polyphase(image[sides == side], halves[side])
         yield refined
