@@ -9,7 +9,7 @@ RUN useradd --create-home --uid 1001 stig && install --directory --owner=stig --
 
 USER stig
 WORKDIR /home/stig/stig
-COPY --chown=stig:stig Makefile requirements.txt requirements-dev.txt requirements-extra.txt constraints.txt ./
+COPY --chown=stig:stig Makefile requirements.txt requirements-dev.txt constraints.txt ./
 RUN make install
 COPY --chown=stig:stig . .
 ENV PATH="/home/stig/stig/.venv/bin:${PATH}"

@@ -12,7 +12,7 @@ endif
 
 install: .venv/installed
 
-.venv/installed: requirements.txt requirements-dev.txt requirements-extra.txt constraints.txt
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	$(BIN)/python -c "import pathlib; pathlib.Path('.venv/installed').touch()"

@@ -4,9 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from data.folder import load_folder
-from data.shards import is_shards
-from data.streams import find_photographs
+from data.streams import open_photographs
 from gan_commands.common import batches_of, draw, images_of, load_run
 from gan_commands.detection import SplitDetector, features_of
 from gan_commands.monitor import GanMonitor, choose_monitor
@@ -14,7 +12,6 @@ from gan_commands.train import train
 from options import GanTrainingOptions, as_plain
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
-from utils.errors import UserError
 from utils.run_dir import open_run_folder, run_folder, write_json, write_text
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv
@@ -49,11 +46,8 @@ def train_setup(options, setup):
 
 def open_reals(options):
     """The reals of the comparison and which of them are used."""
-    name = options.reference or options.data
-    if is_shards(name):
-        raise UserError("the set-ups are compared with a folder of reals; give one by --reference")
     reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
-    images = load_folder(find_photographs(name), options.size, *reading, recursive=True)[0]
+    images = open_photographs(options.reference or options.data, options.size, *reading)
     return images, images_of(images, options.n, options.seed)
 
 

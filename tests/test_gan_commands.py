@@ -3,7 +3,6 @@
 import csv
 import json
 import signal
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -483,7 +482,6 @@ def test_study_setups(capsys):
     assert "different names" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
 
 
-@pytest.mark.skipif(find_spec("webdataset") is None, reason="the extra is not installed")
 def test_shards_train_like_a_folder(capsys):
     run("shard --data set --out shards/set --per_shard 10 --size 16")
     assert "shards/set-{000000..000002}.tar" in capsys.readouterr().out

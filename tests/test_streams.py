@@ -2,19 +2,15 @@
 
 import io
 import pickle
-import sys
 import tarfile
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from data.streams import FolderStream, find_photographs, import_webdataset, is_shards, open_stream, write_shards
+from data.streams import ImageStream, find_photographs, is_shards, open_stream, write_shards
 from utils.errors import UserError
-
-needs_webdataset = pytest.mark.skipif(find_spec("webdataset") is None, reason="the extra is not installed")
 
 
 def write_images(folder, count, size=8, seed=0):
@@ -56,14 +52,13 @@ def test_folder_epochs(workplace):
     assert rows(first) != rows(second)
     assert len(set(rows(first))) == 8  # no image twice
     assert rows(stream.batches(0, start=1)) == rows(first[1:])
-    threaded = FolderStream(stream.images, 4, 0, num_workers=2)
+    threaded = ImageStream(stream.images, 4, 0, num_workers=2)
     assert rows(threaded.batches(0)) == rows(first)
     assert rows(open_stream("set", 8, 4, seed=1).batches(0)) != rows(first)
     with pytest.raises(UserError, match="fewer than --batch_size 12"):
         open_stream("set", 8, 12, seed=0)
 
 
-@needs_webdataset
 def test_shards_hold_the_images_and_are_reproducible(workplace):
     pattern = write_shards("set", "shards/set", 4, 8)
     assert pattern == "shards/set-{000000..000002}.tar"
@@ -84,7 +79,7 @@ def test_shards_hold_the_images_and_are_reproducible(workplace):
     assert list(stream.batches(0, start=5)) == []
 
 
-@pytest.mark.parametrize("form", ["folder", pytest.param("shards", marks=needs_webdataset)])
+@pytest.mark.parametrize("form", ["folder", "shards"])
 def test_processes_deal_out_the_batches_of_one(workplace, form):
     """The stream itself goes to the other processes: what the first has checked, they need not."""
     data = "set" if form == "folder" else write_shards("set", "shards/set", 4, 8)
@@ -111,14 +106,13 @@ def encoded(width, height, suffix):
     return buffer.getvalue()
 
 
-@needs_webdataset
 def test_shards_of_others(workplace):
     members = {"0.jpg": encoded(12, 10, "JPEG"), "0.cls": b"3", "1.png": encoded(8, 8, "PNG"), "2.png": b"broken"}
     tar_of(workplace / "theirs/x-0.tar", members)
     stream = open_stream("theirs/x-{0..0}.tar", 8, 2, seed=0, fit="crop", skip_bad=True)
     (batch,) = stream.batches(0)
     assert batch.shape == (2, 3, 8, 8)
-    with pytest.raises(UserError, match=r"2 cannot be read .*--skip_bad"):
+    with pytest.raises(UserError, match=r"2\.png cannot be read.*--skip_bad"):
         list(open_stream("theirs/x-{0..0}.tar", 8, 2, seed=0).batches(0))
     with pytest.raises(UserError, match="not 8 x 8"):
         list(open_stream("theirs/x-{0..0}.tar", 8, 2, seed=0, fit="none", skip_bad=True).batches(0))
@@ -128,13 +122,20 @@ def test_shards_of_others(workplace):
         open_stream("theirs/x-{0..1}.tar", 8, 2, seed=0)
 
 
-def test_missing_extra_names_the_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(UserError, match=r"requirements-extra\.txt"):
-        import_webdataset()
+def test_shards_of_others_are_read_as_folders_are(workplace):
+    """16 bit scaled and not clipped, alpha over white, EXIF's orientation: one reader for both."""
+    sideways, noise = Image.Exif(), np.random.default_rng(0).integers(0, 2**16, (8, 8), dtype=np.uint16)
+    sideways[0x0112] = 6
+    folder = workplace / "odd"
+    folder.mkdir()
+    Image.fromarray(noise).save(folder / "0.png")
+    Image.fromarray(np.full((8, 8, 4), (200, 0, 0, 64), np.uint8)).save(folder / "1.png")
+    Image.linear_gradient("L").resize((8, 8)).save(folder / "2.png", exif=sideways)
+    tar_of(workplace / "theirs/odd-0.tar", {path.name: path.read_bytes() for path in folder.iterdir()})
+    batches = [next(open_stream(data, 8, 3, seed=0).batches(0)) for data in ("odd", "theirs/odd-0.tar")]
+    assert torch.equal(*batches)
 
 
-@needs_webdataset
 def test_resized_shards_match_the_folder(workplace):
     write_images(workplace / "datasets/large", 3, size=20, seed=3)
     pattern = write_shards("large", "shards/large", 10, 8, "crop")
