@@ -13,8 +13,9 @@ from utils.filters import FILTER_PARTS, apply_filter, check_filter, fit_filters,
 from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.measure import Reader, fitting_batches
-from utils.report import mag_picture, output_names
-from utils.run_dir import RESULTS, check_run_folder, open_run_folder, write_json, write_png
+from utils.precision import double_device
+from utils.report import output_names, to_8bit, write_pictures
+from utils.run_dir import RESULTS, check_run_folder, open_run_folder, write_json
 from utils.seeding import seed_everything
 
 
@@ -54,11 +55,12 @@ def filter_refiner(fitted, device):
 
 def fitted_filter(options, size, device):
     """The filter from --fake to --real, on the CPU."""
+    where = double_device(device)
     sides = [
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
         for folder in (options.real, options.fake)
     ]
-    reads = (functools.partial(fitting_batches, side, f"spectra of {side.paths[0].parent}", device) for side in sides)
+    reads = (functools.partial(fitting_batches, side, f"spectra of {side.paths[0].parent}", where) for side in sides)
     return to_device(fit_filters(*reads, [options.method])[options.method], "cpu")
 
 
@@ -108,12 +110,7 @@ def refine_folder(options, processes):
     read = Reader(processes.device, options.batch_size, options.num_workers, processes)
     names = iter([names[index] for index in read.part(fakes)])
     for fake_image in read(fakes, "refining"):
-        refined_image = refine(fake_image)
-        for image, mag in zip(refined_image, mag_picture(refined_image), strict=True):
-            name = next(names)
-            write_png(run / "refined" / name, image)
-            if options.save_mag:
-                write_png(run / "refined_mag" / name, mag)
+        write_pictures(run, "refined", [next(names) for _ in fake_image], to_8bit(refine(fake_image)), options.save_mag)
     processes.wait()
     print(f"{len(fakes)} refined images: {run / 'refined'}")
 

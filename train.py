@@ -20,6 +20,7 @@ from utils.launch import run_processes
 from utils.logging import ScalarLog
 from utils.measure import fitting_batches
 from utils.monitor import Monitor
+from utils.precision import double_device
 from utils.report import evaluate_refiner, write_report
 from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import random_state, seed_everything, set_random_state
@@ -30,10 +31,10 @@ FREE_ON_RESUME |= {"timeout"}
 
 
 def fit_spectra(sets, whiten, device):
-    """What is fitted before training, on the CPU: the filters (dict over FILTERS), and the whitening or None."""
-    real, fake = (
-        functools.partial(fitting_batches, sets[f"train_{side}"], f"spectra of {side}", device) for side in ("real", "fake")
-    )
+    """What is fitted before training, kept on the CPU: the filters (dict over FILTERS), and the whitening or None."""
+    where = double_device(device)
+    sides = [(sets[f"train_{side}"], f"spectra of {side}") for side in ("real", "fake")]
+    real, fake = (functools.partial(fitting_batches, *side, where) for side in sides)
     filters = {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(real, fake).items()}
     return filters, fit_whitening(real()).cpu() if whiten else None
 

@@ -11,7 +11,8 @@ import torch
 from inference import filter_refiner
 from utils.fft import apply_gain, fourier
 from utils.filters import fit_filters
-from utils.linear_filter import RunningMoments, cepstral_log_gain, diagonal_gain, log_amplitude, spectrum_of
+from utils.linear_filter import cepstral_log_gain, diagonal_gain, log_amplitude, spectrum_of
+from utils.moments import RunningMoments
 from utils.profiles import radial_rings, ring_means, to_grey
 
 NODES = 8  # of the piecewise linear profile that `matched_profiles` moves
@@ -32,10 +33,10 @@ def ring_shrunk_filter(real, fake, device, ring_doubt=4, bin_doubt=2):
     moments = {part: [RunningMoments(), RunningMoments()] for part in ("rings", "bins")}
     rings = radial_rings(*real.shape[-2:])
     for side, images in enumerate((real, fake)):
-        for image in images:
-            log_spectrum = log_amplitude(fourier(image)).double()
-            moments["bins"][side].update(log_spectrum)
-            moments["rings"][side].update(ring_means(log_spectrum, rings))
+        for image in images.split(16):
+            log_spectra = log_amplitude(fourier(image)).double()
+            moments["bins"][side].update(log_spectra)
+            moments["rings"][side].update(ring_means(log_spectra, rings))
     log_gain = torch.zeros(())
     for part, doubt in (("rings", ring_doubt), ("bins", bin_doubt)):
         a, b = moments[part]

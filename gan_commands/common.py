@@ -9,6 +9,7 @@ from models.gan import generate, seeded_latents
 from models.gan_training import restore_generator
 from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
+from utils.precision import double_device
 from utils.report import to_8bit
 from utils.run_dir import run_folder
 
@@ -53,12 +54,8 @@ def draw(checkpoint, count, seed, device, stream=SAMPLE, start=0):
 
 
 def sampling_generator(checkpoint, device):
-    """The run's generator in double precision, so that the 8-bit images depend neither on batch size nor on the device.
-
-    Apple's GPU has no double precision: there the CPU draws.
-    """
-    device = torch.device("cpu") if device.type == "mps" else device
-    return restore_generator(checkpoint).to(device, torch.float64)
+    """The run's generator in double precision, so that the 8-bit images depend neither on batch size nor on the device."""
+    return restore_generator(checkpoint).to(double_device(device), torch.float64)
 
 
 def default_threshold(size):

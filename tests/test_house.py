@@ -14,13 +14,13 @@ import torch
 from golden_recipe import golden_weights
 
 import options
-from data.listing import list_images
+from data.listing import ImagePaths, list_images
 from utils import checkpoint, run_dir
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import leaving
 from utils.logging import ScalarLog
-from utils.report import output_names
+from utils.report import flat_names, output_names
 from utils.tables import write_csv
 
 ROOT = Path(__file__).parents[1]
@@ -287,6 +287,15 @@ def test_output_names_never_collide(tmp_path):
         names = output_names([tmp_path / name for name in given])
         assert len({str(name).lower() for name in names}) == len(given)
     assert [str(name) for name in output_names([tmp_path / "x" / "a.jpg", tmp_path / "a.jpg"], tmp_path)] == ["x/a.png", "a.png"]
+
+
+def test_pictures_of_shards_lie_flat_and_apart():
+    def found(*names):
+        return [str(name) for name in flat_names(ImagePaths("shards-{0..1}.tar", names))]
+
+    assert found("cat/0.png", "dog/0.png", "x/y/1.png") == ["cat_0.png", "dog_0.png", "x_y_1.png"]
+    assert found("dog/0.png", "dog_0.png") == ["000000_dog_0.png.png", "000001_dog_0.png.png"]
+    assert flat_names([Path("a/b.jpg")]) == [Path("b.png")]
 
 
 BASE = ["--data", "x", "--dst", "y"]

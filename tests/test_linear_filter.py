@@ -7,7 +7,8 @@ import torch
 
 from utils import measure
 from utils.fft import apply_gain, fourier, mirror
-from utils.linear_filter import OPPONENT, LogSpectrum, RunningMoments, diagonal_gain, fit_linear_filter
+from utils.linear_filter import OPPONENT, diagonal_gain, fit_linear_filter, mean_log_spectrum, spectrum_of
+from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings
 
 SIZE = 32
@@ -42,9 +43,9 @@ def diagonal(gain):
 def test_moments_of_two_parts_are_those_of_all():
     values = torch.randn(9, 4, dtype=torch.float64)
     parts = [RunningMoments() for _ in range(4)]
+    parts[0].update(values)
     for number, value in enumerate(values):
-        parts[0].update(value)
-        parts[1 + (number > 5)].update(value)
+        parts[1 + (number > 5)].update(value[None])
     for total in (parts[1] + parts[2], parts[0] + parts[3]):  # the last has none
         assert total.count == 9
         assert torch.allclose(total.mean, values.mean(0))
@@ -120,11 +121,11 @@ def test_order_and_batches_of_images_do_not_matter():
 def test_log_spectrum_is_the_mean_and_its_variance():
     images = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     logs = fourier(images.double()).abs().log()
-    spectrum = LogSpectrum()
-    for image in images.split(4):
-        spectrum.update(image)
-    assert torch.allclose(spectrum.bins.mean, logs.mean(0), atol=1e-3)
-    assert torch.allclose(spectrum.bins.variance_of_mean, logs.var(0) / 9, rtol=1e-2, atol=1e-4)
+    assert torch.allclose(mean_log_spectrum(images.split(4)), logs.mean(0), atol=1e-3)
+    spectrum = spectrum_of(images.split(4))
+    assert torch.allclose((spectrum.even.bins.mean + spectrum.odd.bins.mean), logs.mean(0), atol=1e-3)
+    even = (logs + mirror(logs)) / 2
+    assert torch.allclose(spectrum.even.bins.variance_of_mean, even.var(0) / 9, rtol=1e-2, atol=1e-4)
 
 
 def test_opponent_colours_are_orthonormal():

@@ -11,7 +11,9 @@ import functools
 
 import torch
 
+from utils.chunks import in_chunks
 from utils.fft import fourier, to_lags
+from utils.precision import to_double
 from utils.profiles import to_grey
 
 PERIOD = 4  # pixels: shifts are multiples of 1 / PERIOD, those that the last two doublings of the size leave
@@ -65,7 +67,12 @@ def alias_features(image):
     Raises: ValueError for another size.
     """
     check_aliases(*image.shape[-2:])
-    spectrum = fourier(to_grey(image.double()))
+    return in_chunks(_features, image)
+
+
+def _features(image):
+    """`alias_features` of a few images: nine whole complex arrays for each."""
+    spectrum = fourier(to_grey(to_double(image)))
     rows, columns = _lags()
     lags = alias_lags(spectrum / spectrum.abs().clamp_min(1e-9))[..., rows, columns]  # (N, S, lags)
     turned = [2 * row % PERIOD > 0 or 2 * column % PERIOD > 0 for row, column in alias_shifts()]

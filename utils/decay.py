@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import torch
 
+from utils.chunks import in_chunks
 from utils.fft import half_fourier, whole_from_half
+from utils.precision import to_double
 
 MATLAB_GREY = (0.298936021, 0.587043074, 0.114020904)
 SMALLEST = 16  # side of an image in pixels
@@ -17,7 +19,6 @@ BINS = 200
 FIRST_BIN = 140  # counted from 0: the fit uses the bins from here on
 SMOOTHING = 2  # bins on each side of the moving average
 START, TOLERANCE, MAX_STEPS = -2.0, 1e-4, 200  # of the Nelder-Mead search
-CHUNK, DEVICE_CHUNK = 2, 64  # images worked on at once: few stay in a CPU's cache, other devices need more to be busy
 DECAY_NAMES = ("exponent", "y_first", "y_last")
 
 
@@ -56,13 +57,13 @@ def reduced_spectrum(image):
     side = image.shape[-1]
     if image.shape[-2] != side or side < SMALLEST:
         raise ValueError(f"decay features need square images of {SMALLEST} pixels or more, not {image.shape[-2]} x {side}")
-    levels = (image.double() * 255).round()
+    levels = (to_double(image) * 255).round()
     red, green, blue = (levels[:, channel] * weight for channel, weight in enumerate(MATLAB_GREY))
     grey = (red + green + blue + 0.5).floor()  # (N, n, n)
     geometry = decay_geometry(side)
-    magnitude = half_fourier(grey).abs().flatten(1)[:, geometry.kept.to(image.device)]  # (N, K)
-    sums = magnitude.new_zeros(len(image), BINS).index_add(1, geometry.bin.to(image.device), magnitude)
-    return smooth(sums / geometry.count.to(image.device))
+    magnitude = half_fourier(grey).abs().flatten(1)[:, geometry.kept.to(levels.device)]  # (N, K)
+    sums = magnitude.new_zeros(len(image), BINS).index_add(1, geometry.bin.to(levels.device), magnitude)
+    return smooth(sums / geometry.count.to(levels.device))
 
 
 def smooth(values):
@@ -159,8 +160,7 @@ def decay_features(image):
     Returns: (N, 3) float64, columns `DECAY_NAMES`; an image's numbers do not depend on the others in the batch.
     Raises: ValueError if the images are not square or too small.
     """
-    chunk = CHUNK if image.device.type == "cpu" else DEVICE_CHUNK
-    far_end = torch.cat([reduced_spectrum(part)[:, FIRST_BIN:] for part in image.split(chunk)])
-    positions = decay_geometry(image.shape[-1]).position[FIRST_BIN:].to(image.device)
+    far_end = in_chunks(lambda part: reduced_spectrum(part)[:, FIRST_BIN:], image)
+    positions = decay_geometry(image.shape[-1]).position[FIRST_BIN:].to(far_end.device)
     present = ~far_end[0].isnan()  # the same bins for every image of this size
     return fit_decay(far_end[:, present], positions[present])

@@ -5,16 +5,15 @@ Everything is float64 NumPy.
 """
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utils.chunks import in_chunks
 from utils.fft import half_fourier
+from utils.precision import to_double
 from utils.profiles import half_ring_means, to_grey
-
-CHUNK = 2  # images worked on at once on a CPU: large arrays between the small ones that are kept would fragment the memory
 
 MEASURES = {
     "accuracy": "share of all images judged right, at the detector's own decision",
@@ -36,14 +35,13 @@ def log_profile(image, corners=False):
         corners: False keeps the complete rings 0..min(H, W) // 2; True adds those that only the corners of the spectrum reach.
     Returns: (N, R) float64.
     """
-    chunk = CHUNK if image.device.type == "cpu" else len(image)
-    profile = torch.cat([_ring_power(part) for part in image.split(chunk)]).clamp_min(1e-12).log()  # (N, all rings)
+    profile = in_chunks(_ring_power, image).clamp_min(1e-12).log()  # (N, all rings)
     return profile if corners else profile[:, : min(image.shape[-2:]) // 2 + 1]
 
 
 def _ring_power(image):
     """Mean power in each radial ring of the grey image: (N, 3, H, W) -> (N, all rings) float64."""
-    spectrum = half_fourier(to_grey(image.double()))
+    spectrum = half_fourier(to_grey(to_double(image)))
     power = spectrum.real.square() + spectrum.imag.square()  # (N, H, W // 2 + 1)
     return half_ring_means(power, image.shape[-1])
 

@@ -9,7 +9,8 @@ import functools
 import torch
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.linear_filter import OPPONENT, RunningMoments, high_band, log_amplitude, mean_log_spectrum, mixed, trust
+from utils.linear_filter import OPPONENT, high_band, log_amplitude, mean_log_spectrum, mixed, trust
+from utils.moments import RunningMoments
 from utils.profiles import half_octaves, quefrencies
 
 NEAR = 2.5  # pixels: quefrencies nearer than this are told apart by direction, too
@@ -45,8 +46,7 @@ def _log_energies(images, mean):
             groups = quefrency_groups(*image.shape[-2:]).flatten().to(image.device)
             sizes = torch.bincount(groups)
         energies = values.new_zeros(*values.shape[:2], len(sizes)).index_add(2, groups, values.square().flatten(2)) / sizes
-        for log_energy in energies.clamp_min(SMALLEST).log():
-            moments.update(log_energy)
+        moments.update(energies.clamp_min(SMALLEST).log())
     return moments
 
 

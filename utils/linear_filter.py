@@ -9,7 +9,9 @@ import functools
 
 import torch
 
+from utils.chunks import chunks
 from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
+from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings, ring_means
 
 FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in one pixel, where a logarithm says nothing.
@@ -23,76 +25,45 @@ def log_amplitude(spectrum):
     return spectrum.abs().clamp_min(FLOOR).log()
 
 
-class RunningMoments:
-    """Running mean of tensors of one shape and the variance of that mean (Welford's update)."""
-
-    def __init__(self):
-        self.count, self.mean, self._squares = 0, 0.0, 0.0
-
-    def update(self, value):
-        """Add one tensor."""
-        self.count += 1
-        delta = value - self.mean
-        self.mean = self.mean + delta / self.count
-        self._squares = self._squares + delta * (value - self.mean)
-
-    def __add__(self, other):
-        """Moments of the tensors of both (Chan's formula); at least one must have some."""
-        total = RunningMoments()
-        total.count = self.count + other.count
-        delta = other.mean - self.mean
-        total.mean = self.mean + delta * (other.count / total.count)
-        total._squares = self._squares + other._squares + delta * delta * (self.count * other.count / total.count)
-        return total
-
-    @property
-    def variance_of_mean(self):
-        """Estimated variance of `mean`; zero for a single tensor."""
-        return self._squares / max(self.count - 1, 1) / self.count
-
-
 class BinsAndCepstrum:
     """`RunningMoments` of a field over frequencies, `bins`, and of its `cepstrum`: (C, H, W) each."""
 
     def __init__(self):
         self.bins, self.cepstrum = RunningMoments(), RunningMoments()
 
-    def update(self, field):
-        """Add one field (C, H, W)."""
-        self.bins.update(field)
-        self.cepstrum.update(cepstrum(field))
+    def update(self, fields):
+        """Add fields (N, C, H, W)."""
+        self.bins.update(fields)
+        self.cepstrum.update(cepstrum(fields))
 
 
 class LogSpectrum:
     """Running statistics of log(abs(F)) in float64.
 
     Attributes:
-        bins: `RunningMoments` per channel and frequency, (C, H, W).
         even, odd: `BinsAndCepstrum` of half the sum and half the difference of each log spectrum and its mirror image; each has
             half the noise.
         rings: `RunningMoments` of each image's means over radial rings, (C, R).
     """
 
     def __init__(self):
-        self.bins, self.rings = RunningMoments(), RunningMoments()
-        self.even, self.odd = BinsAndCepstrum(), BinsAndCepstrum()
+        self.even, self.odd, self.rings = BinsAndCepstrum(), BinsAndCepstrum(), RunningMoments()
 
     def update(self, image):
         """Add images (N, C, H, W)."""
-        for log_spectrum in log_amplitude(fourier(image)).double():
-            self.bins.update(log_spectrum)
-            mirrored = mirror(log_spectrum)
-            self.even.update((log_spectrum + mirrored) / 2)
-            self.odd.update((log_spectrum - mirrored) / 2)
-            self.rings.update(ring_means(log_spectrum, radial_rings(*log_spectrum.shape[-2:])))
+        for part in chunks(image):
+            log_spectra = log_amplitude(fourier(part)).double()
+            mirrored = mirror(log_spectra)
+            self.even.update((log_spectra + mirrored) / 2)
+            self.odd.update((log_spectra - mirrored) / 2)
+            self.rings.update(ring_means(log_spectra, radial_rings(*log_spectra.shape[-2:])))
 
 
 def mean_log_spectrum(images):
     """Mean log amplitude (C, H, W) float64 over an iterable of batches (N, C, H, W)."""
     moments = RunningMoments()
     for image in images:
-        for log_spectrum in log_amplitude(fourier(image)).double():
-            moments.update(log_spectrum)
+        moments.update(log_amplitude(fourier(image)).double())
     return moments.mean
 
 
@@ -136,11 +107,6 @@ def _trust_rings(real, fake, height, width):
     return kept[:, radial_rings(height, width).to(kept.device)] * (1 - high) + high
 
 
-def plain_log_gain(real, fake):
-    """Log gain (C, H, W) float64 that moves the mean log spectrum of `fake` onto that of `real` (`LogSpectrum`s); DC is kept."""
-    return _keep_dc(real.bins.mean - fake.bins.mean)
-
-
 def _without_noise(bins, quefrencies):
     """A log-gain (C, H, W) without what may be noise.
 
@@ -159,7 +125,7 @@ def _without_noise(bins, quefrencies):
 
 
 def cepstral_log_gain(real, fake):
-    """The same without what may be noise.
+    """Log gain (C, H, W) float64 that moves the mean log spectrum of `fake` to that of `real` (`LogSpectrum`s), without noise.
 
     A photograph in the mirror is a photograph, so the mean log spectrum of all reals is even; what is odd in that of the fakes is
     theirs, and undone. Low frequencies, where images differ most and a wrong gain costs most, stay unless their ring's mean moves
@@ -197,7 +163,7 @@ def fit_linear_filter(kind, real, fake):
     Raises: ValueError for another kind.
     """
     if kind == "linear":
-        return diagonal_gain(plain_log_gain(spectrum_of(real()), spectrum_of(fake()))).float()
+        return diagonal_gain(_keep_dc(mean_log_spectrum(real()) - mean_log_spectrum(fake()))).float()
     if kind != "cepstral":
         raise ValueError(f"kind must be linear or cepstral, not {kind!r}")
     opponents = (spectrum_of(mixed(OPPONENT, image) for image in read()) for read in (real, fake))

@@ -12,26 +12,14 @@ import math
 import numpy as np
 import torch
 
+from utils.chunks import chunks
 from utils.fft import half_fourier, whole_from_half
+from utils.precision import to_double
 from utils.profiles import GREY_WEIGHTS, half_ring_means
 
 PSNR_CEILING = 100.0  # dB that count for equal images in a mean over images, which would be infinite
 GREY_LEVEL = 1 / 255
 FOLDS = 8
-CHUNK_PIXELS = 2**17  # pixels worked on at once: they stay in a CPU's cache, and bound the memory of large batches
-DEVICE_CHUNK_PIXELS = 2**21  # the same where many are needed to keep the device busy
-
-
-def _double(tensor):
-    """Float64 copy without a graph, on a device that has float64 (Apple's GPU does not)."""
-    tensor = tensor.detach()
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
-
-
-def _chunk(image):
-    """How many images (N, C, H, W) to work on at once."""
-    pixels = CHUNK_PIXELS if image.device.type == "cpu" else DEVICE_CHUNK_PIXELS
-    return max(1, pixels // image[0, 0].numel())
 
 
 def log_power_profile(spectrum, width):
@@ -82,8 +70,8 @@ class SpectrumMean:
             raise ValueError(f"images must be a batch (N, 3, H, W), not {tuple(image.shape)}")
         if self.count and image.shape[1:] != self._shape:
             raise ValueError(f"images of {tuple(image.shape[1:])} cannot be averaged with {tuple(self._shape)}")
-        for part in image.split(_chunk(image)):
-            self._update(_double(part))
+        for part in chunks(image):
+            self._update(to_double(part))
 
     def _update(self, image):
         spectrum = half_fourier(image)
@@ -244,7 +232,7 @@ def spectral_distances(real, other):
 
 def psnr(first, second):
     """Peak signal-to-noise ratio in dB of images (N, 3, H, W) in [0, 1] -> (N,) float64; infinite for equal images."""
-    error = (_double(first) - _double(second)).square().flatten(1).mean(1)
+    error = (to_double(first) - to_double(second)).square().flatten(1).mean(1)
     return -10 * torch.log10(error)
 
 
@@ -260,8 +248,8 @@ def ssim(first, second):
     """
     if first.shape != second.shape or min(first.shape[-2:]) < 11:
         raise ValueError(f"SSIM needs two batches of one shape, at least 11 x 11: {tuple(first.shape)}, {tuple(second.shape)}")
-    parts = zip(first.split(_chunk(first)), second.split(_chunk(first)), strict=True)
-    return torch.cat([_ssim(_double(part), _double(other).to(part.device)) for part, other in parts])
+    parts = zip(chunks(first), chunks(second), strict=True)
+    return torch.cat([_ssim(to_double(part), to_double(other.to(part.device))) for part, other in parts])
 
 
 def _ssim(first, second):

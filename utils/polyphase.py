@@ -13,7 +13,8 @@ import torch
 
 from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shifted
 from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
-from utils.linear_filter import OPPONENT, RunningMoments, mean_log_spectrum, mixed, trust_bands
+from utils.linear_filter import OPPONENT, mean_log_spectrum, mixed, trust_bands
+from utils.moments import RunningMoments
 
 WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
 LEAST = 1e-3  # eigenvalue that a coherence matrix has at least; noise may leave a smaller one
@@ -31,20 +32,22 @@ def _lag_window(height, width):
     return window / window[0, 0]
 
 
-def _lag_moments(images, mean):
-    """`RunningMoments` over the images of even number, and of odd, of `alias_lags` of whitened opponent colours, (3, S, 2, H, W).
+def _lag_moments(images, mean, parts=1):
+    """`RunningMoments` of `alias_lags` of whitened opponent colours, (3, S, 2, H, W), for each part of the images, dealt in turn.
 
     The pair in the third place is real and imaginary part. A frequency is in units of its typical amplitude, exp of `mean`, and of
     the image's own energy around it: no image counts more than another.
+
+    Returns: list of as many as there are parts.
     """
-    halves, window = (RunningMoments(), RunningMoments()), _lag_window(*mean.shape[-2:]).to(mean.device)
+    moments, window = [RunningMoments() for _ in range(parts)], _lag_window(*mean.shape[-2:]).to(mean.device)
     number = itertools.count()
     for image in images:
         spectrum = fourier(mixed(OPPONENT, image.double())) / mean.exp()
         energy = from_cepstrum(window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST)
         for one in spectrum / energy.sqrt():
-            halves[next(number) % 2].update(torch.view_as_real(alias_lags(one)).movedim(-1, -3))
-    return halves
+            moments[next(number) % parts].update(torch.view_as_real(alias_lags(one)).movedim(-1, -3)[None])
+    return moments
 
 
 def _blocks(field):
@@ -123,8 +126,8 @@ def fit_polyphase(real, fake):
     """
     means = [mean_log_spectrum(mixed(OPPONENT, image) for image in read()) for read in (real, fake)]
     check_aliases(*means[0].shape[-2:])
-    reals, halves = (_lag_moments(read(), mean) for read, mean in zip((real, fake), means, strict=True))
-    fit = functools.partial(_fit, reals[0] + reals[1], means[1].exp())
+    (reals,), halves = _lag_moments(real(), means[0]), _lag_moments(fake(), means[1], parts=2)
+    fit = functools.partial(_fit, reals, means[1].exp())
     every = fit(halves[0] + halves[1])
     return every, [every, every] if halves[1].count < 2 else [fit(other) for other in reversed(halves)]
 

@@ -53,6 +53,13 @@ def output_names(paths, root=None):
     return [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
 
 
+def flat_names(paths):
+    """As `output_names`, for pictures that all lie in one folder: the folders that keys of shards have become part of the name."""
+    root = getattr(paths, "root", Path())
+    found = output_names(paths if root == Path() else [name.replace("/", "_") for name in paths.names])
+    return found if len(set(found)) == len(found) else [Path(f"{index:06d}_{name}") for index, name in enumerate(found)]
+
+
 def to_8bit(image):
     """The image (values in [0, 1]) as an 8-bit file holds it."""
     return (image.clamp(0, 1) * 255).round() / 255
@@ -96,11 +103,11 @@ def detector_accuracy(real_features, other_features):
     return fresh_accuracy(real.numpy(), other.numpy())[0] if min(len(real), len(other)) >= 10 else None
 
 
-def write_pictures(folder, name, files, image):
-    """Write images (N, 3, H, W) and their magnitude pictures to folder/<name> and folder/<name>_mag."""
-    for file, picture, mag in zip(files, image, mag_picture(image), strict=True):
-        write_png(folder / name / file, picture)
-        write_png(folder / f"{name}_mag" / file, mag)
+def write_pictures(folder, name, files, image, with_mag=True):
+    """Write 8-bit images (N, 3, H, W) to folder/<name> and, if asked, their magnitude pictures to folder/<name>_mag."""
+    for part, pictures in ((name, image), *([(f"{name}_mag", mag_picture(image))] if with_mag else [])):
+        for file, picture in zip(files, pictures, strict=True):
+            write_png(folder / part / file, picture)
 
 
 def evaluate_refiner(refine, filters, real, fake, folder, device):
@@ -114,7 +121,7 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
     Returns: dict row name -> `Measured`: real, fake, each filter, refined.
     """
     rows = {name: Measured() for name in ("real", "fake", *filters, "refined")}
-    real_names, fake_names = iter(output_names(real.paths)), iter(output_names(fake.paths))
+    real_names, fake_names = iter(flat_names(real.paths)), iter(flat_names(fake.paths))
     for image in map(to_8bit, batches(real, "writing reals", device)):
         write_pictures(folder, "real", [next(real_names) for _ in image], image)
         rows["real"].update(image)
