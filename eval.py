@@ -90,7 +90,9 @@ def measure(options, processes, modes, paths, cache):
 
     folders, warnings, mags = processes.once(open_all)
     if fid_modes and min(map(len, folders.values())) < FID_IMAGES:
-        warnings.append(f"FID of fewer than {FID_IMAGES} images is mostly bias: compare it with the floor only, and trust KID")
+        warnings.append(
+            f"FID of fewer than {FID_IMAGES} images is mostly bias, and the floor's, of half as many, is larger still: trust KID"
+        )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

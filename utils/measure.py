@@ -32,9 +32,14 @@ def batches(images, title, device, batch_size=16, num_workers=0):
 
 def fitting_batches(images, title, device):
     """As `batches`, of at most `FITTING_IMAGES` images, evenly spaced: what filters are fitted on."""
-    step = max(1.0, len(images) / FITTING_IMAGES)
-    chosen = [int(number * step) for number in range(min(len(images), FITTING_IMAGES))]
-    return batches(images if step == 1 else Subset(images, chosen), title, device)
+    chosen = evenly_spaced(len(images), FITTING_IMAGES)
+    return batches(images if len(chosen) == len(images) else Subset(images, chosen), title, device)
+
+
+def evenly_spaced(count, most):
+    """Indices of at most `most` of `count` images."""
+    step = max(1.0, count / most)
+    return [int(number * step) for number in range(min(count, most))]
 
 
 @dataclasses.dataclass(frozen=True)
