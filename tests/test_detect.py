@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import detect
-import models.detector_bench as detector_bench
+import detect_commands.bench as bench_module
 import models.detectors as detectors
-from data.detection import open_sets, split_names
+from detect_commands.image_sets import open_sets
+from detect_commands.protocol import draw_samples, split_names
 from models.classical_detectors import CLASSICAL
 from options import parse_detect
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES
-from utils.detector_protocol import draw_samples
 from utils.perturbations import PERTURBATIONS
 
 COUNT, SIZE = 24, 32
@@ -166,7 +166,7 @@ def test_an_overfit_detector_is_no_better_than_guessing_on_reals_against_reals(r
 
 
 def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch):
-    import utils.detector_training as module
+    import detect_commands.training as module
 
     arguments = ["--classifier", "cnn", "--class_epoch", "3", "--class_batch_size", "8", "--lr", "0.02", "--device", "cpu"]
     folders = ["--real", str(run / "real"), "--fake", str(run / "fake")]
@@ -270,7 +270,7 @@ def test_every_classifiers_folder_is_checked_before_the_first_is_trained(run, ca
 def test_what_an_interrupted_training_left_damaged_is_named(run, capsys, monkeypatch):
     command = ["--classifier", "cnn", "--class_batch_size", "8", "--dst", "run"]
     with monkeypatch.context() as patch:
-        patch.setattr(detector_bench, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
+        patch.setattr(bench_module, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
         detect.main([*command, "--class_epoch", "1"])
     folder = Path("results/run/cnn_classifier/run_00")
     for name in ("last", "best"):

@@ -1,19 +1,20 @@
-"""Which images a detector sees, chooses its threshold on, and is judged by; features that are computed once."""
+"""Folders of images as detectors see them: checked, with names, and with features that are computed once."""
 
 import functools
-import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from data.folder import compare_classes, load_folder
+from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.fft import apply_gain
 from utils.linear_filter import fit_linear_filter
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
 
-PARTS = ("train", "validation", "test")
 FEATURE_BATCH = 8
 
 
@@ -78,12 +79,29 @@ def linear_filter_of(real, real_indices, fake, fake_indices, processes):
     return ImageSet("linear filter", fake.folder, filtered)
 
 
-def draw_samples(names, count, seed):
-    """At most `count` of the names, without replacement, sorted.
-
-    Each name is ranked by a hash of itself (without suffix) and the seed: two folders with the same names give the same sample.
-    """
-    if count is None or count >= len(names):
-        return sorted(names)
-    rank = {name: hashlib.sha256(f"{seed}/{Path(name).with_suffix('')}".encode()).digest() for name in names}
-    return sorted(sorted(names, key=rank.get)[:count])
+def open_sets(folders, options):
+    """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
+    sets, infos = {}, {}
+    labels = ["/".join(Path(folder).parts[-2:]) for folder in folders.values()]
+    for (role, folder), label in zip(folders.items(), labels, strict=True):
+        images, infos[role] = load_folder(
+            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers
+        )
+        sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
+    first = next(iter(infos.values()))[0]
+    for info in (info for role in infos.values() for info in role if options.size is None):
+        if (info.width, info.height) != (first.width, first.width):
+            raise UserError(
+                f"{info.path} is {info.width} x {info.height}, but detectors take squares of one size; give --size N, with "
+                "--fit crop to keep the artefacts being studied"
+            )
+    side = options.size or first.width
+    if side < SMALLEST:
+        raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
+    warnings = []
+    for role in (role for role in sets if role != "real" and "real" in sets):
+        found = compare_classes(infos["real"], infos[role])
+        warnings += [f"warning, {sets['real'].label} against {sets[role].label}: {text}" for text in found]
+    for text in warnings:
+        print(text, file=sys.stderr)
+    return sets, side, warnings

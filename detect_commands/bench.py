@@ -1,10 +1,10 @@
 """Where the detectors of one classifier are made, saved and found again."""
 
+from detect_commands.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
+from detect_commands.protocol import PARTS
+from detect_commands.training import TrainingPlan, remove_progress
 from models.classical_detectors import CLASSICAL, try_state
-from models.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
-from utils.detector_protocol import PARTS
-from utils.detector_training import TrainingPlan, remove_progress
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.seeding import seed_everything

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
 from models.classical_detectors import CLASSICAL, LOOKS_AT, classical_features, classical_scores, fit_classical
 from models.detectors import DOMAINS, Detector, fake_probability
 from utils.detection import best_threshold, fold_numbers
-from utils.detector_training import LabelledImages, network_logits, train_network
 from utils.perturbations import PERTURBATIONS
 
 FOLDS = 5  # out-of-fold scores choose the threshold of classical detectors

@@ -1,50 +1,31 @@
-"""What detectors are trained and judged on: checked folders, and which images are for training, validation and test."""
+"""Which images are for training, for validation and for the test, and which of another folder may judge a detector."""
 
-import sys
+import hashlib
 from pathlib import Path
 
 import numpy as np
 from torch.nn.functional import adaptive_avg_pool2d
 
-from data.folder import compare_classes, load_folder
 from data.pairs import split_holdout
 from data.reading import read_image
-from utils.decay import SMALLEST
-from utils.detector_protocol import ImageSet, draw_samples
 from utils.errors import UserError
 from utils.profiles import to_grey
 from utils.run_dir import real as real_path
 
+PARTS = ("train", "validation", "test")
 VALIDATION = 0.2  # of the training part: best epoch and threshold
 COMPARED, THUMBNAIL, ALIKE = 8, 16, 0.95  # pairs of one name, side of their thumbnails, least correlation of versions of one image
 
 
-def open_sets(folders, options):
-    """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
-    sets, infos = {}, {}
-    labels = ["/".join(Path(folder).parts[-2:]) for folder in folders.values()]
-    for (role, folder), label in zip(folders.items(), labels, strict=True):
-        images, infos[role] = load_folder(
-            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers
-        )
-        sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
-    first = next(iter(infos.values()))[0]
-    for info in (info for role in infos.values() for info in role if options.size is None):
-        if (info.width, info.height) != (first.width, first.width):
-            raise UserError(
-                f"{info.path} is {info.width} x {info.height}, but detectors take squares of one size; give --size N, with "
-                "--fit crop to keep the artefacts being studied"
-            )
-    side = options.size or first.width
-    if side < SMALLEST:
-        raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
-    warnings = []
-    for role in (role for role in sets if role != "real" and "real" in sets):
-        found = compare_classes(infos["real"], infos[role])
-        warnings += [f"warning, {sets['real'].label} against {sets[role].label}: {text}" for text in found]
-    for text in warnings:
-        print(text, file=sys.stderr)
-    return sets, side, warnings
+def draw_samples(names, count, seed):
+    """At most `count` of the names, without replacement, sorted.
+
+    Each name is ranked by a hash of itself (without suffix) and the seed: two folders with the same names give the same sample.
+    """
+    if count is None or count >= len(names):
+        return sorted(names)
+    rank = {name: hashlib.sha256(f"{seed}/{Path(name).with_suffix('')}".encode()).digest() for name in names}
+    return sorted(sorted(names, key=rank.get)[:count])
 
 
 def split_names(real, fake, num_samples, train_share, seed):
