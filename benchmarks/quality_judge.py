@@ -66,20 +66,20 @@ def fit_cnn(real, other, seed):
     Standardising lets a few hundred steps do: otherwise the decay with frequency, common to all images, is learnt first.
     """
     mags = torch.from_numpy(np.concatenate([real, other]))
-    labels = torch.cat([torch.zeros(len(real)), torch.ones(len(other))]).long()
+    is_fake = torch.cat([torch.zeros(len(real)), torch.ones(len(other))]).long()  # place of a logit, not that of a `Detector`'s
     mean, std = mags.mean(0), mags.std(0).clamp_min(1e-6)
 
     def prepare(mags):
         return ((mags - mean) / std).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
 
-    mags, weight = prepare(mags), len(labels) / (2 * torch.bincount(labels).float())
+    mags, weight = prepare(mags), len(is_fake) / (2 * torch.bincount(is_fake).float())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PaperCNN(mags.shape[-1]).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), RATE)
         for _ in range(EPOCHS):
-            for chosen in torch.randperm(len(labels)).split(BATCH):
-                loss = cross_entropy(network(mags[chosen]), labels[chosen], weight=weight)
+            for chosen in torch.randperm(len(is_fake)).split(BATCH):
+                loss = cross_entropy(network(mags[chosen]), is_fake[chosen], weight=weight)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()

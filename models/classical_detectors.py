@@ -21,7 +21,6 @@ from utils.detection import log_profile
 LOOKS_AT = {"knn": "decay", "svm": "decay", "mlp": "decay", "logreg": "profile", "coherence": "aliases"}
 CLASSICAL = tuple(LOOKS_AT)
 NEIGHBOURS = 5
-REAL, FAKE = 0, 1  # labels here: a fake is a positive
 
 
 def classical_features(classifier, image, corners=False):
@@ -36,22 +35,22 @@ def classical_features(classifier, image, corners=False):
     return {"decay": decay_features, "aliases": alias_features}[LOOKS_AT[classifier]](image)
 
 
-def _fit(classifier, features, labels, seed):
+def _fit(classifier, features, is_fake, seed):
     if classifier == "knn":
-        return {"features": features, "labels": labels}
+        return {"features": features, "labels": is_fake}  # 1 = fake, so that their mean is a score
     if classifier == "svm":
         gamma = 1 / features.shape[1]  # scikit-learn's "scale" for standardised features
-        model = SVC(kernel="rbf", gamma=gamma, class_weight="balanced").fit(features, labels)
+        model = SVC(kernel="rbf", gamma=gamma, class_weight="balanced").fit(features, is_fake)
         return {"support": model.support_vectors_, "dual": model.dual_coef_[0], "offset": model.intercept_[0], "gamma": gamma}
     if classifier == "mlp":
         layers = {"hidden_layer_sizes": (10, 10), "activation": "logistic", "solver": "adam", "learning_rate_init": 1e-3}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops at 2000 steps
-            model = MLPClassifier(**layers, max_iter=2000, random_state=seed).fit(features, labels)
+            model = MLPClassifier(**layers, max_iter=2000, random_state=seed).fit(features, is_fake)
         return {
             f"{kind}_{i}": value for i in range(3) for kind, value in (("weight", model.coefs_[i]), ("bias", model.intercepts_[i]))
         }
-    model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features, labels)
+    model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features, is_fake)
     return {"weight": model.coef_[0], "bias": model.intercept_[0]}
 
 
@@ -73,10 +72,10 @@ def fit_classical(classifier, real_features, fake_features, seed):
     if classifier in ("knn", "mlp"):
         generator = np.random.default_rng(seed)
         sides = [side[np.sort(generator.permutation(len(side))[:smallest])] for side in sides]
-    features, labels = np.concatenate(sides), np.repeat([REAL, FAKE], [len(side) for side in sides])
+    features, is_fake = np.concatenate(sides), np.repeat([False, True], [len(side) for side in sides])
     mean, std = features.mean(0), features.std(0)
     std[std < 1e-12] = 1
-    arrays = {"mean": mean, "std": std, **_fit(classifier, (features - mean) / std, labels, seed)}
+    arrays = {"mean": mean, "std": std, **_fit(classifier, (features - mean) / std, is_fake, seed)}
     return {name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in arrays.items()}
 
 

@@ -195,6 +195,12 @@ def test_features_by_classifier():
     assert torch.equal(classical_features("coherence", image), alias_features(image))
 
 
+def test_saved_labels_of_knn_say_fake_by_one():
+    real, fake = blobs(6)
+    labels = fit_classical("knn", real, fake, seed=0)["labels"]
+    assert labels.dtype == torch.float64 and labels.tolist() == [0.0] * 6 + [1.0] * 6
+
+
 # ---- perturbations
 
 

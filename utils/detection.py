@@ -108,10 +108,10 @@ def _count_measures(real_counts, fake_counts, values, threshold, decision):
 
 def curves(real_scores, fake_scores):
     """ROC and precision-recall curves, fakes positive: dict of arrays false_positive, true_positive, recall, precision."""
-    labels = np.repeat([0, 1], [len(real_scores), len(fake_scores)])
+    is_fake = np.repeat([False, True], [len(real_scores), len(fake_scores)])
     scores = np.concatenate([real_scores, fake_scores])
-    false_positive, true_positive, _ = roc_curve(labels, scores)
-    precision, recall, _ = precision_recall_curve(labels, scores)
+    false_positive, true_positive, _ = roc_curve(is_fake, scores)
+    precision, recall, _ = precision_recall_curve(is_fake, scores)
     return {"false_positive": false_positive, "true_positive": true_positive, "recall": recall, "precision": precision}
 
 
