@@ -20,10 +20,12 @@ import models.detectors as detectors
 from detect_commands.image_sets import open_sets
 from detect_commands.protocol import draw_samples, split_names
 from models.classical_detectors import CLASSICAL
-from options import parse_detect
+from options import as_plain, parse_detect
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES
+from utils.distributed import Processes
+from utils.errors import UserError
 from utils.perturbations import PERTURBATIONS
 
 COUNT, SIZE = 24, 32
@@ -265,6 +267,32 @@ def test_every_classifiers_folder_is_checked_before_the_first_is_trained(run, ca
     detect.main([*command, "--classifier", "svm"])
     assert "svm_classifier exists already" in refused(capsys, *command, "--classifier", "logreg,svm")
     assert not Path("results/run/logreg_classifier").exists()
+
+
+def test_a_bench_makes_no_network_before_it_is_asked_for_one(monkeypatch):
+    """ViT-B/16 has 86 million numbers; to know that a size or weights do not fit takes none of them."""
+    made = []
+    original = detectors.VisionTransformer.__init__
+    monkeypatch.setattr(
+        detectors.VisionTransformer,
+        "__init__",
+        lambda self, **how: (original(self, **how), made.extend(p for p in self.parameters() if not p.is_meta))[0],
+    )
+    monkeypatch.setattr(detectors, "VIT", TINY_VIT)
+    settings = as_plain(parse_detect(["--classifier", "vit", "--dst", "x"]).of("vit"))
+    weights = detectors.Detector("vit", 32, "spectrum").network.state_dict()
+    made.clear()
+    for pretrained in (None, weights):
+        bench = bench_module.Bench("vit", 48, settings, Processes(torch.device("cpu")), pretrained)
+    for size, pretrained, words in ((40, None, "multiple of 16"), (32, {"fc.weight": torch.zeros(2)}, "not of vit")):
+        with pytest.raises(UserError, match=words):
+            bench_module.Bench("vit", size, settings, Processes(torch.device("cpu")), pretrained)
+    with pytest.raises(UserError, match="do not fit vit"):
+        broken = weights | {"class_token": torch.zeros(1, 1, 7)}
+        bench_module.Bench("vit", 32, settings, Processes(torch.device("cpu")), broken)
+    assert not made
+    bench.new_judge(0, None)
+    assert made
 
 
 def test_what_an_interrupted_training_left_damaged_is_named(run, capsys, monkeypatch):
