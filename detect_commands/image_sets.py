@@ -18,27 +18,42 @@ from utils.report import to_8bit
 FEATURE_BATCH = 8
 
 
+def version_key(name):
+    """What versions of one image have in common: the last part of a POSIX name, without suffix.
+
+    Folders in a name (of an image in a tar, say) do not count: results/NAME/eval/refined has none.
+    """
+    stem, _, suffix = name.rpartition("/")[2].rpartition(".")
+    return stem or suffix
+
+
 class ImageSet:
     """A folder's images under the name it has in tables, with the features already computed of them.
 
     Args:
         label: name in tables.
         folder: path, to recognise the folder a detector was trained on.
-        images: indexable with `.paths`, [i] -> (3, H, W) in [0, 1].
+        images: indexable with `.paths` (`ImagePaths` below the folder), [i] -> (3, H, W) in [0, 1].
     """
 
     def __init__(self, label, folder, images):
         self.label, self.folder, self.images = label, Path(folder), images
-        self.names = [path.relative_to(self.folder).as_posix() for path in images.paths]
+        assert images.paths.root == self.folder
+        self.names = images.paths.names
         self._features = {}
 
     def __len__(self):
         return len(self.names)
 
+    @functools.cached_property
+    def _places(self):
+        """{name or `version_key` of an image: its position}; a name goes before a key."""
+        return {version_key(name): i for i, name in enumerate(self.names)} | {name: i for i, name in enumerate(self.names)}
+
     def indices(self, names):
-        """Positions of files by name, or by name without suffix (a.png is the version of a.jpg); UserError if one is missing."""
-        where = {Path(name).stem: i for i, name in enumerate(self.names)} | {name: i for i, name in enumerate(self.names)}
-        found = [where.get(name, where.get(Path(name).stem)) for name in names]
+        """Positions of files by name, or by that of a version (a.png is the version of a.jpg); UserError if one is missing."""
+        places = self._places
+        found = [places[name] if name in places else places.get(version_key(name)) for name in names]
         if None in found:
             raise UserError(f"{self.folder} lacks {names[found.index(None)]} or a version of it; put it back or train again")
         return np.array(found, dtype=int)

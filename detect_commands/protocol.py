@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch.nn.functional import adaptive_avg_pool2d
 
+from data.listing import ImagePaths
 from data.pairs import split_holdout
 from data.reading import read_image
+from detect_commands.image_sets import version_key
 from utils.errors import UserError
 from utils.profiles import to_grey
 from utils.run_dir import real as real_path
@@ -20,11 +22,11 @@ COMPARED, THUMBNAIL, ALIKE = 8, 16, 0.95  # pairs of one name, side of their thu
 def draw_samples(names, count, seed):
     """At most `count` of the names, without replacement, sorted.
 
-    Each name is ranked by a hash of itself (without suffix) and the seed: two folders with the same names give the same sample.
+    Each name is ranked by a hash of its `version_key` and the seed: two folders with the same names give the same sample.
     """
     if count is None or count >= len(names):
         return sorted(names)
-    rank = {name: hashlib.sha256(f"{seed}/{Path(name).with_suffix('')}".encode()).digest() for name in names}
+    rank = {name: hashlib.sha256(f"{seed}/{version_key(name)}".encode()).digest() for name in names}
     return sorted(sorted(names, key=rank.get)[:count])
 
 
@@ -40,7 +42,7 @@ def split_names(real, fake, num_samples, train_share, seed):
     Returns: dict side -> dict part -> list of names.
     Raises: UserError if there are too few images.
     """
-    paths = [[images.folder / name for name in draw_samples(images.names, num_samples, seed)] for images in (real, fake)]
+    paths = [ImagePaths(images.folder, draw_samples(images.names, num_samples, seed)) for images in (real, fake)]
     try:
         outer = split_holdout(*paths, 1 - train_share, seed)
         inner = split_holdout(outer["train_real"], outer["train_fake"], VALIDATION, seed)
@@ -48,12 +50,7 @@ def split_names(real, fake, num_samples, train_share, seed):
         counts = f"{len(paths[0])} real and {len(paths[1])} fake images"
         raise UserError(f"{counts} are too few for --split {train_share}; add images or change it") from error
     parts = {"train": (inner, "train"), "validation": (inner, "holdout"), "test": (outer, "holdout")}
-
-    def names(images, side, where, key):
-        return [path.relative_to(images.folder).as_posix() for path in where[f"{key}_{side}"]]
-
-    sides = (("real", real), ("fake", fake))
-    return {side: {part: names(images, side, *place) for part, place in parts.items()} for side, images in sides}
+    return {side: {part: where[f"{key}_{side}"].names for part, (where, key) in parts.items()} for side in ("real", "fake")}
 
 
 def _versions(image_set, trained_on):
@@ -91,8 +88,8 @@ def unseen(image_set, side, content, count, seed):
     trained, names = Path(content["training"][side]), content["names"][side]
     if real_path(image_set.folder) == real_path(trained):
         return image_set.indices(names["test"])
-    seen = {Path(name).stem: trained / name for part in ("train", "validation") for name in names[part]}
-    trained_on = {name: seen[Path(name).stem] for name in image_set.names if Path(name).stem in seen}
+    seen = {version_key(name): trained / name for part in ("train", "validation") for name in names[part]}
+    trained_on = {name: seen[key] for name in image_set.names if (key := version_key(name)) in seen}
     left = image_set.names
     if trained_on and _versions(image_set, trained_on):
         left = [name for name in left if name not in trained_on]

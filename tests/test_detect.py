@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import signal
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from PIL import Image
 import detect
 import detect_commands.bench as bench_module
 import models.detectors as detectors
-from detect_commands.image_sets import open_sets
-from detect_commands.protocol import draw_samples, split_names
+from data.folder import load_folder
+from detect_commands import image_sets
+from detect_commands.image_sets import ImageSet, open_sets
+from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
 from options import as_plain, parse_detect
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -458,6 +461,37 @@ def test_samples_are_drawn_without_replacement_and_alike_for_versions(total, cou
     assert len(drawn) == len(set(drawn)) == min(count, total) and set(drawn) <= set(names)
     versions = draw_samples([name.replace(".png", ".jpg") for name in reversed(names)], count, seed)
     assert [Path(name).stem for name in versions] == [Path(name).stem for name in drawn]
+
+
+def shard_set(folder, pattern):
+    """`ImageSet` of images in a tar, under the names that gan.py shard and others give to those of subfolders."""
+    with tarfile.open(pattern, "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, f"faces/{path.name}")
+    return ImageSet("x", pattern, load_folder(pattern, None)[0])
+
+
+def test_versions_are_found_with_and_without_folders_in_their_names(run):
+    nested, flat = shard_set(run / "fake", "fakes.tar"), ImageSet("x", run / "fake", load_folder(run / "fake", None)[0])
+    assert nested.names[3] == "faces/003.png" and flat.names[3] == "003.png"
+    assert flat.indices(nested.names).tolist() == nested.indices(flat.names).tolist() == list(range(COUNT))
+    drawn = [draw_samples(images.names, 5, 3) for images in (nested, flat)]
+    assert drawn[0] == [f"faces/{name}" for name in drawn[1]]
+    names = {"train": nested.names[:10], "validation": nested.names[10:12], "test": nested.names[12:]}
+    content = {"training": {"fake": "fakes.tar"}, "names": {"fake": names}}
+    assert unseen(nested, "fake", content, None, 0).tolist() == list(range(12, COUNT))
+    assert unseen(flat, "fake", content, None, 0).tolist() == list(range(12, COUNT))  # too few rather than too many
+
+
+def test_names_are_mapped_once(run, monkeypatch):
+    asked, key = [], image_sets.version_key
+    monkeypatch.setattr(image_sets, "version_key", lambda name: asked.append(name) or key(name))
+    images = ImageSet("x", run / "fake", load_folder(run / "fake", None)[0])
+    for _ in range(3):
+        assert images.indices(["003.png", "005.jpg", "004.png"]).tolist() == [3, 5, 4]
+    assert len(asked) == COUNT + 3  # each image's once, and that of the name which is not there
+    with pytest.raises(UserError, match=r"lacks 099\.png"):
+        images.indices(["099.png"])
 
 
 def test_runs_draw_different_splits(run):
