@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder import compare_classes, load_folder
+from data.folder import compare_classes, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.fft import apply_gain
@@ -104,12 +104,12 @@ def open_sets(folders, options):
         )
         sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
     first = next(iter(infos.values()))[0]
-    for info in (info for role in infos.values() for info in role if options.size is None):
-        if (info.width, info.height) != (first.width, first.width):
-            raise UserError(
-                f"{info.path} is {info.width} x {info.height}, but detectors take squares of one size; give --size N, with "
-                "--fit crop to keep the artefacts being studied"
-            )
+    other = first_of_other_size(*infos.values(), square=True) if options.size is None else None
+    if other:
+        raise UserError(
+            f"{other.path} is {other.width} x {other.height}, but detectors take squares of one size; give --size N, with "
+            "--fit crop to keep the artefacts being studied"
+        )
     side = options.size or first.width
     if side < SMALLEST:
         raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
