@@ -25,7 +25,7 @@ from benchmarks.quality_rows import ROWS, hash_of, is_trained, prepare_row
 from data.training import DEMO
 from models import batch_norm, classical_detectors, detectors
 from options import image_size, number, number_list
-from utils import aliases, decay, detection, feature_metrics, fft, metrics, profiles
+from utils import aliases, decay, detection, feature_metrics, fft, fresh_detector, metrics, profiles
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.report import to_8bit
@@ -34,7 +34,7 @@ from utils.run_dir import RESULTS, locked, read_json, write_json
 BATCH = 8
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(aliases, decay, detection, feature_metrics, fft, metrics, profiles),
+    *(aliases, decay, detection, feature_metrics, fft, fresh_detector, metrics, profiles),
 )
 
 

@@ -1,13 +1,16 @@
 """Detectors with one face, whatever is inside: fit on a split, score images, give plain content for a checkpoint."""
 
+import functools
+
 import numpy as np
 import torch
 
 from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
-from models.classical_detectors import CLASSICAL, LOOKS_AT, classical_features, classical_scores, fit_classical, try_state
+from models.classical_detectors import CLASSICAL, classical_scores, fit_classical, try_state
 from models.detectors import DOMAINS, Detector, fake_probability
-from utils.detection import best_threshold, fold_numbers
+from utils.detection import best_threshold
+from utils.fresh_detector import LOOKS_AT, classical_features, fold_numbers, out_of_fold
 from utils.perturbations import PERTURBATIONS
 
 FOLDS = 5  # out-of-fold scores choose the threshold of classical detectors
@@ -45,15 +48,12 @@ class ClassicalJudge:
         for side, images in (("real", real), ("fake", fake)):
             chosen = np.sort(np.concatenate([split[side]["train"], split[side]["validation"]]))
             sides.append(self._features(images, chosen))
+
+        def fit(real, fake):
+            return functools.partial(classical_scores, self.classifier, fit_classical(self.classifier, real, fake, self.seed))
+
         folds = [fold_numbers(len(side), FOLDS, self.seed) for side in sides]
-        held_out = [np.zeros(len(side)) for side in sides]
-        for number in range(FOLDS):
-            state = fit_classical(
-                self.classifier, *(side[fold != number] for side, fold in zip(sides, folds, strict=True)), self.seed
-            )
-            for scores, side, fold in zip(held_out, sides, folds, strict=True):
-                scores[fold == number] = classical_scores(self.classifier, state, side[fold == number])
-        self.threshold = best_threshold(*held_out)
+        self.threshold = best_threshold(*out_of_fold(fit, sides, folds))
         self.state = fit_classical(self.classifier, *sides, self.seed)
 
     def scores(self, image_set, indices, perturbation="none"):

@@ -11,13 +11,14 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 import models.detectors as detectors
 from detect_commands.training import LabelledImages, TrainingPlan, network_logits, train_network, validate
-from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
+from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
 from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.errors import UserError
+from utils.fresh_detector import classical_features
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
 from utils.pretrained import pretrained_weights
 

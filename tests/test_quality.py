@@ -19,6 +19,7 @@ from models import nested_unet, stig
 from utils import aliases, filters, lifter, linear_filter, polyphase
 from utils.errors import UserError
 from utils.filters import FILTERS
+from utils.fresh_detector import balanced_interval
 from utils.run_dir import read_json
 
 SIZE = 32
@@ -135,11 +136,11 @@ def test_folds_keep_scenes_together():
 
 
 def test_interval_has_a_width_at_perfection_and_covers():
-    accuracy, low, high = quality_judge.balanced_interval([1.0, 1.0], [12, 12])
+    accuracy, low, high = balanced_interval([1.0, 1.0], [12, 12])
     assert accuracy == high == 1 and 0.75 < low < 0.9
     generator = np.random.default_rng(0)
     drawn_rates = generator.binomial(20, [0.6, 0.9], (500, 2)) / 20
-    inside = [low <= 0.75 <= high for _, low, high in (quality_judge.balanced_interval(rates, [20, 20]) for rates in drawn_rates)]
+    inside = [low <= 0.75 <= high for _, low, high in (balanced_interval(rates, [20, 20]) for rates in drawn_rates)]
     assert 0.92 < np.mean(inside) < 0.99
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
-from utils.aliases import alias_features
-from utils.detection import fresh_accuracy, log_profile
 from utils.fft import image_to_mag
 from utils.filters import FILTERS, apply_filter
+from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches
 from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.plots import overview_figure, profile_figure, spectra_figure
@@ -27,8 +26,7 @@ COLUMNS = {
     "ssim": "SSIM to fake",
 }
 FEATURES = {  # what fresh detectors look at
-    "logreg": functools.partial(log_profile, corners=True),
-    "coherence": alias_features,
+    name: functools.partial(classical_features, name, corners=True) for name in ("logreg", "coherence")
 }
 LEGEND = (
     "LFD and gaps: lower is better. Fresh detectors: balanced accuracy of a logistic regression on radial profiles, and on the "
