@@ -19,12 +19,11 @@ FEATURE_BATCH = 8
 
 
 def version_key(name):
-    """What versions of one image have in common: the last part of a POSIX name, without suffix.
+    """What versions of one image have in common: its POSIX name without suffix, folders joined to it.
 
-    Folders in a name (of an image in a tar, say) do not count: results/NAME/eval/refined has none.
+    A tar may hold faces/001.png; among pictures that lie in one folder its version is called faces_001.png.
     """
-    stem, _, suffix = name.rpartition("/")[2].rpartition(".")
-    return stem or suffix
+    return (name.rpartition(".")[0] or name).replace("/", "_")
 
 
 class ImageSet:
