@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data.detection import open_sets, split_names, unseen
-from models.detector_bench import Bench
+from detect_commands.bench import Bench
+from detect_commands.image_sets import linear_filter_of, open_sets
+from detect_commands.protocol import split_names, unseen
+from detect_commands.report import Judged, write_before_after, write_evaluation, write_matrix
 from models.detectors import PRETRAINED
 from options import as_plain, parse_detect
 from utils.aliases import check_aliases
 from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile, scores_with_intervals
-from utils.detection_report import Judged, write_before_after, write_evaluation, write_matrix
-from utils.detector_protocol import linear_filter_of
 from utils.distributed import resolve_device
 from utils.errors import UserError, refuse_several, script
 from utils.interrupts import leaving

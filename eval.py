@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from data.folder import compare_classes, load_folder
+from data.folder import compare_classes, first_of_other_size, load_folder
 from options import as_plain, parse_eval
 from utils.errors import UserError, script
 from utils.launch import run_processes
@@ -51,14 +51,12 @@ def open_folders(paths, options, at_least):
         folders[role], infos[role] = load_folder(path, options.size, options.fit, **arguments)
         if len(folders[role]) < at_least:
             raise UserError(f"{path} holds {len(folders[role])} images; at least {at_least} are needed for this --eval_mode")
-    if options.size is None:
-        first = infos["real"][0]
-        for info in (info for role in infos.values() for info in role):
-            if (info.width, info.height) != (first.width, first.height):
-                raise UserError(
-                    f"{info.path} is {info.width} x {info.height}, but {first.path} is {first.width} x {first.height}; "
-                    "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
-                )
+    first, other = infos["real"][0], first_of_other_size(*infos.values()) if options.size is None else None
+    if other:
+        raise UserError(
+            f"{other.path} is {other.width} x {other.height}, but {first.path} is {first.width} x {first.height}; "
+            "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
+        )
     return folders, compare_classes(infos["real"], infos["fake"])
 
 

@@ -13,27 +13,29 @@ import argparse
 import functools
 import hashlib
 import sys
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from benchmarks import quality_judge
+from benchmarks import quality_data, quality_judge
 from benchmarks.quality_data import HOME, PARTS, Images, available_sets, open_case
 from benchmarks.quality_judge import LEGEND, Judge, mean_psnr
 from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, write_docs
-from benchmarks.quality_rows import ROWS, is_trained, prepare_row
+from benchmarks.quality_rows import ROWS, hash_of, is_trained, prepare_row
 from data.training import DEMO
-from models import classical_detectors, detectors
+from models import batch_norm, classical_detectors, detectors
 from options import image_size, number, number_list
-from utils import decay, detection, fft, metrics, profiles
+from utils import aliases, decay, detection, feature_metrics, fft, fresh_detector, metrics, profiles
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.report import to_8bit
 from utils.run_dir import RESULTS, locked, read_json, write_json
 
 BATCH = 8
-DECIDING = (quality_judge, classical_detectors, detectors, decay, detection, fft, metrics, profiles)  # what makes the numbers
+DECIDING = (  # what makes the numbers of images
+    *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
+    *(aliases, decay, detection, feature_metrics, fft, fresh_detector, metrics, profiles),
+)
 
 
 def parse(argv=None):
@@ -95,9 +97,7 @@ def draw_row(row, case, refined, options):
 
 def fingerprint(case, inception_hash):
     """Hash of everything that decides a row's numbers but the row: the images and the code that judges."""
-    digest = hashlib.sha256(str(inception_hash).encode())
-    for module in DECIDING:
-        digest.update(Path(module.__file__).read_bytes())
+    digest = hashlib.sha256(hash_of(DECIDING, inception_hash).encode())
     for images in (case.fit_real, case.fit_fake, case.real, case.fake):
         digest.update("/".join(images.names).encode() + images.pixels.numpy().tobytes())
     return digest.hexdigest()
@@ -138,14 +138,15 @@ def keep(path, name, new, row, seed, numbers, made_by):
 
 
 def open_inception(weights, device):
-    """Function (N, 3, H, W) -> (N, 2048) Inception features and the hash of its weights; (None, None) without weights."""
+    """Function (N, 3, H, W) -> (N, 2048) Inception features, hash of its code and weights; (None, None) without weights."""
     if weights is None:
         return None, None
     from utils import inception  # slow to import
 
     weights = inception.find_weights(weights)
     network = inception.load_inception(weights, device)
-    return lambda image: inception.inception_features(network, image.to(device)), inception.file_hash(weights)
+    used = hash_of([inception], inception.file_hash(weights))
+    return lambda image: inception.inception_features(network, image.to(device)), used
 
 
 def judge_set(case, path, options, device, inception, inception_hash):

@@ -1,16 +1,17 @@
 """The judge of the quality benchmark: images in, numbers out. It knows nothing of where images come from or go to."""
 
+import functools
+
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.quality_data import scene, strata
-from models.classical_detectors import classical_features, classical_scores, fit_classical
+from models.classical_detectors import classical_scores, fit_classical
 from models.detectors import PaperCNN
-from utils.aliases import alias_features
-from utils.detection import log_profile, make_logreg
 from utils.feature_metrics import Moments, frechet_distance, kernel_distance
 from utils.fft import fourier, image_to_mag
+from utils.fresh_detector import balanced_interval, classical_features, cross_validated
 from utils.metrics import GREY_LEVEL, SpectrumMean, psnr, spectral_distances, ssim
 
 COLUMNS = {
@@ -48,38 +49,32 @@ FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "coherence": 4, "cnn": 1}
 EPOCHS, RATE, BATCH = 15, 1e-3, 16  # of the small CNN (Adam)
 
 
-def fit_logreg(real, other, seed):
-    """Logistic regression: features (N, F), (M, F) of reals and fakes -> function (K, F) -> (K,) bool, called fake."""
-    detector = make_logreg().fit(np.concatenate([real, other]), np.repeat([0, 1], [len(real), len(other)]))
-    return lambda features: detector.predict(features) == 1
-
-
-def fit_knn(real, other, seed):
-    """The same of five nearest neighbours on decay features."""
-    state = fit_classical("knn", real, other, seed)
-    return lambda features: classical_scores("knn", state, features) > 0.5
+def fit_on_features(classifier, real, other, seed):
+    """A classical detector: features (N, F), (M, F) of reals and fakes -> function (K, F) -> (K,) bool, called fake."""
+    state = fit_classical(classifier, real, other, seed)
+    return lambda features: classical_scores(classifier, state, features) > 0.5
 
 
 def fit_cnn(real, other, seed):
-    """The same of the paper's CNN on log-magnitudes (N, 3, S, S), each bin standardised over the training images.
+    """The same for the paper's CNN on log-magnitudes (N, 3, S, S), each bin standardised over the training images.
 
     Standardising lets a few hundred steps do: otherwise the decay with frequency, common to all images, is learnt first.
     """
     mags = torch.from_numpy(np.concatenate([real, other]))
-    labels = torch.cat([torch.zeros(len(real)), torch.ones(len(other))]).long()
+    is_fake = torch.cat([torch.zeros(len(real)), torch.ones(len(other))]).long()  # place of a logit, not that of a `Detector`'s
     mean, std = mags.mean(0), mags.std(0).clamp_min(1e-6)
 
     def prepare(mags):
         return ((mags - mean) / std).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
 
-    mags, weight = prepare(mags), len(labels) / (2 * torch.bincount(labels).float())
+    mags, weight = prepare(mags), len(is_fake) / (2 * torch.bincount(is_fake).float())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PaperCNN(mags.shape[-1]).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), RATE)
         for _ in range(EPOCHS):
-            for chosen in torch.randperm(len(labels)).split(BATCH):
-                loss = cross_entropy(network(mags[chosen]), labels[chosen], weight=weight)
+            for chosen in torch.randperm(len(is_fake)).split(BATCH):
+                loss = cross_entropy(network(mags[chosen]), is_fake[chosen], weight=weight)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -92,28 +87,9 @@ def fit_cnn(real, other, seed):
 
 
 DETECTORS = {  # name -> what it looks at (function of a batch), how it is fitted
-    "logreg": (lambda image: log_profile(image, corners=True), fit_logreg),
-    "knn": (lambda image: classical_features("knn", image), fit_knn),
-    "coherence": (alias_features, fit_logreg),
-    "cnn": (lambda image: image_to_mag(image)[0], fit_cnn),
-}
-
-
-def balanced_interval(rates, counts):
-    """Balanced accuracy and its 95 % interval: Wilson's of each class, joined by Newcombe's method (1998).
-
-    Unlike a bootstrap it has a width where every image was judged right.
-
-    Args:
-        rates: two shares in [0, 1] that were judged right, of reals and of the row. counts: images of each.
-    Returns: (accuracy, low, high).
-    """
-    rates, counts, z = np.asarray(rates, float), np.asarray(counts), 1.96
-    centre = (rates + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    reach = z * np.sqrt(rates * (1 - rates) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
-    accuracy = rates.mean()
-    below, above = (np.sqrt(np.square(distance).sum()) / 2 for distance in (rates - centre + reach, centre + reach - rates))
-    return float(accuracy), float(accuracy - below), float(accuracy + above)
+    name: (functools.partial(classical_features, name, corners=True), functools.partial(fit_on_features, name))
+    for name in ("logreg", "knn", "coherence")
+} | {"cnn": (lambda image: image_to_mag(image)[0], fit_cnn)}
 
 
 class Measured:
@@ -151,17 +127,8 @@ def fold_of_scenes(real_scenes, other_scenes, folds, seed):
 
 def fresh_accuracy(detector, real, other):
     """Balanced accuracy, low and high of a detector trained afresh to tell `other` from `real` (`Measured`), cross-validated."""
-    fit, repeats, sides = DETECTORS[detector][1], REPEATS[detector], [m.features[detector] for m in (real, other)]
-    right = [np.zeros((repeats, len(side)), dtype=bool) for side in sides]
-    for repeat in range(repeats):
-        folds = fold_of_scenes(real.scenes, other.scenes, FOLDS, repeat)
-        for number in range(FOLDS):
-            called_fake = fit(*(side[fold != number] for side, fold in zip(sides, folds, strict=True)), repeat)
-            for is_fake, (side, fold) in enumerate(zip(sides, folds, strict=True)):
-                held_out = fold == number
-                if held_out.any():
-                    right[is_fake][repeat, held_out] = called_fake(side[held_out]) == bool(is_fake)
-    return balanced_interval([side.mean() for side in right], [len(side) for side in sides])
+    deals = [fold_of_scenes(real.scenes, other.scenes, FOLDS, repeat) for repeat in range(REPEATS[detector])]
+    return cross_validated(DETECTORS[detector][1], [real.features[detector], other.features[detector]], deals)
 
 
 class Judge:

@@ -15,7 +15,7 @@ from benchmarks import quality_filters
 from benchmarks.quality_data import HOME
 from benchmarks.quality_filters import fitted_filter, matched_profiles, rgb_cepstral_filter, ring_shrunk_filter
 from inference import trained_model
-from models import nested_unet, stig
+from models import batch_norm, nested_unet, stig
 from options import as_plain, parse_train
 from utils import aliases, filters, lifter, linear_filter, polyphase
 from utils.checkpoint import load_checkpoint
@@ -52,6 +52,9 @@ ROWS = {
     "abs": ["--inverse", "abs"],
 }
 
+APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter)  # what every refiner may go through
+CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (stig, nested_unet, batch_norm, *APPLIED)  # what decides a row beside its data
+
 
 def is_trained(row):
     """Whether a row is trained, and therefore has seeds."""
@@ -79,9 +82,7 @@ def prepare_row(row, seed, case, options, device):
             return refiner(case.fit_real.pixels.to(device), case.fit_fake.pixels.to(device), device), None
 
         function, settings = getattr(refiner, "func", refiner), getattr(refiner, "keywords", {})
-        modules = [quality_filters, filters, polyphase, aliases, lifter, linear_filter, inference]
-        how = _hash_of(modules, [function.__name__, settings, device.type])
-        return {"how": how, "weights": None}, fit
+        return {"how": hash_of(CLOSED_FORM, [function.__name__, settings, device.type]), "weights": None}, fit
     run = train_row(row, seed, case, options)
     free = {*train.FREE_ON_RESUME, "seed", "dst"}
     made = {name: value for name, value in read_json(run / "options.json").items() if name not in free}
@@ -91,10 +92,10 @@ def prepare_row(row, seed, case, options, device):
         model = trained_model(load_checkpoint(run / "checkpoint.pt", "stig")).to(device)
         return model.refine, functools.partial(model.refine, is_real=True)
 
-    return {"how": _hash_of([stig, nested_unet, inference], [made, device.type]), "weights": weights}, load
+    return {"how": hash_of(TRAINED, [made, device.type]), "weights": weights}, load
 
 
-def _hash_of(modules, settings):
+def hash_of(modules, settings):
     """Hash of the source of modules and of plain settings."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for module in modules:

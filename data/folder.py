@@ -12,7 +12,16 @@ from data.reading import ImageInfo, fit_error, read_array, to_tensor
 from data.shards import is_shards, list_shards
 from utils.errors import UserError
 
-__all__ = ["ImageFolder", "ImageInfo", "check_images", "compare_classes", "list_images", "load_folder", "warn"]
+__all__ = [
+    "ImageFolder",
+    "ImageInfo",
+    "check_images",
+    "compare_classes",
+    "first_of_other_size",
+    "list_images",
+    "load_folder",
+    "warn",
+]
 
 
 def _spread(real, fake):
@@ -100,6 +109,22 @@ def _decoded_bytes(infos, size):
     """Memory that images take once they are decoded and fitted."""
     pixels = column(infos, "width").astype(np.int64) * column(infos, "height") if size is None else size**2
     return int((pixels * (column(infos, "bits").astype(np.int64) // 8 * 3)).sum())
+
+
+def first_of_other_size(*parts, square=False):
+    """The first `ImageInfo` whose size is not that of the very first one, or None if all have one size.
+
+    Args:
+        parts: rows of `ImageInfo`s, none of them empty.
+        square: the size is that of a square as wide as the first image, which may then be an other itself.
+    """
+    first = parts[0][0]
+    height = first.width if square else first.height
+    for infos in parts:
+        others = np.flatnonzero((column(infos, "width") != first.width) | (column(infos, "height") != height))
+        if len(others):
+            return infos[others[0]]
+    return None
 
 
 def _check_sizes(folder, infos, size, fit):

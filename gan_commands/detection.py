@@ -1,12 +1,13 @@
 """Detectors trained on one generator's fakes and asked about others': the classical ones, and those that detect.py saved."""
 
 import numpy as np
-import torch
 
-from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
-from models.detectors import Detector, fake_probability
+from detect_commands.judges import saved_judge
+from models.classical_detectors import classical_scores, fit_classical
 from utils.checkpoint import fitting, load_checkpoint
+from utils.distributed import Processes
 from utils.errors import UserError
+from utils.fresh_detector import classical_features
 
 BORDER = 0.5  # scores above it are called fake
 
@@ -52,21 +53,11 @@ class SavedDetector:
     def __init__(self, path, size, device):
         content = load_checkpoint(path, "detector")
         with fitting(path):
-            identity = content["identity"]
-            if identity["size"] != size:
-                raise UserError(f"--detector {path} judges images of {identity['size']} px, not of {size} px; give another")
-            self.classifier, self.corners = identity["classifier"], identity["profile_corners"]
-            self.state, self.device, self.network = content["state"], device, None
-            if self.classifier not in CLASSICAL:
-                self.network = Detector(self.classifier, size, identity["domain"]).to(device).eval()
-                self.network.load_state_dict(self.state)
-
-    @torch.no_grad()
-    def _scores(self, image):
-        if self.network is not None:
-            return fake_probability(self.network(image.to(self.device))).cpu().numpy()
-        return classical_scores(self.classifier, self.state, classical_features(self.classifier, image, self.corners).cpu().numpy())
+            trained = content["identity"]["size"]
+            if trained != size:
+                raise UserError(f"--detector {path} judges images of {trained} px, not of {size} px; give another")
+            self.judge = saved_judge(content, Processes(device))
 
     def called_fake(self, batches):
         """Share of the images in batches (N, 3, S, S) that are called fake."""
-        return float((np.concatenate([self._scores(image) for image in batches]) > BORDER).mean())
+        return float((np.concatenate([self.judge.scores_of(image) for image in batches]) > BORDER).mean())

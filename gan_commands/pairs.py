@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder import ImageFolder, check_images, list_images
+from data.folder import ImageFolder, check_images, first_of_other_size, list_images
 from utils.errors import UserError
 
 
@@ -24,10 +24,9 @@ def open_pairs(folder, count=None):
     missing = [path for paths in parts.values() for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} is missing; {folder} must be a folder that gan.py invert wrote")
-    infos = [info for part in ("real", "fake") for info in check_images(parts[part])[1]]
-    for info in infos:
-        if {info.width, info.height} != {infos[0].width}:
-            raise UserError(f"{info.path} is {info.width} x {info.height}; pairs are squares of one size: run gan.py invert again")
+    other = first_of_other_size(*(check_images(parts[part])[1] for part in ("real", "fake")), square=True)
+    if other:
+        raise UserError(f"{other.path} is {other.width} x {other.height}; pairs are squares of one size: run gan.py invert again")
     latents = [_read_latent(path) for path in parts["latent"]]
     for path, latent in zip(parts["latent"], latents, strict=True):
         if latent.shape != latents[0].shape:

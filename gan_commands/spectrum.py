@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.folder import load_folder
+from data.folder import first_of_other_size, load_folder
 from gan_commands import figures
 from gan_commands.common import batches_of, draw, images_of, label_of, load_run
 from options import as_plain
@@ -34,8 +34,7 @@ def read_folder(folder, options, at_least=1):
     """
     reading = (options.size, options.fit, options.skip_bad)
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
-    sizes = {(info.width, info.height) for info in infos}
-    if options.size is None and (len(sizes) > 1 or infos[0].width != infos[0].height):
+    if options.size is None and first_of_other_size(infos, square=True):
         raise UserError(f"{folder} holds images of several sizes, or not square ones; give --size and --fit crop")
     if options.size is None and infos[0].width < SMALLEST:
         raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {SMALLEST} px or more: give others")

@@ -10,49 +10,32 @@ import numpy as np
 import torch
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
-from utils.aliases import alias_features
-from utils.decay import decay_features
-from utils.detection import log_profile
+from utils.fresh_detector import LOOKS_AT, classical_features, fit_logreg, standardisation
 
-LOOKS_AT = {"knn": "decay", "svm": "decay", "mlp": "decay", "logreg": "profile", "coherence": "aliases"}
 CLASSICAL = tuple(LOOKS_AT)
 NEIGHBOURS = 5
-REAL, FAKE = 0, 1  # labels here: a fake is a positive
 
 
-def classical_features(classifier, image, corners=False):
-    """What the classifier looks at: (N, 3, n, n) in [0, 1] -> (N, F) float64, whatever LOOKS_AT names.
-
-    Args:
-        corners: logreg only, as `log_profile`.
-    Raises: ValueError if the coherence detector cannot look at images of this size.
-    """
-    if LOOKS_AT[classifier] == "profile":
-        return log_profile(image, corners)
-    return {"decay": decay_features, "aliases": alias_features}[LOOKS_AT[classifier]](image)
-
-
-def _fit(classifier, features, labels, seed):
+def _fit(classifier, features, is_fake, seed):
     if classifier == "knn":
-        return {"features": features, "labels": labels}
+        return {"features": features, "labels": is_fake}  # 1 = fake, so that their mean is a score
     if classifier == "svm":
         gamma = 1 / features.shape[1]  # scikit-learn's "scale" for standardised features
-        model = SVC(kernel="rbf", gamma=gamma, class_weight="balanced").fit(features, labels)
+        model = SVC(kernel="rbf", gamma=gamma, class_weight="balanced").fit(features, is_fake)
         return {"support": model.support_vectors_, "dual": model.dual_coef_[0], "offset": model.intercept_[0], "gamma": gamma}
     if classifier == "mlp":
         layers = {"hidden_layer_sizes": (10, 10), "activation": "logistic", "solver": "adam", "learning_rate_init": 1e-3}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops at 2000 steps
-            model = MLPClassifier(**layers, max_iter=2000, random_state=seed).fit(features, labels)
+            model = MLPClassifier(**layers, max_iter=2000, random_state=seed).fit(features, is_fake)
         return {
             f"{kind}_{i}": value for i in range(3) for kind, value in (("weight", model.coefs_[i]), ("bias", model.intercepts_[i]))
         }
-    model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features, labels)
-    return {"weight": model.coef_[0], "bias": model.intercept_[0]}
+    weight, bias = fit_logreg(features, is_fake)
+    return {"weight": weight, "bias": bias}
 
 
 def fit_classical(classifier, real_features, fake_features, seed):
@@ -73,10 +56,9 @@ def fit_classical(classifier, real_features, fake_features, seed):
     if classifier in ("knn", "mlp"):
         generator = np.random.default_rng(seed)
         sides = [side[np.sort(generator.permutation(len(side))[:smallest])] for side in sides]
-    features, labels = np.concatenate(sides), np.repeat([REAL, FAKE], [len(side) for side in sides])
-    mean, std = features.mean(0), features.std(0)
-    std[std < 1e-12] = 1
-    arrays = {"mean": mean, "std": std, **_fit(classifier, (features - mean) / std, labels, seed)}
+    features, is_fake = np.concatenate(sides), np.repeat([False, True], [len(side) for side in sides])
+    mean, std = standardisation(features)
+    arrays = {"mean": mean, "std": std, **_fit(classifier, (features - mean) / std, is_fake, seed)}
     return {name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in arrays.items()}
 
 

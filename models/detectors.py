@@ -9,7 +9,7 @@ from models.batch_norm import BatchNorm
 from utils.fft import image_to_mag
 
 NETWORKS = ("cnn", "vit", "resnet50")
-FAKE, REAL = 0, 1  # the paper's classes
+FAKE, REAL = 0, 1  # the paper's classes: places of a network's logits, and nothing else
 DOMAINS = {"cnn": ("spectrum", "image"), "vit": ("spectrum", "image"), "resnet50": ("image",)}  # the first is the default
 PRETRAINED = {"vit": ViT_B_16_Weights.IMAGENET1K_V1, "resnet50": ResNet50_Weights.IMAGENET1K_V2}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -69,6 +69,23 @@ def adapt_pretrained(classifier, size, state):
     return {name: value for name, value in state.items() if not name.startswith(("heads.", "fc."))}
 
 
+def check_detector(classifier, size, domain, pretrained=None):
+    """ValueError for a size or domain the network cannot take, or weights of another network; no memory for its own is taken.
+
+    Args:
+        classifier, size, domain, pretrained: as `Detector`.
+    """
+    if domain not in DOMAINS[classifier]:
+        raise ValueError(f"{classifier} looks at the {DOMAINS[classifier][0]}, not at the {domain}")
+    step = {"cnn": 4, "vit": VIT["patch_size"], "resnet50": 1}[classifier]
+    if size % step or size < 32:
+        raise ValueError(f"{classifier} takes images whose side is a multiple of {step} and at least 32, not {size}")
+    if pretrained is not None:
+        state = {name: value.to("meta") for name, value in adapt_pretrained(classifier, size, pretrained).items()}
+        with torch.device("meta"):  # shapes alone
+            Detector(classifier, size, domain)._load(state, classifier)
+
+
 class Detector(nn.Module):
     """A network with the input it wants.
 
@@ -82,11 +99,7 @@ class Detector(nn.Module):
 
     def __init__(self, classifier, size, domain, pretrained=None):
         super().__init__()
-        if domain not in DOMAINS[classifier]:
-            raise ValueError(f"{classifier} looks at the {DOMAINS[classifier][0]}, not at the {domain}")
-        step = {"cnn": 4, "vit": VIT["patch_size"], "resnet50": 1}[classifier]
-        if size % step or size < 32:
-            raise ValueError(f"{classifier} takes images whose side is a multiple of {step} and at least 32, not {size}")
+        check_detector(classifier, size, domain)
         self.domain, self.imagenet_input = domain, classifier != "cnn" and domain == "image"
         if classifier == "cnn":
             self.network = PaperCNN(size)

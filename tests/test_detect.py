@@ -3,8 +3,10 @@
 import csv
 import json
 import pickle
+import re
 import shutil
 import signal
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +17,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import detect
-import models.detector_bench as detector_bench
+import detect_commands.bench as bench_module
 import models.detectors as detectors
-from data.detection import open_sets, split_names
+from data.folder import load_folder
+from detect_commands import image_sets
+from detect_commands.image_sets import ImageSet, open_sets
+from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
-from options import parse_detect
+from options import as_plain, parse_detect
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES
-from utils.detector_protocol import draw_samples
+from utils.distributed import Processes
+from utils.errors import UserError
 from utils.perturbations import PERTURBATIONS
 
 COUNT, SIZE = 24, 32
@@ -68,6 +74,11 @@ def table(path):
     """runs.csv -> dict (generator, perturbation, measure) -> row."""
     with Path(path).open(newline="") as file:
         return {(row["generator"], row["perturbation"], row["measure"]): row for row in csv.DictReader(file)}
+
+
+def plain(text):
+    """Tables without the blanks that align their columns."""
+    return re.sub(" +", " ", text)
 
 
 def refused(capsys, *arguments):
@@ -119,7 +130,7 @@ def test_robustness(run, classifier):
     home = Path(f"results/run/{classifier}_classifier")
     found = table(home / "runs.csv")
     assert {key[1] for key in found} == set(PERTURBATIONS)
-    assert (home / "robustness.png").stat().st_size > 1000 and "| jpeg 75 |" in (home / "evaluation.md").read_text()
+    assert (home / "robustness.png").stat().st_size > 1000 and "| jpeg 75 |" in plain((home / "evaluation.md").read_text())
     if classifier == "logreg":  # half the size loses the checkerboard
         auc = {name: float(found["eval/fake", name, "auc"]["mean"]) for name in PERTURBATIONS}
         assert auc["none"] > 0.9 and auc["resize 0.5"] < auc["none"] - 0.1
@@ -166,7 +177,7 @@ def test_an_overfit_detector_is_no_better_than_guessing_on_reals_against_reals(r
 
 
 def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch):
-    import utils.detector_training as module
+    import detect_commands.training as module
 
     arguments = ["--classifier", "cnn", "--class_epoch", "3", "--class_batch_size", "8", "--lr", "0.02", "--device", "cpu"]
     folders = ["--real", str(run / "real"), "--fake", str(run / "fake")]
@@ -267,10 +278,36 @@ def test_every_classifiers_folder_is_checked_before_the_first_is_trained(run, ca
     assert not Path("results/run/logreg_classifier").exists()
 
 
+def test_a_bench_makes_no_network_before_it_is_asked_for_one(monkeypatch):
+    """ViT-B/16 has 86 million numbers; to know that a size or weights do not fit takes none of them."""
+    made = []
+    original = detectors.VisionTransformer.__init__
+    monkeypatch.setattr(
+        detectors.VisionTransformer,
+        "__init__",
+        lambda self, **how: (original(self, **how), made.extend(p for p in self.parameters() if not p.is_meta))[0],
+    )
+    monkeypatch.setattr(detectors, "VIT", TINY_VIT)
+    settings = as_plain(parse_detect(["--classifier", "vit", "--dst", "x"]).of("vit"))
+    weights = detectors.Detector("vit", 32, "spectrum").network.state_dict()
+    made.clear()
+    for pretrained in (None, weights):
+        bench = bench_module.Bench("vit", 48, settings, Processes(torch.device("cpu")), pretrained)
+    for size, pretrained, words in ((40, None, "multiple of 16"), (32, {"fc.weight": torch.zeros(2)}, "not of vit")):
+        with pytest.raises(UserError, match=words):
+            bench_module.Bench("vit", size, settings, Processes(torch.device("cpu")), pretrained)
+    with pytest.raises(UserError, match="do not fit vit"):
+        broken = weights | {"class_token": torch.zeros(1, 1, 7)}
+        bench_module.Bench("vit", 32, settings, Processes(torch.device("cpu")), broken)
+    assert not made
+    bench.new_judge(0, None)
+    assert made
+
+
 def test_what_an_interrupted_training_left_damaged_is_named(run, capsys, monkeypatch):
     command = ["--classifier", "cnn", "--class_batch_size", "8", "--dst", "run"]
     with monkeypatch.context() as patch:
-        patch.setattr(detector_bench, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
+        patch.setattr(bench_module, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
         detect.main([*command, "--class_epoch", "1"])
     folder = Path("results/run/cnn_classifier/run_00")
     for name in ("last", "best"):
@@ -375,7 +412,7 @@ def test_matrix_of_detectors_and_generators(run):
             f"{run / 'refined'},other",
         ]
     )
-    text = Path("results/run/detection_matrix.md").read_text()
+    text = plain(Path("results/run/detection_matrix.md").read_text())
     assert "| balanced_accuracy | eval/fake | eval/refined | " in text and "| logreg |" in text and "| svm |" in text
     assert Path("results/run/detection_matrix.png").stat().st_size > 1000
     with Path("results/run/detection_matrix.csv").open(newline="") as file:
@@ -394,7 +431,7 @@ def test_matrix_of_detectors_and_generators(run):
 def test_before_and_after(run, capsys):
     detect.main(["--mode", "before_after", "--classifier", "logreg", "--runs", "3", "--split", "0.6", "--dst", "run"])
     out = capsys.readouterr().out
-    assert "| balanced_accuracy | fake | linear filter | refined |" in out
+    assert "| balanced_accuracy | fake | linear filter | refined |" in plain(out)
     text = Path("results/run/detection.md").read_text()
     assert "logreg, trained on fakes" in text and "logreg, trained afresh on each" in text
     with Path("results/run/detection.csv").open(newline="") as file:
@@ -430,6 +467,36 @@ def test_samples_are_drawn_without_replacement_and_alike_for_versions(total, cou
     assert len(drawn) == len(set(drawn)) == min(count, total) and set(drawn) <= set(names)
     versions = draw_samples([name.replace(".png", ".jpg") for name in reversed(names)], count, seed)
     assert [Path(name).stem for name in versions] == [Path(name).stem for name in drawn]
+
+
+def test_versions_are_found_with_and_without_folders_in_their_names(run):
+    """An image of a tar may be called faces/001.png, and a picture of it in a folder faces_001.png."""
+    with tarfile.open("fakes.tar", "w") as tar:
+        for path in sorted((run / "fake").iterdir()):
+            tar.add(path, f"faces/{path.name}")
+    write_folder(Path("flat"), [generated(1000 + i) for i in range(COUNT)])
+    for path in list(Path("flat").iterdir()):
+        path.rename(path.with_name(f"faces_{path.name}"))
+    nested, flat = (ImageSet("x", name, load_folder(name, None)[0]) for name in ("fakes.tar", "flat"))
+    assert (nested.names[3], flat.names[3]) == ("faces/003.png", "faces_003.png")
+    assert flat.indices(nested.names).tolist() == nested.indices(flat.names).tolist() == list(range(COUNT))
+    drawn = [draw_samples(images.names, 5, 3) for images in (nested, flat)]
+    assert [name.replace("/", "_") for name in drawn[0]] == drawn[1]
+    names = {"train": nested.names[:10], "validation": nested.names[10:12], "test": nested.names[12:]}
+    content = {"training": {"fake": "fakes.tar"}, "names": {"fake": names}}
+    for images in (nested, flat):
+        assert unseen(images, "fake", content, None, 0).tolist() == list(range(12, COUNT))
+
+
+def test_names_are_mapped_once(run, monkeypatch):
+    asked, key = [], image_sets.version_key
+    monkeypatch.setattr(image_sets, "version_key", lambda name: asked.append(name) or key(name))
+    images = ImageSet("x", run / "fake", load_folder(run / "fake", None)[0])
+    for _ in range(3):
+        assert images.indices(["003.png", "005.jpg", "004.png"]).tolist() == [3, 5, 4]
+    assert len(asked) == COUNT + 3  # each image's once, and that of the name which is not there
+    with pytest.raises(UserError, match=r"lacks 099\.png"):
+        images.indices(["099.png"])
 
 
 def test_runs_draw_different_splits(run):

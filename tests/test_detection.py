@@ -17,11 +17,10 @@ from utils.detection import (
     best_threshold,
     curves,
     detection_scores,
-    fold_numbers,
-    fresh_accuracy,
     log_profile,
     scores_with_intervals,
 )
+from utils.fresh_detector import fold_numbers, fresh_accuracy, out_of_fold
 
 SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size=30)
 
@@ -89,6 +88,17 @@ def test_folds_are_even_and_the_same_for_classes_of_one_size(count, folds, seed)
     counts = np.bincount(numbers, minlength=folds)
     assert counts.max() - counts.min() <= 1
     np.testing.assert_array_equal(numbers, fold_numbers(count, folds, seed))
+
+
+def test_out_of_fold_scores_are_of_detectors_that_never_saw_the_image():
+    sides, folds = [np.arange(7.0), np.arange(10.0, 15.0)], [np.arange(7) % 3, np.arange(5) % 2]
+
+    def fit(real, other):
+        return lambda rows: [float(row in real or row in other) for row in rows]
+
+    assert not any(scores.any() for scores in out_of_fold(fit, sides, folds))
+    ranks = out_of_fold(lambda real, other: lambda rows: rows, sides, folds)
+    assert all(np.array_equal(scores, side) for scores, side in zip(ranks, sides, strict=True))  # each at its place
 
 
 def test_fresh_detector_finds_a_planted_band_and_nothing_else():

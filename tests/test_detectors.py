@@ -10,14 +10,15 @@ from torchvision.models import resnet50
 from torchvision.models.vision_transformer import VisionTransformer
 
 import models.detectors as detectors
-from models.classical_detectors import CLASSICAL, classical_features, classical_scores, fit_classical
+from detect_commands.training import LabelledImages, TrainingPlan, network_logits, train_network, validate
+from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
 from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import log_profile
-from utils.detector_training import LabelledImages, TrainingPlan, network_logits, train_network, validate
 from utils.errors import UserError
+from utils.fresh_detector import classical_features
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
 from utils.pretrained import pretrained_weights
 
@@ -195,6 +196,12 @@ def test_features_by_classifier():
     assert torch.equal(classical_features("coherence", image), alias_features(image))
 
 
+def test_saved_labels_of_knn_say_fake_by_one():
+    real, fake = blobs(6)
+    labels = fit_classical("knn", real, fake, seed=0)["labels"]
+    assert labels.dtype == torch.float64 and labels.tolist() == [0.0] * 6 + [1.0] * 6
+
+
 # ---- perturbations
 
 
@@ -265,7 +272,7 @@ def test_training_learns_and_scores_the_right_way_round(tmp_path):
 
 
 def test_resumed_training_is_uninterrupted_training(tmp_path, monkeypatch):
-    import utils.detector_training as module
+    import detect_commands.training as module
 
     whole, best, _ = train_tiny(tmp_path / "whole")
     original = module._train_epoch
@@ -296,7 +303,7 @@ def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path):
 
 
 def test_rate_schedule_is_the_papers(tmp_path, monkeypatch):
-    import utils.detector_training as module
+    import detect_commands.training as module
 
     rates = []
     original = module._train_epoch

@@ -23,9 +23,9 @@ import gan
 import inference
 import train
 from data.pairs import PairLoader
+from detect_commands import bench
+from detect_commands.bench import Bench
 from gan_commands import train as gan_train
-from models import detector_bench
-from models.detector_bench import Bench
 from options import as_plain, parse_detect, parse_gan
 from utils import inception, launch
 from utils.checkpoint import load_checkpoint
@@ -120,7 +120,7 @@ def halted(house):
         with pytest.raises(SystemExit) as stop:
             gan_train.train(parse_gan([*shared_steps.GAN.split(), "--dst", "gan_two"])[1], processes)
         assert stop.value.code == 130
-        patch.setattr(detector_bench, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
+        patch.setattr(bench, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
         first = ["--classifier", "cnn", "--class_epoch", "1", "--dst", "detector_two"]
         detect.detect(parse_detect([*shared_steps.DETECT.split(), *first]), processes)
     assert (house / "results/detector_two/cnn_classifier/run_00/last.pt").exists()

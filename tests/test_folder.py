@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import data.folder
-from data.folder import ImageFolder, ImageInfo, check_images, compare_classes, list_images, load_folder
+from data.folder import ImageFolder, ImageInfo, check_images, compare_classes, first_of_other_size, list_images, load_folder
 from data.training import training_sets
 from options import parse_train
 from utils.errors import UserError
@@ -168,3 +168,16 @@ def test_caches_of_a_training_stay_within_the_budget_together(tmp_path, monkeypa
         arguments = ["--data", "one", "--dst", "x", "--size", "16", "--sigma", "2", "--cache_gb", str(budget), *extra]
         sets, _, _ = training_sets(parse_train(arguments))
         assert sum(len(part) for part in sets.values() if part.cached) == images
+
+
+def test_the_first_image_of_another_size(tmp_path):
+    put(tmp_path / "a", "0.png", "1.png", size=(4, 6))
+    put(tmp_path / "b", "0.png", size=(4, 6))
+    put(tmp_path / "b", "1.png", "2.png", size=(6, 4))
+    put(tmp_path / "c", "0.png", "1.png", size=(4, 4))
+    a, b, c = (load_folder(tmp_path / name, None)[1] for name in "abc")
+    assert first_of_other_size(a, b[:1], list(a)) is None and first_of_other_size(c, square=True) is None
+    assert first_of_other_size(a, b, c).path == tmp_path / "b/1.png"
+    assert first_of_other_size(list(a), list(c)).path == tmp_path / "c/0.png"
+    assert first_of_other_size(a, square=True).path == tmp_path / "a/0.png"  # not square itself
+    assert first_of_other_size(c, b, square=True).path == tmp_path / "b/0.png"

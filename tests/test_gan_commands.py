@@ -373,10 +373,12 @@ def test_finetuning_is_judged_by_a_saved_detector(capsys):
     with pytest.raises(SystemExit):
         judged_by(Detector("cnn", 32, "spectrum").state_dict(), "cnn", 32)
     assert "32 px, not of 16 px" in capsys.readouterr().err
-    save_checkpoint(Path("detector.pt"), "detector", {})
-    assert "detector.pt is damaged or" in refused(
-        "finetune --generator base --dst no --pairs pairs --detector detector.pt --device cpu", capsys
-    )
+    identity = {"classifier": "svm", "size": 16, "domain": "spectrum", "profile_corners": None}
+    for content in ({}, {"identity": identity, "state": {}}):
+        save_checkpoint(Path("detector.pt"), "detector", content)
+        assert "detector.pt is damaged or" in refused(
+            "finetune --generator base --dst no --pairs pairs --detector detector.pt --device cpu", capsys
+        )
     assert "neither knn" in refused("finetune --generator base --dst no --pairs pairs --detector nothing --device cpu", capsys)
 
 

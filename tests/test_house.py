@@ -1,5 +1,6 @@
 """Run folders, checkpoints, logs, devices, options: what every script leans on."""
 
+import ast
 import csv
 import errno
 import os
@@ -24,6 +25,20 @@ from utils.report import flat_names, output_names
 from utils.tables import write_csv
 
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"), [("utils", {"utils"}), ("models", {"models", "utils"}), ("data", {"data", "utils"})]
+)
+def test_imports_go_one_way(package, allowed):
+    ours = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/*.py")}
+    for path in (ROOT / package).glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        imported = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        imported |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        assert {name.partition(".")[0] for name in imported} & ours <= allowed, path
+        if package == "models":
+            assert not imported & {"utils.errors", "utils.run_dir", "pathlib"}, path  # no files
 
 
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):

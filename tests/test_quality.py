@@ -1,5 +1,6 @@
 """The quality benchmark: what is held out stays held out, and the judge says 0.5 where there is nothing to find."""
 
+import ast
 import copy
 import functools
 import random
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+import inference
 from benchmarks import fitting_size, quality, quality_data, quality_filters, quality_judge, quality_report, quality_rows
 from benchmarks.quality_data import Case, Images
 from data.demo import dead_leaves, make_demo, through_generator
+from models import nested_unet, stig
+from utils import aliases, filters, lifter, linear_filter, polyphase
 from utils.errors import UserError
 from utils.filters import FILTERS
+from utils.fresh_detector import balanced_interval
 from utils.run_dir import read_json
 
 SIZE = 32
@@ -131,11 +136,11 @@ def test_folds_keep_scenes_together():
 
 
 def test_interval_has_a_width_at_perfection_and_covers():
-    accuracy, low, high = quality_judge.balanced_interval([1.0, 1.0], [12, 12])
+    accuracy, low, high = balanced_interval([1.0, 1.0], [12, 12])
     assert accuracy == high == 1 and 0.75 < low < 0.9
     generator = np.random.default_rng(0)
     drawn_rates = generator.binomial(20, [0.6, 0.9], (500, 2)) / 20
-    inside = [low <= 0.75 <= high for _, low, high in (quality_judge.balanced_interval(rates, [20, 20]) for rates in drawn_rates)]
+    inside = [low <= 0.75 <= high for _, low, high in (balanced_interval(rates, [20, 20]) for rates in drawn_rates)]
     assert 0.92 < np.mean(inside) < 0.99
 
 
@@ -175,6 +180,41 @@ def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
     assert len(judged) == 6 and capsys.readouterr().err.count("they are dropped") == 1  # of other images
 
 
+NOT_DECIDING = {  # imported by what decides, and without a say: the judged images and the trained weights are hashed themselves
+    *("data.demo", "data.folder", "data.reading", "data.training", "inference", "models.discriminators", "models.losses"),
+    *("models.patchnce", "options", "utils.checkpoint", "utils.errors", "utils.interrupts", "utils.launch", "utils.measure"),
+    *("utils.report", "utils.run_dir", "utils.seeding"),
+}
+
+
+@pytest.mark.parametrize(
+    ("modules", "unused"),
+    [((), set()), (quality_rows.CLOSED_FORM, {"models.stig"}), (quality_rows.TRAINED, set())],
+    ids=["judge", "closed form", "trained"],
+)
+def test_the_hash_of_code_holds_all_that_it_imports(modules, unused):
+    """Numbers are kept while the hash is the same: a module that is not in it could change them and nobody would notice."""
+    modules = modules + quality.DECIDING
+    held, imported = {module.__name__ for module in modules}, set()
+    for module in modules:
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                parts = [f"{node.module}.{name.name}" for name in node.names]
+                imported |= {part for part in parts if part in held} or {node.module}
+    ours = {name for name in imported if (Path(__file__).parents[1] / f"{name.replace('.', '/')}.py").is_file()}
+    assert ours - NOT_DECIDING - unused <= held
+
+
+def test_other_code_of_the_judge_is_another_fingerprint(case, monkeypatch, tmp_path):
+    (tmp_path / "changed.py").write_text("other code")
+    before = quality.fingerprint(case, None)
+    assert before == quality.fingerprint(case, None) != quality.fingerprint(case, "weights")
+    for module in quality.DECIDING:
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__file__", str(tmp_path / "changed.py"))
+            assert quality.fingerprint(case, None) != before, module
+
+
 def test_calls_at_once_keep_each_other_s_rows(tmp_path):
     path, new = tmp_path / "test.json", {"made_by": "x", "settings": {}, "rows": {}, "refiners": {}}
     made = {"how": "a", "weights": "1"}
@@ -204,6 +244,15 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     monkeypatch.setattr(quality, "judge_refiner", lambda *_: judged.append(1) or seeds["0"])
     quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
     assert not judged
+    options, device = quality.parse([*arguments, "--epoch", "1", "--lambda_nce", "0"]), torch.device("cpu")
+    case = quality_data.open_case("small", 16, "validation")
+    made = quality_rows.prepare_row("base_identity", "0", case, options.train, device)[0]
+    Path("changed.py").write_text("other code")
+    for module in (stig, nested_unet, inference, filters, polyphase, aliases, lifter, linear_filter):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__file__", "changed.py")
+            other = quality_rows.prepare_row("base_identity", "0", case, options.train, device)[0]
+        assert other["how"] != made["how"] and other["weights"] == made["weights"], module
     first, second = (Path(f"results/quality/small_16_validation_base_identity_{seed}/checkpoint.pt") for seed in "01")
     first.write_bytes(second.read_bytes())
     quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])

@@ -5,10 +5,7 @@ Everything is float64 NumPy.
 """
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve, roc_curve
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from utils.chunks import in_chunks
 from utils.fft import half_fourier
@@ -106,10 +103,10 @@ def _count_measures(real_counts, fake_counts, values, threshold, decision):
 
 def curves(real_scores, fake_scores):
     """ROC and precision-recall curves, fakes positive: dict of arrays false_positive, true_positive, recall, precision."""
-    labels = np.repeat([0, 1], [len(real_scores), len(fake_scores)])
+    is_fake = np.repeat([False, True], [len(real_scores), len(fake_scores)])
     scores = np.concatenate([real_scores, fake_scores])
-    false_positive, true_positive, _ = roc_curve(labels, scores)
-    precision, recall, _ = precision_recall_curve(labels, scores)
+    false_positive, true_positive, _ = roc_curve(is_fake, scores)
+    precision, recall, _ = precision_recall_curve(is_fake, scores)
     return {"false_positive": false_positive, "true_positive": true_positive, "recall": recall, "precision": precision}
 
 
@@ -128,49 +125,3 @@ def best_threshold(real_scores, fake_scores):
     balanced = real_rate + fake_rate
     best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
     return float(candidates[best[(len(best) - 1) // 2]])
-
-
-def fold_numbers(count, folds, seed):
-    """A fold 0..folds - 1 for each of `count` images: as even as can be, and the same for every class of equal size.
-
-    So two folders that hold versions of the same images in the same order never have one version in training and the other in test.
-    """
-    return np.random.default_rng(seed).permutation(count) % folds
-
-
-def make_logreg():
-    """The cheap strong baseline: logistic regression on standardised features, classes weighted equally."""
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-
-
-def fresh_accuracy(real_features, other_features, seed=0, folds=5, repeats=4):
-    """What a detector trained afresh still finds: cross-validated logistic regression.
-
-    Args:
-        real_features, other_features: (N, F), (M, F), one row per image: `log_profile`, `utils.aliases.alias_features`.
-        seed, folds, repeats: each repeat deals the images to `folds` folds anew; every image is judged once per repeat by a
-            detector that never saw it.
-    Returns: (accuracy, low, high): balanced accuracy (0.5 = cannot be told apart, lower is better for a refiner) and its 95 %
-        interval, bootstrapped over images and repeats. Cross-validation of a detector that finds nothing averages a little
-        under 0.5.
-    Raises: ValueError if a class has fewer images than folds or the features differ in length.
-    """
-    real_features, other_features = np.asarray(real_features, float), np.asarray(other_features, float)
-    counts = len(real_features), len(other_features)
-    if min(counts) < folds or real_features.shape[1:] != other_features.shape[1:]:
-        raise ValueError(f"need at least {folds} rows of equal length per class, not {real_features.shape}, {other_features.shape}")
-    features = np.concatenate([real_features, other_features])
-    labels = np.repeat([0, 1], counts)
-    right = np.zeros((repeats, len(labels)), dtype=bool)
-    for repeat in range(repeats):
-        fold = np.concatenate([fold_numbers(count, folds, seed + repeat) for count in counts])
-        for held_out in range(folds):
-            test = fold == held_out
-            detector = make_logreg().fit(features[~test], labels[~test])
-            right[repeat, test] = detector.predict(features[test]) == labels[test]
-    rates = [right[:, labels == label].mean() for label in (0, 1)]
-    # an image drawn anew, judged by a repeat drawn anew, is right with probability `rate`: its bootstrap is a binomial
-    generator = np.random.default_rng(seed)
-    drawn = [generator.binomial(count, rate, size=10_000) / count for count, rate in zip(counts, rates, strict=True)]
-    low, high = np.percentile((drawn[0] + drawn[1]) / 2, (2.5, 97.5))
-    return float(np.mean(rates)), float(low), float(high)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 
-from utils.aliases import alias_features
-from utils.detection import fresh_accuracy, log_profile
 from utils.fft import image_to_mag
 from utils.filters import FILTERS, apply_filter
+from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.plots import overview_figure, profile_figure, spectra_figure
@@ -27,8 +26,7 @@ COLUMNS = {
     "ssim": "SSIM to fake",
 }
 FEATURES = {  # what fresh detectors look at
-    "logreg": functools.partial(log_profile, corners=True),
-    "coherence": alias_features,
+    name: functools.partial(classical_features, name, corners=True) for name in ("logreg", "coherence")
 }
 DETECTED_IMAGES = 2000  # of a class, evenly spaced: an interval 0.03 wide, and a bounded memory
 LEGEND = (

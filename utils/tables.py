@@ -8,12 +8,12 @@ import platform
 from utils.run_dir import write_text
 
 
-def format_table(rows, titles):
+def format_table(rows, titles, corner=""):
     """Markdown table that is aligned as plain text, too.
 
     Args:
         rows: {row name: {column: number, text or list of them}}; a missing cell is shown as "-".
-        titles: {column: title}, in order.
+        titles: {column: title}, in order. corner: title of the rows' names.
     Returns: str without a final newline; floats with three decimals, small ones with three significant digits.
     """
 
@@ -24,7 +24,7 @@ def format_table(rows, titles):
             return ", ".join(map(cell, value))
         return "-" if value is None else str(value)
 
-    lines = [["", *titles.values()]]
+    lines = [[corner, *titles.values()]]
     lines += [[name, *(cell(row.get(column)) for column in titles)] for name, row in rows.items()]
     widths = [max(3, *(len(line[place]) for line in lines)) for place in range(len(lines[0]))]
     text = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]

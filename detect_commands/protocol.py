@@ -1,50 +1,33 @@
-"""What detectors are trained and judged on: checked folders, and which images are for training, validation and test."""
+"""Which images are for training, for validation and for the test, and which of another folder may judge a detector."""
 
-import sys
+import hashlib
 from pathlib import Path
 
 import numpy as np
 from torch.nn.functional import adaptive_avg_pool2d
 
-from data.folder import compare_classes, load_folder
+from data.listing import ImagePaths
 from data.pairs import split_holdout
 from data.reading import read_image
-from utils.decay import SMALLEST
-from utils.detector_protocol import ImageSet, draw_samples
+from detect_commands.image_sets import version_key
 from utils.errors import UserError
 from utils.profiles import to_grey
 from utils.run_dir import real as real_path
 
+PARTS = ("train", "validation", "test")
 VALIDATION = 0.2  # of the training part: best epoch and threshold
 COMPARED, THUMBNAIL, ALIKE = 8, 16, 0.95  # pairs of one name, side of their thumbnails, least correlation of versions of one image
 
 
-def open_sets(folders, options):
-    """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
-    sets, infos = {}, {}
-    labels = ["/".join(Path(folder).parts[-2:]) for folder in folders.values()]
-    for (role, folder), label in zip(folders.items(), labels, strict=True):
-        images, infos[role] = load_folder(
-            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers
-        )
-        sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
-    first = next(iter(infos.values()))[0]
-    for info in (info for role in infos.values() for info in role if options.size is None):
-        if (info.width, info.height) != (first.width, first.width):
-            raise UserError(
-                f"{info.path} is {info.width} x {info.height}, but detectors take squares of one size; give --size N, with "
-                "--fit crop to keep the artefacts being studied"
-            )
-    side = options.size or first.width
-    if side < SMALLEST:
-        raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
-    warnings = []
-    for role in (role for role in sets if role != "real" and "real" in sets):
-        found = compare_classes(infos["real"], infos[role])
-        warnings += [f"warning, {sets['real'].label} against {sets[role].label}: {text}" for text in found]
-    for text in warnings:
-        print(text, file=sys.stderr)
-    return sets, side, warnings
+def draw_samples(names, count, seed):
+    """At most `count` of the names, without replacement, sorted.
+
+    Each name is ranked by a hash of its `version_key` and the seed: two folders with the same names give the same sample.
+    """
+    if count is None or count >= len(names):
+        return sorted(names)
+    rank = {name: hashlib.sha256(f"{seed}/{version_key(name)}".encode()).digest() for name in names}
+    return sorted(sorted(names, key=rank.get)[:count])
 
 
 def split_names(real, fake, num_samples, train_share, seed):
@@ -59,7 +42,7 @@ def split_names(real, fake, num_samples, train_share, seed):
     Returns: dict side -> dict part -> list of names.
     Raises: UserError if there are too few images.
     """
-    paths = [[images.folder / name for name in draw_samples(images.names, num_samples, seed)] for images in (real, fake)]
+    paths = [ImagePaths(images.folder, draw_samples(images.names, num_samples, seed)) for images in (real, fake)]
     try:
         outer = split_holdout(*paths, 1 - train_share, seed)
         inner = split_holdout(outer["train_real"], outer["train_fake"], VALIDATION, seed)
@@ -67,12 +50,7 @@ def split_names(real, fake, num_samples, train_share, seed):
         counts = f"{len(paths[0])} real and {len(paths[1])} fake images"
         raise UserError(f"{counts} are too few for --split {train_share}; add images or change it") from error
     parts = {"train": (inner, "train"), "validation": (inner, "holdout"), "test": (outer, "holdout")}
-
-    def names(images, side, where, key):
-        return [path.relative_to(images.folder).as_posix() for path in where[f"{key}_{side}"]]
-
-    sides = (("real", real), ("fake", fake))
-    return {side: {part: names(images, side, *place) for part, place in parts.items()} for side, images in sides}
+    return {side: {part: where[f"{key}_{side}"].names for part, (where, key) in parts.items()} for side in ("real", "fake")}
 
 
 def _versions(image_set, trained_on):
@@ -110,8 +88,8 @@ def unseen(image_set, side, content, count, seed):
     trained, names = Path(content["training"][side]), content["names"][side]
     if real_path(image_set.folder) == real_path(trained):
         return image_set.indices(names["test"])
-    seen = {Path(name).stem: trained / name for part in ("train", "validation") for name in names[part]}
-    trained_on = {name: seen[Path(name).stem] for name in image_set.names if Path(name).stem in seen}
+    seen = {version_key(name): trained / name for part in ("train", "validation") for name in names[part]}
+    trained_on = {name: seen[key] for name in image_set.names if (key := version_key(name)) in seen}
     left = image_set.names
     if trained_on and _versions(image_set, trained_on):
         left = [name for name in left if name not in trained_on]

@@ -1,10 +1,11 @@
 """Where the detectors of one classifier are made, saved and found again."""
 
-from models.classical_detectors import CLASSICAL, try_state
-from models.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
+from detect_commands.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
+from detect_commands.protocol import PARTS
+from detect_commands.training import TrainingPlan, remove_progress
+from models.classical_detectors import CLASSICAL
+from models.detectors import check_detector
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
-from utils.detector_protocol import PARTS
-from utils.detector_training import TrainingPlan, remove_progress
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.seeding import seed_everything
@@ -42,13 +43,17 @@ class Bench:
         self.domain = settings["domain"] or domains(classifier)[0]
         if self.domain not in domains(classifier):
             raise UserError(f"--domain {self.domain}: {classifier} looks at the {domains(classifier)[0]}; leave the option out")
-        self.new_judge(0, None)
+        try:
+            if self.shared:
+                check_detector(classifier, size, self.domain, pretrained)
+        except ValueError as error:
+            raise UserError(f"--classifier {classifier}: {error}") from error
 
     def new_judge(self, run, folder):
         """An unfitted judge; the same run starts the same way. Networks log to `folder`."""
         settings, seed = self.settings, self.settings["seed"] + run
         if self.classifier in CLASSICAL:
-            return ClassicalJudge(self.classifier, settings["profile_corners"], seed)
+            return ClassicalJudge(self.classifier, self.size, settings["profile_corners"], seed)
         resnet = self.classifier == "resnet50"
         plan = TrainingPlan(
             epochs=settings["class_epoch"],
@@ -62,10 +67,7 @@ class Bench:
             num_workers=settings["num_workers"],
         )
         seed_everything(seed, settings["deterministic"])
-        try:
-            return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.processes, plan, folder)
-        except ValueError as error:
-            raise UserError(f"--classifier {self.classifier}: {error}") from error
+        return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.processes, plan, folder)
 
     def identity(self):
         """What a saved detector must share with this bench to be used at all."""
@@ -132,6 +134,4 @@ class Bench:
         judge = self.new_judge(0, folder)
         with fitting(folder / "detector.pt"):
             judge.load(content)
-            if not self.shared:
-                try_state(self.classifier, content["state"], self.size, self.settings["profile_corners"])
         return judge, content

@@ -8,7 +8,7 @@ import numpy as np
 from utils.detection import MEASURES, curves
 from utils.plots import save_figure
 from utils.run_dir import write_text
-from utils.tables import write_csv
+from utils.tables import format_table, write_csv
 
 INTERVAL_NOTE = (
     "Mean over runs of each number, its 95 % bootstrap interval (images drawn anew within each class; the ends are averaged over "
@@ -55,12 +55,6 @@ def distinct(rows, field):
     return list(dict.fromkeys(getattr(row, field) for row in rows))
 
 
-def markdown_table(corner, columns, body):
-    """Markdown table: `body` is a list of (name, cells)."""
-    lines = [f"| {corner} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join([*lines, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in body)])
-
-
 def write_runs_csv(path, rows):
     """One line per detector, generator, perturbation and measure: mean, std, interval, and a column per run."""
     runs = range(max(row.run for row in rows) + 1)
@@ -80,19 +74,18 @@ def write_runs_csv(path, rows):
 
 def evaluation_text(rows):
     """Table of all measures of one classifier, a row per generator."""
-    generators = distinct(rows, "generator")
-    body = [(name, [cell(chosen(rows, generator=name), measure) for measure in MEASURES]) for name in generators]
-    return markdown_table("generated images", list(MEASURES), body)
+    body = {}
+    for name in distinct(rows, "generator"):
+        body[name] = {measure: cell(chosen(rows, generator=name), measure) for measure in MEASURES}
+    return format_table(body, {measure: measure for measure in MEASURES}, "generated images")
 
 
-def robustness_text(rows, measure="balanced_accuracy"):
-    """Table of one measure, a row per perturbation and a column per generator."""
-    generators = distinct(rows, "generator")
-    body = [
-        (name, [cell(chosen(rows, generator=generator, perturbation=name), measure) for generator in generators])
-        for name in distinct(rows, "perturbation")
-    ]
-    return markdown_table(measure, generators, body)
+def generators_text(rows, field, measure):
+    """Table of one measure, a row per value of a field and a column per generator."""
+    generators, body = distinct(rows, "generator"), {}
+    for name in distinct(rows, field):
+        body[name] = {other: cell(chosen(rows, generator=other, **{field: name}), measure) for other in generators}
+    return format_table(body, {other: other for other in generators}, measure)
 
 
 def matrix(rows, measure):
@@ -100,16 +93,6 @@ def matrix(rows, measure):
     classifiers, generators = distinct(rows, "classifier"), distinct(rows, "generator")
     means = [[summary(chosen(rows, classifier=c, generator=g), measure)[0] for g in generators] for c in classifiers]
     return classifiers, generators, np.array(means)
-
-
-def matrix_text(rows, measure):
-    """The matrix as Markdown, with intervals."""
-    generators = distinct(rows, "generator")
-    body = [
-        (name, [cell(chosen(rows, classifier=name, generator=generator), measure) for generator in generators])
-        for name in distinct(rows, "classifier")
-    ]
-    return markdown_table(measure, generators, body)
 
 
 def matrix_figure(rows, measures, path):
@@ -183,7 +166,7 @@ def write_evaluation(folder, rows, notes):
         "![curves](curves.png)",
     ]
     if len(plain) < len(rows):
-        parts += ["## Robustness", robustness_text(rows), "![robustness](robustness.png)"]
+        parts += ["## Robustness", generators_text(rows, "perturbation", "balanced_accuracy"), "![robustness](robustness.png)"]
         robustness_figure(rows, folder / "robustness.png")
     curves_figure(plain, folder / "curves.png")
     write_runs_csv(folder / "runs.csv", rows)
@@ -195,7 +178,7 @@ def write_matrix(folder, rows):
     """detection_matrix.md, .csv and .png in `folder`: every classifier on every folder of generated images."""
     measures = ("balanced_accuracy", "fake_right", "auc")
     plain = chosen(rows, perturbation="none")
-    tables = [matrix_text(plain, measure) for measure in measures]
+    tables = [generators_text(plain, "classifier", measure) for measure in measures]
     notes = [INTERVAL_NOTE, legend(), "![matrix](detection_matrix.png)"]
     write_text(folder / "detection_matrix.md", "\n\n".join(["# Detector x generator", *tables, *notes]) + "\n")
     write_runs_csv(folder / "detection_matrix.csv", plain)
@@ -210,14 +193,14 @@ def write_before_after(path, rows, notes):
     """
     tables = []
     for measure in ("balanced_accuracy", "auc", "fake_right"):
-        body = []
+        body = {}
         for classifier in distinct(rows, "classifier"):
             own = chosen(rows, classifier=classifier)
             generators = distinct(own, "generator")
-            old = [cell(chosen(own, trained_on="fake", generator=name), measure) for name in generators]
-            fresh = [cell(chosen(own, trained_on=name, generator=name), measure) for name in generators]
-            body += [(f"{classifier}, trained on fakes", old), (f"{classifier}, trained afresh on each", fresh)]
-        tables.append(markdown_table(measure, generators, body))
+            for how, trained_on in (("trained on fakes", "fake"), ("trained afresh on each", None)):
+                cells = {name: cell(chosen(own, trained_on=trained_on or name, generator=name), measure) for name in generators}
+                body[f"{classifier}, {how}"] = cells
+        tables.append(format_table(body, {name: name for name in generators}, measure))
     parts = ["# Detection before and after refinement", *notes, *tables, INTERVAL_NOTE, legend()]
     write_text(path, "\n\n".join(parts) + "\n")
     write_runs_csv(path.with_suffix(".csv"), rows)

@@ -1,12 +1,16 @@
 """Detectors with one face, whatever is inside: fit on a split, score images, give plain content for a checkpoint."""
 
-import numpy as np
+import functools
 
+import numpy as np
+import torch
+
+from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
-from models.classical_detectors import CLASSICAL, LOOKS_AT, classical_features, classical_scores, fit_classical
+from models.classical_detectors import CLASSICAL, classical_scores, fit_classical, try_state
 from models.detectors import DOMAINS, Detector, fake_probability
-from utils.detection import best_threshold, fold_numbers
-from utils.detector_training import LabelledImages, network_logits, train_network
+from utils.detection import best_threshold
+from utils.fresh_detector import LOOKS_AT, classical_features, fold_numbers, out_of_fold
 from utils.perturbations import PERTURBATIONS
 
 FOLDS = 5  # out-of-fold scores choose the threshold of classical detectors
@@ -18,12 +22,13 @@ class ClassicalJudge:
 
     Args:
         classifier: one of CLASSICAL.
+        size: side of the images.
         corners: logreg only, as `log_profile`.
         seed: of the folds and the mlp's start.
     """
 
-    def __init__(self, classifier, corners, seed):
-        self.classifier, self.corners, self.seed = classifier, corners, seed
+    def __init__(self, classifier, size, corners, seed=0):
+        self.classifier, self.size, self.corners, self.seed = classifier, size, corners, seed
         self.threshold, self.state = 0.5, None
 
     def _features(self, image_set, indices, perturbation="none"):
@@ -43,20 +48,21 @@ class ClassicalJudge:
         for side, images in (("real", real), ("fake", fake)):
             chosen = np.sort(np.concatenate([split[side]["train"], split[side]["validation"]]))
             sides.append(self._features(images, chosen))
+
+        def fit(real, fake):
+            return functools.partial(classical_scores, self.classifier, fit_classical(self.classifier, real, fake, self.seed))
+
         folds = [fold_numbers(len(side), FOLDS, self.seed) for side in sides]
-        held_out = [np.zeros(len(side)) for side in sides]
-        for number in range(FOLDS):
-            state = fit_classical(
-                self.classifier, *(side[fold != number] for side, fold in zip(sides, folds, strict=True)), self.seed
-            )
-            for scores, side, fold in zip(held_out, sides, folds, strict=True):
-                scores[fold == number] = classical_scores(self.classifier, state, side[fold == number])
-        self.threshold = best_threshold(*held_out)
+        self.threshold = best_threshold(*out_of_fold(fit, sides, folds))
         self.state = fit_classical(self.classifier, *sides, self.seed)
 
     def scores(self, image_set, indices, perturbation="none"):
         """(N,) in [0, 1], higher = more likely fake."""
         return classical_scores(self.classifier, self.state, self._features(image_set, indices, perturbation))
+
+    def scores_of(self, image):
+        """The same of a batch: (N, 3, S, S) in [0, 1], on any device, -> (N,)."""
+        return classical_scores(self.classifier, self.state, classical_features(self.classifier, image, self.corners).cpu().numpy())
 
     def content(self):
         """Plain values and tensors for a checkpoint."""
@@ -64,7 +70,13 @@ class ClassicalJudge:
 
     def load(self, content):
         """Undo `content`."""
-        self.threshold, self.state = float(content["threshold"]), content["state"]
+        self.threshold = float(content["threshold"])
+        self.load_state(content["state"])
+
+    def load_state(self, state):
+        """What scoring needs of `content`; any error if a part is missing or does not fit."""
+        try_state(self.classifier, state, self.size, self.corners)
+        self.state = state
 
 
 class NetworkJudge:
@@ -73,11 +85,10 @@ class NetworkJudge:
     Args:
         classifier, size, domain, pretrained: as `models.detectors.Detector`.
         processes: `Processes` that share its work; it lives on their device, and all stay alike.
-        plan: `TrainingPlan`.
-        folder: where training logs and keeps its progress.
+        plan: `TrainingPlan`. folder: where training logs and keeps its progress. Without them it scores batches, and no more.
     """
 
-    def __init__(self, classifier, size, domain, pretrained, processes, plan, folder):
+    def __init__(self, classifier, size, domain, pretrained, processes, plan=None, folder=None):
         self.network = Detector(classifier, size, domain, pretrained).to(processes.device)
         share_statistics(self.network, processes)
         self.processes, self.plan, self.folder = processes, plan, folder
@@ -99,6 +110,11 @@ class NetworkJudge:
         logits = network_logits(self.network, image_set.images, indices, self.plan.batch_size, device, change, self.processes)
         return fake_probability(logits).numpy()
 
+    @torch.no_grad()
+    def scores_of(self, image):
+        """The same of a batch: (N, 3, S, S) in [0, 1], on any device, -> (N,)."""
+        return fake_probability(self.network.eval()(image.to(self.processes.device))).cpu().numpy()
+
     def content(self):
         """Plain values and tensors for a checkpoint."""
         state = {name: value.cpu() for name, value in self.network.state_dict().items()}
@@ -107,9 +123,30 @@ class NetworkJudge:
     def load(self, content):
         """Undo `content`."""
         self.threshold, self.best_epoch = float(content["threshold"]), int(content["best_epoch"])
-        self.network.load_state_dict(content["state"])
+        self.load_state(content["state"])
+
+    def load_state(self, state):
+        """What scoring needs of `content`; any error if a part is missing or does not fit."""
+        self.network.load_state_dict(state)
 
 
 def domains(classifier):
     """What a classifier can look at; the first is its default."""
     return ("spectrum",) if classifier in CLASSICAL else DOMAINS[classifier]
+
+
+def saved_judge(content, processes):
+    """The detector of a checkpoint, to score batches of images of the size in its identity.
+
+    Args:
+        content: what `Bench.fit` saved; its identity and state are used.
+        processes: `Processes`; the detector lives on their device.
+    Raises: any error if a part is missing or does not fit.
+    """
+    classifier, size, domain, corners = (content["identity"][name] for name in ("classifier", "size", "domain", "profile_corners"))
+    if classifier in CLASSICAL:
+        judge = ClassicalJudge(classifier, size, corners)
+    else:
+        judge = NetworkJudge(classifier, size, domain, None, processes)
+    judge.load_state(content["state"])
+    return judge

@@ -10,14 +10,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from tqdm import tqdm
 
+from models.detectors import FAKE, REAL
 from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.interrupts import StopRequest, leave_to_parent
 from utils.logging import ScalarLog
 from utils.perturbations import augment
-
-FAKE, REAL = 0, 1  # the paper's classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class LabelledImages(Dataset):
 
     def __init__(self, real, real_indices, fake, fake_indices, plan=None):
         self.items = [(real, int(i), REAL) for i in real_indices] + [(fake, int(i), FAKE) for i in fake_indices]
-        counts = torch.tensor([len(fake_indices), len(real_indices)], dtype=torch.float32)
+        counts = torch.bincount(self.labels, minlength=2).float()
         self.class_weights = counts.sum() / (2 * counts)  # (2,)
         self.plan, self.epoch = plan, 0
 

@@ -1,0 +1,121 @@
+"""Folders of images as detectors see them: checked, with names, and with features that are computed once."""
+
+import functools
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.folder import compare_classes, first_of_other_size, load_folder
+from utils.decay import SMALLEST
+from utils.errors import UserError
+from utils.fft import apply_gain
+from utils.linear_filter import fit_linear_filter
+from utils.perturbations import PERTURBATIONS
+from utils.report import to_8bit
+
+FEATURE_BATCH = 8
+
+
+def version_key(name):
+    """What versions of one image have in common: its POSIX name without suffix, folders joined to it.
+
+    A tar may hold faces/001.png; among pictures that lie in one folder its version is called faces_001.png.
+    """
+    return (name.rpartition(".")[0] or name).replace("/", "_")
+
+
+class ImageSet:
+    """A folder's images under the name it has in tables, with the features already computed of them.
+
+    Args:
+        label: name in tables.
+        folder: path, to recognise the folder a detector was trained on.
+        images: indexable with `.paths` (`ImagePaths` below the folder), [i] -> (3, H, W) in [0, 1].
+    """
+
+    def __init__(self, label, folder, images):
+        self.label, self.folder, self.images = label, Path(folder), images
+        assert images.paths.root == self.folder
+        self.names = images.paths.names
+        self._features = {}
+
+    def __len__(self):
+        return len(self.names)
+
+    @functools.cached_property
+    def _places(self):
+        """{name or `version_key` of an image: its position}; a name goes before a key."""
+        return {version_key(name): i for i, name in enumerate(self.names)} | {name: i for i, name in enumerate(self.names)}
+
+    def indices(self, names):
+        """Positions of files by name, or by that of a version (a.png is the version of a.jpg); UserError if one is missing."""
+        places = self._places
+        found = [places[name] if name in places else places.get(version_key(name)) for name in names]
+        if None in found:
+            raise UserError(f"{self.folder} lacks {names[found.index(None)]} or a version of it; put it back or train again")
+        return np.array(found, dtype=int)
+
+    def features(self, extract, key, indices, perturbation="none"):
+        """Rows (N, F) of `extract(images (B, 3, H, W))` for some images; each is computed once per `key` and perturbation."""
+        known = self._features.setdefault((key, perturbation), {})
+        wanted = [int(i) for i in indices if int(i) not in known]
+        for start in range(0, len(wanted), FEATURE_BATCH):
+            chosen = wanted[start : start + FEATURE_BATCH]
+            batch = torch.stack([PERTURBATIONS[perturbation](self.images[i], i) for i in chosen])
+            known.update(zip(chosen, extract(batch).numpy(), strict=True))
+        return np.stack([known[int(i)] for i in indices])
+
+
+class FilteredImages:
+    """Fakes after the linear filter, rounded to 8 bit like files: indexable with `.paths`."""
+
+    def __init__(self, fake, gain):
+        self.fake, self.paths, self.gain = fake, fake.paths, gain
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return to_8bit(apply_gain(self.fake[index][None], self.gain)[0])
+
+
+def linear_filter_of(real, real_indices, fake, fake_indices, processes):
+    """The cepstral linear filter from some fakes to some reals, fitted in the main process, as a set of all filtered fakes."""
+
+    def read(source, indices):
+        return (source.images[int(i)][None] for i in indices)
+
+    reads = functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices)
+    gain = processes.once(lambda: fit_linear_filter("cepstral", *reads))
+    filtered = FilteredImages(fake.images, gain)
+    return ImageSet("linear filter", fake.folder, filtered)
+
+
+def open_sets(folders, options):
+    """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
+    sets, infos = {}, {}
+    labels = ["/".join(Path(folder).parts[-2:]) for folder in folders.values()]
+    for (role, folder), label in zip(folders.items(), labels, strict=True):
+        images, infos[role] = load_folder(
+            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers
+        )
+        sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
+    first = next(iter(infos.values()))[0]
+    other = first_of_other_size(*infos.values(), square=True) if options.size is None else None
+    if other:
+        raise UserError(
+            f"{other.path} is {other.width} x {other.height}, but detectors take squares of one size; give --size N, with "
+            "--fit crop to keep the artefacts being studied"
+        )
+    side = options.size or first.width
+    if side < SMALLEST:
+        raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
+    warnings = []
+    for role in (role for role in sets if role != "real" and "real" in sets):
+        found = compare_classes(infos["real"], infos[role])
+        warnings += [f"warning, {sets['real'].label} against {sets[role].label}: {text}" for text in found]
+    for text in warnings:
+        print(text, file=sys.stderr)
+    return sets, side, warnings

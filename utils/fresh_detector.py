@@ -1,0 +1,123 @@
+"""What classical detectors look at, and what one that is trained afresh finds: logistic regression, cross-validated.
+
+Everything is float64 NumPy but the images.
+"""
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from utils.aliases import alias_features
+from utils.decay import decay_features
+from utils.detection import log_profile
+
+FEATURES = {"decay": decay_features, "profile": log_profile, "aliases": alias_features}
+LOOKS_AT = {"knn": "decay", "svm": "decay", "mlp": "decay", "logreg": "profile", "coherence": "aliases"}
+
+
+def classical_features(classifier, image, corners=False):
+    """What the classifier looks at: (N, 3, n, n) in [0, 1] -> (N, F) float64, whatever LOOKS_AT names.
+
+    Args:
+        corners: logreg only, as `log_profile`.
+    Raises: ValueError if the coherence detector cannot look at images of this size.
+    """
+    extract = FEATURES[LOOKS_AT[classifier]]
+    return extract(image, corners) if extract is log_profile else extract(image)
+
+
+def standardisation(features):
+    """Mean and standard deviation of each column of (N, F), the latter 1 where a column is constant: (F,), (F,)."""
+    mean, std = features.mean(0), features.std(0)
+    std[std < 1e-12] = 1
+    return mean, std
+
+
+def fit_logreg(features, is_fake):
+    """The cheap strong baseline: logistic regression with classes that weigh alike.
+
+    Args:
+        features: (N, F), standardised. is_fake: (N,) bool.
+    Returns: weight (F,) and bias; rows with features @ weight + bias > 0 are called fake.
+    """
+    model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features, is_fake)
+    return model.coef_[0], model.intercept_[0]
+
+
+def _logreg(real, other, _):
+    """A detector as `cross_validated` wants it."""
+    features, is_fake = np.concatenate([real, other]), np.repeat([False, True], [len(real), len(other)])
+    mean, std = standardisation(features)
+    weight, bias = fit_logreg((features - mean) / std, is_fake)
+    return lambda rows: (rows - mean) / std @ weight + bias > 0
+
+
+def fold_numbers(count, folds, seed):
+    """A fold 0..folds - 1 for each of `count` images: as even as can be, and the same for every class of equal size.
+
+    So two folders that hold versions of the same images in the same order never have one version in training and the other in test.
+    """
+    return np.random.default_rng(seed).permutation(count) % folds
+
+
+def out_of_fold(fit, sides, folds):
+    """What detectors make of images they never saw.
+
+    Args:
+        fit: function (real (n, ...), other (m, ...)) -> function (k, ...) -> (k,) scores.
+        sides: features of the reals and of the others. folds: the fold of each of them.
+    Returns: scores of the reals and of the others, (N,) and (M,) float64.
+    """
+    scores = [np.zeros(len(side)) for side in sides]
+    for number in np.unique(np.concatenate(folds)):
+        judge = fit(*(side[fold != number] for side, fold in zip(sides, folds, strict=True)))
+        for found, side, fold in zip(scores, sides, folds, strict=True):
+            if (fold == number).any():
+                found[fold == number] = judge(side[fold == number])
+    return scores
+
+
+def balanced_interval(rates, counts):
+    """Balanced accuracy and its 95 % interval: Wilson's of each class, joined by Newcombe's method (1998).
+
+    Unlike a bootstrap it has a width where every image was judged right.
+
+    Args:
+        rates: two shares in [0, 1] that were judged right, of reals and of others. counts: images of each.
+    Returns: (accuracy, low, high).
+    """
+    rates, counts, z = np.asarray(rates, float), np.asarray(counts), 1.96
+    centre = (rates + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    reach = z * np.sqrt(rates * (1 - rates) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
+    accuracy = rates.mean()
+    below, above = (np.sqrt(np.square(distance).sum()) / 2 for distance in (rates - centre + reach, centre + reach - rates))
+    return float(accuracy), float(accuracy - below), float(accuracy + above)
+
+
+def cross_validated(fit, sides, deals):
+    """Balanced accuracy, low and high (`balanced_interval`) of a detector on images it never saw.
+
+    Args:
+        fit: function (real, other, number of the repeat) -> function of rows -> (k,) bool, called fake.
+        sides: as `out_of_fold`. deals: its `folds` of each repeat.
+    """
+    found = [out_of_fold(lambda *rows, repeat=repeat: fit(*rows, repeat), sides, folds) for repeat, folds in enumerate(deals)]
+    right = [np.equal(scores, is_fake).mean() for is_fake, scores in enumerate(zip(*found, strict=True))]
+    return balanced_interval(right, [len(side) for side in sides])
+
+
+def fresh_accuracy(real_features, other_features, seed=0, folds=5, repeats=4):
+    """What a logistic regression trained afresh still finds.
+
+    Args:
+        real_features, other_features: (N, F), (M, F), one row per image, as `classical_features`.
+        seed, folds, repeats: each repeat deals the images to `folds` folds anew; every image is judged once per repeat by a
+            detector that never saw it.
+    Returns: (accuracy, low, high): balanced accuracy (0.5 = cannot be told apart, lower is better for a refiner) and its 95 %
+        interval (`balanced_interval`). Cross-validation of a detector that finds nothing averages a little under 0.5.
+    Raises: ValueError if a class has fewer images than folds or the features differ in length.
+    """
+    sides = [np.asarray(features, float) for features in (real_features, other_features)]
+    if min(map(len, sides)) < folds or sides[0].shape[1:] != sides[1].shape[1:]:
+        raise ValueError(f"need at least {folds} rows of equal length per class, not {sides[0].shape}, {sides[1].shape}")
+    deals = [[fold_numbers(len(side), folds, seed + repeat) for side in sides] for repeat in range(repeats)]
+    return cross_validated(_logreg, sides, deals)
