@@ -25,7 +25,7 @@ def test_golden_profile_of_the_refined_image():
 
 
 @given(st.integers(2, 17), st.integers(2, 17), st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_ring_means_equal_masks(height, width, seed):
     values = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for rings in (profiles.chessboard_rings(height, width), profiles.radial_rings(height, width)):
