@@ -14,8 +14,7 @@ import pytest
 import shared_steps
 import torch
 from PIL import Image
-from small import SMALL_NETWORK
-from test_train import draw, refused
+from small import SMALL_NETWORK, draw, refused
 
 import detect
 import eval as eval_script
