@@ -1,8 +1,9 @@
 """The model as a whole: its start, its independence of the batch, what is trained and what is not."""
 
+import copy
+
 import pytest
 import torch
-from golden_recipe import golden_image
 
 from models.nested_unet import NestedUNet, channels_of
 from models.patchnce import patch_nce
@@ -52,7 +53,7 @@ def test_result_does_not_depend_on_the_batch(norm):
     together = model.refine(fake)
     assert (together - fake).abs().max() > 3e-4  # it does something, more than the tolerance below
     alone = torch.cat([model.refine(image[None]) for image in fake])
-    assert torch.allclose(together, alone, atol=1e-5)
+    assert (together - alone).abs().max() < 2e-6
 
 
 def test_networks_see_whitened_magnitudes_and_correct_in_their_units():
@@ -170,11 +171,13 @@ def test_learning_rate_schedule_is_never_negative():
 def test_trainer_state_round_trip_is_exact():
     torch.manual_seed(0)
     straight, broken = (Trainer(small(mode="direct"), 1e-3, 4, 0.9) for _ in range(2))
-    broken.load_state_dict(straight.state_dict())
-    torch.manual_seed(1)
-    straight.train_step(golden_image(1)[..., :SIZE, :SIZE], golden_image(2)[..., :SIZE, :SIZE])
-    torch.manual_seed(1)
-    broken.train_step(golden_image(1)[..., :SIZE, :SIZE], golden_image(2)[..., :SIZE, :SIZE])
+    straight.train_step(images(1, 1), images(1, 2))  # before it optimisers are empty, and the average is the generator
+    straight.train_step(images(1, 3), images(1, 4))
+    broken.load_state_dict(copy.deepcopy(straight.state_dict()))  # as from a file: optimisers keep the tensors that they are given
+    for trainer in (straight, broken):
+        torch.manual_seed(1)
+        trainer.train_step(images(1, 5), images(1, 6))
+    assert straight.step == broken.step == 3 and straight.lr == broken.lr
     assert all(torch.equal(a, b) for a, b in zip(straight.model.parameters(), broken.model.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(straight.refiner.parameters(), broken.refiner.parameters(), strict=True))
 
