@@ -207,9 +207,9 @@ def test_frechet_distance_of_a_translation_and_of_few_vectors():
     moments, moved = Moments(), Moments()
     moments.update(features)
     moved.update(features + 0.5)
-    distance = frechet_distance(moments.mean, moments.covariance, moved.mean, moved.covariance)
+    distance = moments.frechet_distance(moved)
     assert distance == pytest.approx(64 * 0.25, rel=1e-9)
-    assert frechet_distance(moments.mean, moments.covariance, moments.mean, moments.covariance) == pytest.approx(0, abs=1e-9)
+    assert moments.frechet_distance(moments) == pytest.approx(0, abs=1e-9)
 
 
 def test_frechet_distance_refuses_what_does_not_fit():
