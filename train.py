@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 import time
 
 from tqdm import tqdm
@@ -13,9 +12,9 @@ from models.stig import STIG, Objective
 from models.training import Trainer
 from options import as_plain, parse_train
 from utils.checkpoint import fitting, read_resumed, save_checkpoint, way_on
-from utils.errors import UserError, script
+from utils.errors import UserError, check_finite, script
 from utils.filters import FILTERS, fit_filters, to_device
-from utils.interrupts import StopRequest, leaving
+from utils.interrupts import StopRequest, exit_stopped, leaving
 from utils.launch import run_processes
 from utils.logging import ScalarLog
 from utils.measure import fitting_batches
@@ -55,9 +54,11 @@ def train(trainer, loader, options, run, filters, log, monitor):
     All processes go through the same steps; the main one alone writes to `run` and `log`.
     """
     total, processes = options.epoch * loader.steps_per_epoch, trainer.processes
+    advice = f"{run / 'checkpoint.pt'} keeps the last good state if one was saved: "
+    advice += "try a lower --lr, or --preset default without --amp"
 
     def save():
-        check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, run)
+        check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, advice)
         content = trainer.state_dict() | {
             "settings": model_settings(options),
             "filters": filters,
@@ -82,7 +83,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
                 saving = step % options.save_frequency == 0 or last or stopping
                 if saving or step % options.log_frequency == 0 or step % options.sample_frequency == 0:
                     numbers = processes.numbers(terms)
-                    check_finite(numbers, step, run)
+                    check_finite(numbers, step, advice)
                     rate = images / (time.perf_counter() - since)
                     if processes.main:
                         log.write(step, {"epoch": epoch, **numbers, "lr": trainer.lr, "images_per_s": rate})
@@ -96,16 +97,6 @@ def train(trainer, loader, options, run, filters, log, monitor):
                 if stopping:
                     return False
         return not processes.any(stop.asked)  # the last step's pictures and checkpoint take their time
-
-
-def check_finite(numbers, step, run):
-    """Stop when a loss is not a number: what follows would be lost."""
-    broken = [name for name, value in numbers.items() if value - value != 0]
-    if broken:
-        raise UserError(
-            f"{broken[0]} is not finite at step {step}; {run / 'checkpoint.pt'} keeps the last good state if one was saved: "
-            "try a lower --lr, or --preset default without --amp"
-        )
 
 
 def read_run(options):
@@ -155,9 +146,7 @@ def run_training(options, processes):
     if log is not None:
         log.close()
     if not finished:
-        print(f"stopped after step {trainer.step}; go on with the same command and --resume")
-        processes.wait()  # a launcher ends the others as soon as one has ended
-        sys.exit(130)
+        exit_stopped(trainer.step, processes)
     if not processes.main:
         return
     shown = {title: to_device(filters[kind], device) for kind, title in FILTERS.items()}

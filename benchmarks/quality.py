@@ -10,9 +10,11 @@ while images, checkpoint and the code that refines and judges are the same. Seve
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import sys
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -29,7 +31,13 @@ from utils import aliases, decay, detection, feature_metrics, fft, fresh_detecto
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.report import to_8bit
-from utils.run_dir import RESULTS, locked, read_json, write_json
+from utils.run_dir import RESULTS, read_json, write_json
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+    import msvcrt
 
 BATCH = 8
 DECIDING = (  # what makes the numbers of images
@@ -118,6 +126,23 @@ def read_record(path, name, new):
     results = read_json(path) if path.exists() else {}
     found = results.get(name, {})
     return results, {"refiners": {}} | (found if found.get("made_by") == new["made_by"] else new)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Context in which no other process is that has asked for the same path: to read a file, change it and write it again.
+
+    The lock is a hidden file beside it, which stays; a process that dies lets go of it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("a") as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        else:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+        yield  # closing the file lets go
 
 
 def keep(path, name, new, row, seed, numbers, made_by):

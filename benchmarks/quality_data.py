@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -15,7 +13,7 @@ from data.reading import read_image
 from data.training import DATASETS, DEMO
 from utils.errors import UserError
 from utils.report import output_names
-from utils.run_dir import write_png
+from utils.run_dir import atomic_folder, write_png
 
 HOME = "quality"  # crops lie in datasets/quality, runs in results/quality
 PARTS = {"validation": ("fit", "validation"), "test": ("development", "test")}  # what is judged -> (fitted on, judged)
@@ -123,21 +121,14 @@ def write_part(folder, paths, size):
     Raises: UserError if the folder holds crops of other files, or a file cannot be read or is too small.
     """
     names = {side: [str(name) for name in output_names(files)] for side, files in paths.items()}
-    if folder.exists():
-        held = {side: [path.name for path in list_images(folder / side)] for side in paths}
-        if held != {side: sorted(files) for side, files in names.items()}:
-            raise UserError(f"{folder} holds crops of other images than its source does now; delete it to have it made anew")
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        for side, files in paths.items():
-            for name, path in zip(names[side], files, strict=True):
-                write_png(temporary / side / name, read_image(path, size, "crop"))
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    if not folder.exists():
+        with atomic_folder(folder) as temporary:
+            for side, files in paths.items():
+                for name, path in zip(names[side], files, strict=True):
+                    write_png(temporary / side / name, read_image(path, size, "crop"))
+    held = {side: [path.name for path in list_images(folder / side)] for side in paths}
+    if held != {side: sorted(files) for side, files in names.items()}:
+        raise UserError(f"{folder} holds crops of other images than its source does now; delete it to have it made anew")
 
 
 def read_images(folder):

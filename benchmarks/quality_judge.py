@@ -9,10 +9,10 @@ from torch.nn.functional import cross_entropy
 from benchmarks.quality_data import scene, strata
 from models.classical_detectors import classical_scores, fit_classical
 from models.detectors import PaperCNN
-from utils.feature_metrics import Moments, frechet_distance, kernel_distance
+from utils.feature_metrics import Moments, kernel_distance
 from utils.fft import fourier, image_to_mag
 from utils.fresh_detector import balanced_interval, classical_features, cross_validated
-from utils.metrics import GREY_LEVEL, SpectrumMean, psnr, spectral_distances, ssim
+from utils.metrics import GREY_LEVEL, PSNR_CEILING, SpectrumMean, psnr, spectral_distances, ssim
 
 COLUMNS = {
     "lfd_8bit": "LFD 8-bit",
@@ -44,7 +44,6 @@ LEGEND = (
     "chance, lower is better. Floor: other reals in place of the row; they show other scenes, so a row that shows those of the "
     "judged reals may lie below it."
 )
-CEILING = 100.0  # dB that count for equal images, so that a mean over images stays finite
 FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "coherence": 4, "cnn": 1}
 EPOCHS, RATE, BATCH = 15, 1e-3, 16  # of the small CNN (Adam)
 
@@ -177,15 +176,10 @@ class Judge:
 
 
 def mean_psnr(images, others):
-    """Mean over images of the PSNR in dB, CEILING for equal ones."""
-    return float(psnr(images, others).clamp_max(CEILING).mean())
+    """Mean over images of the PSNR in dB, PSNR_CEILING for equal ones."""
+    return float(psnr(images, others).clamp_max(PSNR_CEILING).mean())
 
 
 def inception_distances(real, other):
     """KID and FID of features (N, 2048), (M, 2048)."""
-    moments = [Moments(), Moments()]
-    for half, features in zip(moments, (real, other), strict=True):
-        half.update(features)
-    first, second = moments
-    fid = frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
-    return {"kid": kernel_distance(real, other)[0], "fid": fid}
+    return {"kid": kernel_distance(real, other)[0], "fid": Moments.of(real).frechet_distance(Moments.of(other))}

@@ -5,14 +5,12 @@ photographs (Lee, Mumford, Huang 2001). The fakes' upsampling is a transposed co
 phases unevenly, the cause of checkerboard patterns (Odena, Dumoulin, Olah 2016).
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.run_dir import write_png
+from utils.run_dir import atomic_folder, write_png
 
 _REAL, _FAKE = 0, 1  # streams of random numbers: no fake shows what a real shows
 _SMALLEST = 0.8  # radius of the smallest disc, pixels
@@ -127,19 +125,10 @@ def make_demo(folder, count=64, size=128, seed=0):
         raise UserError(f"{folder} exists already; delete it to have it made anew")
     if count < 1 or size < 16 or size % 4:
         raise ValueError(f"the demo needs at least one image and a size that is a multiple of 4 from 16 on, not {count} and {size}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with atomic_folder(folder) as temporary:
         for name, stream in (("real", _REAL), ("fake", _FAKE)):
             for number in range(count):
                 image = dead_leaves(np.random.default_rng([seed, stream, number]), size)
                 image = image if name == "real" else through_generator(image)
                 write_png(temporary / name / f"{number:04d}.png", (image * 255).round().astype(np.uint8))
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder

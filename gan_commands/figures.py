@@ -16,15 +16,15 @@ def moving(values, width):
     return np.array([w.mean() for w in windows]), np.array([w.std() for w in windows])
 
 
-def loss_curves(steps, per_epoch, path):
+def loss_curves(steps, per_epoch, path, lost=0):
     """Every loss over the epochs: moving average over one epoch, +- one standard deviation.
 
     Args:
-        steps: list of dicts name -> value, one per step. per_epoch: steps per epoch.
+        steps: list of dicts name -> value, one per step. per_epoch: steps per epoch. lost: steps before these.
     """
     names = list(steps[0])
     figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3), layout="constrained", squeeze=False)
-    epochs = np.arange(1, len(steps) + 1) / per_epoch
+    epochs = (lost + np.arange(1, len(steps) + 1)) / per_epoch
     for axis, name in zip(axes[0], names, strict=True):
         mean, std = moving([row[name] for row in steps], per_epoch)
         axis.plot(epochs, mean, lw=1.2)

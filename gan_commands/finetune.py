@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ from gan_commands import figures
 from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run, run_checkpoint
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
 from gan_commands.pairs import open_pairs
-from gan_commands.train import FREE_ON_RESUME, Run
+from gan_commands.run import GanRun
+from gan_commands.train import FREE_ON_RESUME
 from models.classical_detectors import CLASSICAL
 from models.gan import from_image, to_image
 from models.gan_losses import fourier_dissimilarity, generator_loss, high_frequencies, one_sided_magnitude
@@ -21,13 +21,14 @@ from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
 from utils.checkpoint import fitting, read_resumed
 from utils.distributed import Processes, resolve_device
-from utils.errors import UserError
-from utils.interrupts import StopRequest
+from utils.errors import UserError, check_finite
+from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
 
 SHOWN = 8
+LOG_EVERY = 20  # steps between two looks at their numbers, for which a GPU has to be waited for
 
 
 def start_trainer(checkpoint, lr, device):
@@ -110,29 +111,30 @@ def open_inputs(options):
     return checkpoint, real, latents, threshold
 
 
-class FinetuneRun(Run):
-    """One fine-tuning: it saves and loads as a training does, and goes through the pairs instead of a stream of images.
+class FinetuneRun(GanRun):
+    """One fine-tuning: passes over the pairs.
 
     Args:
         checkpoint: of the generator to start from. threshold: of the Fourier dissimilarity.
-    Attributes: rows, the numbers of each step of the current epoch.
+    Attributes: sums, of each term over the steps of the current epoch, {name: 0-d tensor}.
     """
 
     def __init__(self, options, checkpoint, threshold, device):
-        self.options, self.folder, self.threshold = options, run_folder(options.dst), threshold
-        self.processes = Processes(device)
-        self.trainer, self.schedulers = start_trainer(checkpoint, options.lr, device), []
-        self.epoch, self.batch, self.best, self.stale = 0, 0, float("inf"), 0
-        self.rows = []
+        super().__init__(options, start_trainer(checkpoint, options.lr, device), Processes(device))
+        self.threshold, self.sums = threshold, {}
+        self._exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPU has no other
+        self._unseen = []  # step and terms of what is not logged yet
 
     @property
     def finished(self):
         return self.epoch >= self.options.epochs
 
-    def read_rows(self):
-        """Find the numbers of the steps since the epoch began, after `load`, in log.csv."""
-        if self.batch:
-            self.rows = read_numbers(self.folder / "log.csv")[-self.batch :]
+    def own_state(self):
+        return {"sums": self.sums}
+
+    def load_own_state(self, checkpoint):
+        where = {"dtype": self._exact, "device": self.processes.device}
+        self.sums = {name: torch.as_tensor(total, **where) for name, total in checkpoint["sums"].items()}
 
     def train_epoch(self, real, latents, log, stop):
         """The rest of a pass over the pairs, in an order that depends on seed and epoch alone; False if the user asked to stop."""
@@ -147,21 +149,36 @@ class FinetuneRun(Run):
                     self.trainer, real_image, latents[chosen].to(self.processes.device), self.options, self.threshold
                 )
                 self.batch += 1
-                self.rows.append({name: value.item() for name, value in terms.items()})
-                self.check_finite(self.rows[-1])
-                log.write(self.trainer.steps, self.rows[-1])
+                self._count(terms)
                 bar.update()
-                if stop.asked:
+                stopping = stop.asked
+                if stopping or self.batch % LOG_EVERY == 0 or self.batch == len(batches):
+                    self._write_terms(log)
+                if stopping:
                     return False
         return True
+
+    def _count(self, terms):
+        """Add the terms of a step to what is summed and logged; no number leaves the device."""
+        self.sums = {name: self.sums.get(name, 0) + value.to(self._exact) for name, value in terms.items()}
+        self._unseen.append((self.trainer.steps, terms))
+
+    def _write_terms(self, log):
+        """Check and log the terms of each step since the last call."""
+        values = torch.stack([torch.stack([*terms.values()]) for _, terms in self._unseen]).tolist()
+        for (step, terms), row in zip(self._unseen, values, strict=True):
+            numbers = dict(zip(terms, row, strict=True))
+            check_finite(numbers, step, "the last epoch is kept: try a lower --lr")
+            log.write(step, numbers)
+        self._unseen = []
 
     def end_epoch(self, judge, log):
         """Judge, log and save at the end of an epoch."""
         called_fake = judge(self.trainer.state())
-        means = {name: float(np.mean([row[name] for row in self.rows])) for name in self.rows[0]}
+        means = {name: total.item() / self.batch for name, total in self.sums.items()}
         numbers = {"epoch": self.epoch, **means, "called_fake": called_fake, "real_right": judge.real_right}
         log.write(self.trainer.steps, numbers, table="epochs")
-        self.epoch, self.batch, self.rows = self.epoch + 1, 0, []
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
         self.save()
         shown = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
         print(f"epoch {self.epoch}: {shown}, called fake {called_fake:.3f}")
@@ -170,7 +187,8 @@ class FinetuneRun(Run):
         """Loss curves, share called fake (`untouched` before), and samples of the first generator and of this one."""
         rows = read_numbers(self.folder / "log.csv")
         rates = [untouched, *(row["called_fake"] for row in read_numbers(self.folder / "epochs.csv"))]
-        figures.loss_curves(rows, len(rows) // self.epoch, self.folder / "losses.png")
+        steps = self.trainer.steps
+        figures.loss_curves(rows, steps // self.epoch, self.folder / "losses.png", lost=steps - len(rows))
         figures.rate_curve(rates, self.options.detector, self.folder / "detection.png")
         samples = [draw(state, SHOWN, self.options.seed, self.processes.device) for state in (checkpoint, self.trainer.state())]
         figures.before_after(*(torch.cat(list(batches)) for batches in samples), self.folder / "samples.png")
@@ -207,7 +225,6 @@ def finetune(options):
     folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
     write_json(folder / "options.json", as_plain(options))
     log = ScalarLog(folder, run.trainer.steps if resumed else None)  # drops what was logged after the checkpoint
-    run.read_rows()
     with StopRequest() as stop:
         while not run.finished:
             if not run.train_epoch(real, latents, log, stop):
@@ -216,6 +233,5 @@ def finetune(options):
             run.end_epoch(judge, log)
     log.close()
     if not run.finished:
-        print(f"stopped after step {run.trainer.steps}; go on with the same command and --resume")
-        sys.exit(130)
+        exit_stopped(run.trainer.steps, run.processes)
     run.draw_figures(checkpoint, untouched)

@@ -10,7 +10,7 @@ import numpy as np
 from gan_commands.common import BATCH, MONITOR, draw_batches
 from utils.distributed import Processes
 from utils.errors import UserError
-from utils.feature_metrics import Moments, frechet_distance, kernel_distance
+from utils.feature_metrics import Moments, kernel_distance
 from utils.inception import find_weights, inception_features, load_inception
 from utils.metrics import SpectrumMean, lfd
 
@@ -70,10 +70,7 @@ class GanMonitor:
             return lfd(self.real, other, bits=None)
         if self.kind == "kid":
             return kernel_distance(self.real, other)[0]
-        moments = Moments(), Moments()
-        for moment, features in zip(moments, (self.real, other), strict=True):
-            moment.update(features)
-        return frechet_distance(*itertools.chain(*((moment.mean, moment.covariance) for moment in moments)))
+        return Moments.of(self.real).frechet_distance(Moments.of(other))
 
     def score(self, generator):
         """Distance of the generator's samples, always of the same latents; the same number in all processes.

@@ -1,7 +1,6 @@
 """gan.py train: a GAN of one family and set-up on photographs."""
 
 import dataclasses
-import sys
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.utils import make_grid
@@ -10,20 +9,20 @@ from tqdm import tqdm
 from data.streams import open_stream
 from gan_commands.common import GRID, KIND
 from gan_commands.monitor import GanMonitor, choose_monitor
+from gan_commands.run import GanRun
 from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
-from utils.checkpoint import fitting, load_scheduler, read_resumed, save_checkpoint
-from utils.errors import UserError
-from utils.interrupts import StopRequest
+from utils.checkpoint import fitting, load_scheduler, read_resumed
+from utils.errors import UserError, check_finite
+from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_json, write_png
-from utils.seeding import random_state, seed_everything, set_random_state
+from utils.seeding import seed_everything
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume", "timeout"}
 LOWEST_RATE = 1e-6
 GRID_IMAGES = 64
-PROGRESS = {"epoch": int, "batch": int, "best": float, "stale": int}  # attributes of `Run` that a checkpoint keeps
 
 
 def config_of(options):
@@ -31,49 +30,36 @@ def config_of(options):
     return GanConfig(**{field.name: getattr(options, field.name) for field in dataclasses.fields(GanConfig)})
 
 
-class Run:
+class Run(GanRun):
     """One training run: the trainer, its schedule and everything that makes it resumable.
 
     All processes go through the same steps; the main one alone writes, and has a log.
+
+    Attributes: best, the best score so far; stale, epochs since.
     """
 
+    PROGRESS = GanRun.PROGRESS | {"best": float, "stale": int}
+
     def __init__(self, options, processes):
-        self.options, self.folder, self.processes = options, run_folder(options.dst), processes
-        self.trainer = GanTrainer(config_of(options), options.lr, processes.device, processes)
+        super().__init__(options, GanTrainer(config_of(options), options.lr, processes.device, processes), processes)
         # one factor per plateau, such that a rate that falls in every epoch ends at LOWEST_RATE (published)
         factor = min((LOWEST_RATE / options.lr) ** (1 / options.epochs), 0.999)
         self.schedulers = [
             ReduceLROnPlateau(optimiser, factor=factor, patience=1, threshold=0, min_lr=min(LOWEST_RATE, options.lr))
             for optimiser in (self.trainer.generator_optimiser, self.trainer.discriminator_optimiser)
         ]
-        self.epoch, self.batch = 0, 0  # where the next step is
-        self.best, self.stale = float("inf"), 0  # best score, epochs since
+        self.best, self.stale = float("inf"), 0
 
     @property
     def finished(self):
         return self.epoch >= self.options.epochs or self.stale >= self.options.patience
 
-    def save(self, name="checkpoint.pt"):
-        """Write results/<dst>/<name> with everything that `load` needs, in the main process."""
-        if not self.processes.main:
-            return
-        progress = {key: getattr(self, key) for key in PROGRESS}
-        content = {
-            "progress": progress,
-            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-            "random": random_state(),
-            "options": as_plain(self.options),
-        }
-        save_checkpoint(self.folder / name, KIND, self.trainer.state() | content)
+    def own_state(self):
+        return {"schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
 
-    def load(self, checkpoint):
-        """Continue where `save` was called."""
-        self.trainer.load_state(checkpoint)
+    def load_own_state(self, checkpoint):
         for scheduler, state in zip(self.schedulers, checkpoint["schedulers"], strict=True):
             load_scheduler(scheduler, state)
-        for key, kind in PROGRESS.items():
-            setattr(self, key, kind(checkpoint["progress"][key]))
-        set_random_state(checkpoint["random"])
 
     def train_epoch(self, stream, log, stop):
         """The rest of the current epoch; False if the user asked to stop before its end."""
@@ -95,18 +81,10 @@ class Run:
 
     def _write_terms(self, terms, log, bar):
         numbers = self.processes.numbers(terms)
-        self.check_finite(numbers)
+        check_finite(numbers, self.trainer.steps, "the last epoch is kept: try a lower --lr")
         if self.processes.main:
             log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
         bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
-
-    def check_finite(self, numbers):
-        """UserError if a loss is no number any more: what follows would be lost."""
-        broken = [name for name, value in numbers.items() if value - value != 0]
-        if broken:
-            raise UserError(
-                f"the loss {broken[0]} is not finite at step {self.trainer.steps}; the last epoch is kept: try a lower --lr"
-            )
 
     def end_epoch(self, monitor, log):
         """Score, rate decay, pictures and checkpoints at the end of an epoch."""
@@ -183,9 +161,7 @@ def train(options, processes):
     if log is not None:
         log.close()
     if not run.finished:
-        print(f"stopped after step {run.trainer.steps}; go on with the same command and --resume")
-        processes.wait()  # a launcher ends the others as soon as one has ended
-        sys.exit(130)
+        exit_stopped(run.trainer.steps, processes)
     print(
         f"done after {run.epoch} epochs, best {kind} {run.best:.4g}; draw images with gan.py sample --dst {options.dst} --out DIR"
     )

@@ -189,7 +189,8 @@ class STIG(nn.Module):
         return {"d_patch": d_patch, "d_spectral": d_spectral, "total": d_patch + d_spectral}
 
     def generator_loss(self, t):
-        """Generator and contrastive heads against the current discriminators (freeze those with `frozen`).
+        """Generator and contrastive heads against the current discriminators (switch their gradients off with
+        `freeze_discriminators`).
 
         Returns: dict of unweighted terms `g_patch`, `g_spectral`, `nce_fake`, `nce_real`, `identity`, `fake_identity`,
             `low_frequency` and the weighted `total`.

@@ -2,9 +2,13 @@
 
 import signal
 
+import hypothesis
 import pytest
 import torch
 from pytorch_fid import inception as pytorch_fid_inception
+
+hypothesis.settings.register_profile("stig", deadline=None)  # a busy machine is no mistake of ours
+hypothesis.settings.load_profile("stig")
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,62 @@
-"""Options of train.py that several tests share: the smallest network, and an objective that fits small images."""
+"""What several tests share: options of the smallest network, and pictures to try things on."""
 
-SMALL_NETWORK = ["--width", "8", "--sigma", "4", "--log_frequency", "1"]
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils.fft import apply_gain
+from utils.linear_filter import diagonal_gain
+from utils.profiles import radial_rings
+
+SMALL_NETWORK = ["--width", "8", "--sigma", "4", "--log_frequency", "1"]  # of train.py, with an objective that fits small images
+SIZE = 32
+
+
+def draw(folder, count, seed, size=32):
+    """Smooth random pictures as PNG."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    for index in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
+
+
+def refused(main, arguments, capsys):
+    """The sentence that `main` prints when it exits with 2 and leaves nothing behind."""
+    before = set(Path("results").rglob("*")) if Path("results").exists() else set()
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    after = set(Path("results").rglob("*")) if Path("results").exists() else set()
+    assert before == after
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "error: " in error
+    return error
+
+
+def photographs(count, seed, shade=1.0):
+    """Noise with a falling spectrum whose channels cohere: (N, 3, SIZE, SIZE) around 0.5."""
+    generator = torch.Generator().manual_seed(seed)
+    grey, colour = (torch.randn(count, channels, SIZE, SIZE, generator=generator) for channels in (1, 3))
+    fall = -(1 + radial_rings(SIZE, SIZE)).log().expand(3, -1, -1)
+    return 0.5 + 0.1 * apply_gain(grey + shade * 0.3 * colour, diagonal_gain(fall))
+
+
+def smooth_gain_with_peaks():
+    """Log gain (3, SIZE, SIZE): a high band that is weak, and a lattice of peaks."""
+    gain = -0.05 * radial_rings(SIZE, SIZE).float().expand(3, -1, -1)
+    gain = gain.clone()
+    gain[:, ::8, ::8] += 1.5
+    gain[:, SIZE // 2, SIZE // 2] = 0
+    return gain
+
+
+def upsampled(count, seed, mode="bilinear"):
+    """`photographs` of half the size, doubled, with a little noise of their own."""
+    generator = torch.Generator().manual_seed(seed + 50)
+    small = photographs(count, seed)[..., ::2, ::2]
+    noise = 0.002 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    return torch.nn.functional.interpolate(small, scale_factor=2, mode=mode) + noise

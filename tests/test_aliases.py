@@ -2,19 +2,11 @@
 
 import pytest
 import torch
-from test_linear_filter import SIZE, photographs, smooth_gain_with_peaks
+from small import photographs, smooth_gain_with_peaks, upsampled
 
 from utils.aliases import PERIOD, alias_features, alias_lags, alias_shifts
 from utils.fft import apply_gain, fourier
 from utils.linear_filter import diagonal_gain
-
-
-def upsampled(count, seed, mode="bilinear"):
-    """`photographs` of half the size, doubled, with a little noise of their own."""
-    generator = torch.Generator().manual_seed(seed + 50)
-    small = photographs(count, seed)[..., ::2, ::2]
-    noise = 0.002 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
-    return torch.nn.functional.interpolate(small, scale_factor=2, mode=mode) + noise
 
 
 def test_each_shift_and_its_negative_count_once():

@@ -71,7 +71,7 @@ def test_smooth_keeps_wholly_empty_windows_empty():
     assert result[0] == 3 and result[-1] == 3 and result[5].isnan()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(-4, 2), st.integers(2, 30), st.integers(0, 10_000))
 def test_misfit_is_the_largest_singular_value(exponent, length, seed):
     generator = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def test_misfit_is_the_largest_singular_value(exponent, length, seed):
         assert norm == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(-30, 30), st.floats(0.01, 1e4)), min_size=1, max_size=5))
 def test_nelder_mead_takes_scipys_steps(parabolas):
     centre = torch.tensor([c for c, _ in parabolas], dtype=torch.float64)
@@ -98,7 +98,7 @@ def test_nelder_mead_takes_scipys_steps(parabolas):
         assert got[i].item() == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(-4, 1), st.floats(1, 1000))
 def test_fit_ends_at_the_minimum_of_the_matrix_norm(exponent, first):
     # the published norm couples every y_i with every x_j, so its minimiser is not the power law's own exponent: compare with scipy

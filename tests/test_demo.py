@@ -79,7 +79,7 @@ def test_the_same_seed_makes_the_same_pixels(tmp_path):
 
 
 @given(kernel=st.lists(st.floats(-1, 2), min_size=4, max_size=4), seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_transposed_convolution_equals_torchs(kernel, seed):
     image = np.random.default_rng(seed).random((5, 7, 3))
     taps = torch.tensor(kernel, dtype=torch.float64)

@@ -459,7 +459,7 @@ def test_features_of_folders(run):
     assert arrays["log_profile"].shape[0] == COUNT
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 1000))
 def test_samples_are_drawn_without_replacement_and_alike_for_versions(total, count, seed):
     names = [f"{i:03d}.png" for i in range(total)]

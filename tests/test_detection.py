@@ -25,7 +25,7 @@ from utils.fresh_detector import fold_numbers, fresh_accuracy, out_of_fold
 SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size=30)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SCORES, SCORES, st.floats(0.05, 0.95))
 def test_scores_are_scikit_learns(real, fake, threshold):
     got = detection_scores(real, fake, threshold)
@@ -44,7 +44,7 @@ def test_no_accuracy_without_reals():
         detection_scores([], [0.9, 0.8], 0.5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SCORES, SCORES)
 def test_no_threshold_beats_the_best(real, fake):
     def balanced(threshold):

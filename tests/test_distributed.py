@@ -14,8 +14,7 @@ import pytest
 import shared_steps
 import torch
 from PIL import Image
-from small import SMALL_NETWORK
-from test_train import draw, refused
+from small import SMALL_NETWORK, draw, refused
 
 import detect
 import eval as eval_script
@@ -155,12 +154,18 @@ def test_processes_go_on_alike(steps_of_two):
 def test_steps_of_two_processes_equal_those_of_one(steps_of_two):
     for case, expected in shared_steps.steps(Processes()).items():
         found = steps_of_two[1]["stig"][case]
-        assert_close(expected["gradients"], found["gradients"], 1e-4, 1e-5)
+        for exact in (True, False):  # where something is normalised, some gradients (of biases before it) are nothing but rounding
+            part = [name for name in expected["gradients"] if (case == "uneven" and name.startswith("generator.")) == exact]
+            sides = ({name: side["gradients"][name] for name in part} for side in (expected, found))
+            assert_close(*sides, 1e-4, 0 if exact else 5e-5)
+        assert expected["gradients"].keys() == found["gradients"].keys()
         assert "heads.mlp_4.0.weight" not in found["gradients"] and "heads.mlp_2.0.weight" in found["gradients"]
         assert found["numbers"] == pytest.approx(expected["numbers"], rel=1e-2, abs=1e-4)
-        buffers = [name for name in expected["model"] if "running" in name or "tracked" in name]
+        buffers = [
+            name for name in expected["model"] if "running" in name or "tracked" in name
+        ]  # after a step of Adam, see `same_training`
         assert bool(buffers) == (case == "batch norm")
-        assert_close(*({name: state["model"][name] for name in buffers} for state in (expected, found)), 1e-2, 1e-6)
+        assert_close(*({name: state["model"][name] for name in buffers} for state in (expected, found)), 5e-2, 1e-6)
 
 
 def test_gan_steps_of_two_processes_equal_those_of_one(steps_of_two):

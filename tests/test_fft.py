@@ -19,7 +19,7 @@ def test_round_trip(size, batch):
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 10**6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_fourier_inverts_at_every_size_and_keeps_energy(height, width, seed):
     image = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     spectrum = fft.fourier(image)
@@ -39,7 +39,7 @@ def test_spectrum_of_a_wave_is_two_bins_beside_dc():
 def test_golden_log_magnitude_and_normalisation():
     fake_image = golden_image(1)
     assert torch.equal(fake_image, ARRAYS["fake_image"])
-    assert torch.allclose(fft.log_magnitude(fake_image), ARRAYS["log_magnitude_fake"], atol=1e-4)
+    assert torch.allclose(fft.fourier(fake_image).abs().log1p(), ARRAYS["log_magnitude_fake"], atol=1e-4)
     mag, _, mag_range = fft.image_to_mag(fake_image)
     golden = NUMBERS["normalized_magnitude_fake"]
     assert torch.allclose(mag.flatten()[golden["samples_at"]], torch.tensor(golden["samples"]), atol=1e-4)

@@ -36,7 +36,7 @@ def plain_spectrum(image):
     return torch.roll(fourier(centred), (-(height // 2), -(width // 2)), (-2, -1))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sides, sides, st.integers(0, 1000))
 def test_zero_insertion_makes_exact_spectral_replicas(height, width, seed):
     small = features(height, width, seed)
@@ -44,7 +44,7 @@ def test_zero_insertion_makes_exact_spectral_replicas(height, width, seed):
     assert torch.allclose(plain_spectrum(upsample_zero(small)), spectrum.repeat(1, 1, 2, 2), atol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sides, sides, st.integers(0, 1000))
 def test_nearest_is_a_box_and_its_spectrum_the_replica_times_cosines(height, width, seed):
     small = features(height, width, seed)

@@ -347,6 +347,32 @@ def test_resumed_finetuning_is_bit_identical(steps_before_stop, monkeypatch, cap
     assert "nothing to resume" in refused(command + " --resume --dst absent", capsys)
 
 
+@pytest.mark.parametrize("steps_before_stop", [2, 3])
+def test_finetuning_goes_on_without_its_log(steps_before_stop, monkeypatch):
+    """The means of an epoch come from the checkpoint; the log holds what followed, and its curves keep their place."""
+    monkeypatch.setattr(finetune_module, "StopRequest", StopAfter)
+    monkeypatch.setattr(finetune_module, "LOG_EVERY", 2)
+    curves = {}
+    monkeypatch.setattr(finetune_module.figures, "loss_curves", lambda *shown, **more: curves.update(more, per_epoch=shown[1]))
+    command = "finetune --generator base --pairs pairs --adv 1 --epochs 2 --n 20 --batch_size 8 --detector logreg --device cpu"
+    StopAfter.count = 10**9
+    run(command + " --overwrite --dst straight")
+    assert curves == {"per_epoch": 3, "lost": 0}
+    StopAfter.count = steps_before_stop - 1
+    with pytest.raises(SystemExit):
+        run(command + " --overwrite --dst halted")
+    assert len(table("results/halted/log.csv")) == steps_before_stop
+    Path("results/halted/log.csv").unlink()
+    StopAfter.count = 10**9
+    run(command + " --resume --dst halted")
+    straight, halted = (load_checkpoint(f"results/{name}/checkpoint.pt", "gan") for name in ("straight", "halted"))
+    for part in ("generator", "discriminator"):
+        assert all(torch.equal(value, halted[part][name]) for name, value in straight[part].items())
+    assert Path("results/straight/epochs.csv").read_text() == Path("results/halted/epochs.csv").read_text()
+    assert table("results/halted/log.csv") == table("results/straight/log.csv")[steps_before_stop:]
+    assert curves == {"per_epoch": 3, "lost": steps_before_stop}
+
+
 @pytest.mark.parametrize("terms", ["--adv 1 --metric 2", "--adv 1 --lambda_fourier 0 --metric 1"])
 def test_adversarial_finetuning_trains_the_discriminator(terms):
     run(f"finetune --generator base --pairs pairs --dst both --overwrite {terms} --epochs 1 --n 20 --batch_size 8 --device cpu")

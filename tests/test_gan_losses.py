@@ -132,7 +132,7 @@ def test_dissimilarity_by_hand():
     assert fourier_dissimilarity(*both, "2", 4).item() == pytest.approx(1e-4 * math.hypot(128, 64))  # mean over the batch
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.sampled_from(["1", "2", "cos"]), st.integers(0, 6), st.integers(0, 1000))
 def test_dissimilarity_is_zero_only_for_equal_magnitudes(metric, threshold, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -368,3 +368,19 @@ def test_presets_set_defaults_that_options_override():
     assert (released.generator, released.upsample, released.norm) == ("direct", "bicubic", "instance")
     plain = options.as_plain(released)
     assert plain["nce_levels"] == [0]
+
+
+def test_folders_are_made_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "sets" / "crops"
+    with pytest.raises(KeyboardInterrupt), run_dir.atomic_folder(path) as temporary:
+        (temporary / "0.png").touch()
+        raise KeyboardInterrupt
+    assert not list(path.parent.iterdir())
+    with run_dir.atomic_folder(path) as first, run_dir.atomic_folder(path) as second:  # two calls at once
+        for number, temporary in enumerate((first, second)):
+            (temporary / f"{number}.png").touch()
+    assert [file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*")] == ["crops", "crops/1.png"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), run_dir.atomic_folder(tmp_path / "file") as temporary:
+        (temporary / "0.png").touch()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "sets"]

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from test_linear_filter import SIZE, photographs
+from small import SIZE, photographs
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
 from utils.filters import FILTERS, apply_filter, fit_filters

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from small import SIZE, photographs, smooth_gain_with_peaks
 
 from utils import measure
 from utils.fft import apply_gain, fourier, mirror
@@ -11,25 +12,7 @@ from utils.linear_filter import OPPONENT, diagonal_gain, fit_linear_filter, mean
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings
 
-SIZE = 32
 KINDS = ("linear", "cepstral")
-
-
-def photographs(count, seed, shade=1.0):
-    """Noise with a falling spectrum whose channels cohere: (N, 3, SIZE, SIZE) around 0.5."""
-    generator = torch.Generator().manual_seed(seed)
-    grey, colour = (torch.randn(count, channels, SIZE, SIZE, generator=generator) for channels in (1, 3))
-    fall = -(1 + radial_rings(SIZE, SIZE)).log().expand(3, -1, -1)
-    return 0.5 + 0.1 * apply_gain(grey + shade * 0.3 * colour, diagonal_gain(fall))
-
-
-def smooth_gain_with_peaks():
-    """Log gain (3, SIZE, SIZE): a high band that is weak, and a lattice of peaks."""
-    gain = -0.05 * radial_rings(SIZE, SIZE).float().expand(3, -1, -1)
-    gain = gain.clone()
-    gain[:, ::8, ::8] += 1.5
-    gain[:, SIZE // 2, SIZE // 2] = 0
-    return gain
 
 
 def fitted(kind, real, fake):

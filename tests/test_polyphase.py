@@ -4,8 +4,7 @@ import functools
 
 import pytest
 import torch
-from test_aliases import upsampled
-from test_linear_filter import SIZE, photographs
+from small import SIZE, photographs, upsampled
 
 from utils.aliases import PERIOD, alias_features
 from utils.fft import fourier

@@ -96,6 +96,22 @@ def test_crops_are_native_pixels_and_go_with_their_source(demo):
         quality_data.open_case("small", 16, "test")
 
 
+def test_calls_at_once_make_the_same_crops(demo, monkeypatch):
+    """The second is done before the first, which finds its folder there."""
+    write, case = quality_data.write_png, []
+
+    def meanwhile(path, image):
+        write(path, image)
+        if not case:
+            monkeypatch.setattr(quality_data, "write_png", write)
+            case.append(quality_data.open_case("small", SIZE, "validation"))
+
+    monkeypatch.setattr(quality_data, "write_png", meanwhile)
+    again = quality_data.open_case("small", SIZE, "validation")
+    assert torch.equal(again.real.pixels, case[0].real.pixels) and again.fake.names == case[0].fake.names
+    assert sorted(path.name for path in (demo / "datasets/quality/small_32").iterdir()) == ["fit", "validation"]
+
+
 def test_sets_that_are_missing_or_small_are_refused(demo):
     with pytest.raises(UserError, match="nothing does not exist"):
         quality_data.open_case("nothing", SIZE, "test")

@@ -82,7 +82,7 @@ def test_grey_and_palette_become_rgb(tmp_path, mode):
 
 
 @given(alpha=st.integers(0, 255), colour=st.integers(0, 255))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_transparency_is_put_on_white(tmp_path_factory, alpha, colour):
     path = tmp_path_factory.mktemp("rgba") / "x.png"
     Image.new("RGBA", (3, 2), (colour, 0, 255, alpha)).save(path)
@@ -218,7 +218,7 @@ def test_a_truncated_16_bit_png_is_found(tmp_path):
 
 
 @given(at=st.integers(0, 2000), value=st.integers(0, 255), suffix=st.sampled_from(["png", "jpg", "webp", "bmp", "tif"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_damage_never_escapes_as_another_error(tmp_path_factory, at, value, suffix):
     path = tmp_path_factory.mktemp("damage") / f"x.{suffix}"
     Image.fromarray(noise(6, (16, 16, 3))).save(path)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from golden_recipe import golden_weights
 from PIL import Image
-from small import SMALL_NETWORK
+from small import SMALL_NETWORK, draw, refused
 
 import inference
 import train
@@ -29,15 +29,6 @@ SMALL = [*SMALL_NETWORK, "--data", "tiny", "--size", "32", "--device", "cpu", "-
 
 
 FINISHED = ["--base", "cepstral", "--sample_frequency", "2", "--save_frequency", "2"]  # options of the fixture `run`
-
-
-def draw(folder, count, seed, size=32):
-    """Smooth random pictures as PNG."""
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(seed)
-    for index in range(count):
-        coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
 
 
 @pytest.fixture(scope="module")
@@ -234,19 +225,6 @@ def test_images_of_one_colour_and_equal_images_leave_finite_numbers(house):
     numbers = [number for row in table.values() for number in row.values() if number is not None]
     assert np.isfinite(numbers).all()
     assert table["refined"]["psnr"] == 100  # nothing was changed
-
-
-def refused(main, arguments, capsys):
-    """The sentence that `main` prints when it exits with 2 and leaves nothing behind."""
-    before = set(Path("results").rglob("*")) if Path("results").exists() else set()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    after = set(Path("results").rglob("*")) if Path("results").exists() else set()
-    assert before == after
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "error: " in error
-    return error
 
 
 def test_bad_input_to_train(run, house, capsys):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,18 @@ class UserError(ValueError):
     """Something the user gave is wrong: one sentence with what, where and what to do about it."""
 
     exit_code = 2
+
+
+def check_finite(numbers, step, advice):
+    """Stop when a number of a training is none any more: what follows would be lost.
+
+    Args:
+        numbers: {name: float} at this step. advice: what the last sentence says after the name and the step.
+    Raises: UserError, naming the first that is infinite or not a number.
+    """
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise UserError(f"{name} is not finite at step {step}; {advice}")
 
 
 def launched():

@@ -16,6 +16,13 @@ class Moments:
     def __init__(self, count=0, mean=0.0, scatter=0.0):
         self.count, self.mean, self.scatter = count, mean, scatter
 
+    @classmethod
+    def of(cls, features):
+        """Those of one set (N, D), N >= 1."""
+        moments = cls()
+        moments.update(features)
+        return moments
+
     def update(self, features):
         """Add a batch (N, D), N >= 1."""
         features = np.asarray(features, dtype=np.float64)
@@ -40,6 +47,10 @@ class Moments:
         if self.count < 2:
             raise ValueError(f"a covariance needs at least two vectors, not {self.count}")
         return self.scatter / (self.count - 1)
+
+    def frechet_distance(self, other):
+        """`frechet_distance` of the Gaussians with these moments and those of `other`."""
+        return frechet_distance(self.mean, self.covariance, other.mean, other.covariance)
 
 
 def frechet_distance(mean_1, covariance_1, mean_2, covariance_2):

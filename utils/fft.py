@@ -59,16 +59,6 @@ def inverse_fourier(spectrum):
         return torch.fft.ifftshift(torch.fft.ifft2(shifted), dim=(-2, -1))
 
 
-def log_magnitude(image):
-    """Log-magnitude log(1 + abs(F)) (paper, signal path).
-
-    Args:
-        image: (N, C, H, W), values in [0, 1].
-    Returns: (N, C, H, W) >= 0, DC at (H // 2, W // 2).
-    """
-    return fourier(image).abs().log1p()
-
-
 def image_to_mag(image):
     """Image -> normalised log-magnitude, phase and the range that undoes the normalisation.
 

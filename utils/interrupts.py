@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
 
@@ -47,6 +48,13 @@ class StopRequest:
 
     def __exit__(self, *error):
         self._handling.__exit__(*error)
+
+
+def exit_stopped(step, processes):
+    """End a training that was asked to stop, after its checkpoint is written: how to go on, and exit code 130."""
+    print(f"stopped after step {step}; go on with the same command and --resume")
+    processes.wait()  # a launcher ends the others as soon as one has ended
+    sys.exit(130)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from utils.distributed import Processes
-from utils.feature_metrics import frechet_distance, kernel_distance
+from utils.feature_metrics import kernel_distance
 from utils.fft import image_to_mag
 from utils.interrupts import leave_to_parent
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
@@ -142,7 +142,7 @@ class FeatureDistances:
         rows = {}
         for role, pair in pairs.items():
             first, second = (statistics.moments(half) for statistics, half in pair)
-            fid = frechet_distance(first.mean, first.covariance, second.mean, second.covariance)
+            fid = first.frechet_distance(second)
             kid, std = kernel_distance(*(statistics.features(half) for statistics, half in pair), seed=self.seed)
             rows[role] = {f"{kind}_fid": fid, f"{kind}_kid": kid, f"{kind}_kid_std": std}
         return rows

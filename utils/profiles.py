@@ -1,4 +1,4 @@
-"""Ring averages of spectra: the chessboard profile of the paper and the radial profile.
+"""Ring averages of spectra: chessboard rings, those of the paper's profile, and radial ones.
 
 A profile costs one pass over the bins: each bin is added to its ring by index, there is no mask per ring.
 """
@@ -90,12 +90,6 @@ def to_grey(image):
     return (image * weights).sum(dim=1)
 
 
-def _scaled_profile(mag, rings):
-    profile = ring_means(to_grey(mag), rings)  # (N, R)
-    low, high = profile.amin(1, keepdim=True), profile.amax(1, keepdim=True)
-    return (profile - low) / (high - low).clamp_min(1e-12)
-
-
 def chessboard_profile(mag):
     """Spectral filter profile (paper): grey ring means over chessboard rings, min-max scaled per sample.
 
@@ -103,9 +97,6 @@ def chessboard_profile(mag):
         mag: (N, 3, H, W), a magnitude at any scale: a factor or offset common to the sample does not matter.
     Returns: (N, max(H, W) // 2 + 1) in [0, 1], differentiable in mag.
     """
-    return _scaled_profile(mag, chessboard_rings(*mag.shape[-2:]))
-
-
-def radial_profile(mag):
-    """The same over Euclidean rings of width one: (N, 3, H, W) -> (N, R) in [0, 1]."""
-    return _scaled_profile(mag, radial_rings(*mag.shape[-2:]))
+    profile = ring_means(to_grey(mag), chessboard_rings(*mag.shape[-2:]))  # (N, R)
+    low, high = profile.amin(1, keepdim=True), profile.amax(1, keepdim=True)
+    return (profile - low) / (high - low).clamp_min(1e-12)

@@ -12,12 +12,6 @@ from PIL import Image
 
 from utils.errors import UserError
 
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None
-    import msvcrt
-
 RESULTS = Path("results")
 
 
@@ -46,23 +40,6 @@ def check_place(folder):
         raise UserError(f"{nearest} is a file, so nothing can be written to {folder}; choose another place")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{nearest} is read-only for this user, so nothing can be written to {folder}; choose another place")
-
-
-@contextlib.contextmanager
-def locked(path):
-    """Context in which no other process is that has asked for the same path: to read a file, change it and write it again.
-
-    The lock is a hidden file beside it, which stays; a process that dies lets go of it.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("a") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        else:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-        yield  # closing the file lets go
 
 
 def write_text(path, text):
@@ -149,3 +126,24 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Give a temporary folder beside `path`; rename it to `path` on success, delete it on any failure.
+
+    If there is a `path` by then, another process was faster: its folder stays, and this one is deleted.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,54 @@
+"""What a training and a fine-tuning of a GAN share: where they are, and a checkpoint from which they go on bit for bit."""
+
+from typing import ClassVar
+
+from gan_commands.common import KIND
+from options import as_plain
+from utils.checkpoint import save_checkpoint
+from utils.run_dir import run_folder
+from utils.seeding import random_state, set_random_state
+
+
+class GanRun:
+    """A trainer that goes through epochs of batches.
+
+    Args:
+        options: of the command; `dst` names the run's folder.
+        trainer: `GanTrainer`.
+        processes: `Processes` that share each batch; the main one alone writes.
+    Attributes: epoch and batch, where the next step is.
+    """
+
+    PROGRESS: ClassVar = {"epoch": int, "batch": int}  # attributes that a checkpoint keeps as numbers, and their types
+
+    def __init__(self, options, trainer, processes):
+        self.options, self.folder, self.trainer, self.processes = options, run_folder(options.dst), trainer, processes
+        self.epoch, self.batch = 0, 0
+
+    def own_state(self):
+        """What a checkpoint needs beside trainer, progress and random state: {name: tensors or plain values}."""
+        raise NotImplementedError
+
+    def load_own_state(self, checkpoint):
+        """Undo `own_state`, given the content of the whole checkpoint."""
+        raise NotImplementedError
+
+    def save(self, name="checkpoint.pt"):
+        """Write results/<dst>/<name> with everything that `load` needs, in the main process."""
+        if not self.processes.main:
+            return
+        content = {
+            "progress": {key: getattr(self, key) for key in self.PROGRESS},
+            **self.own_state(),
+            "random": random_state(),
+            "options": as_plain(self.options),
+        }
+        save_checkpoint(self.folder / name, KIND, self.trainer.state() | content)
+
+    def load(self, checkpoint):
+        """Continue where `save` was called."""
+        self.trainer.load_state(checkpoint)
+        self.load_own_state(checkpoint)
+        for key, kind in self.PROGRESS.items():
+            setattr(self, key, kind(checkpoint["progress"][key]))
+        set_random_state(checkpoint["random"])
