@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import io
 import os
-import sys
 import tarfile
 import tempfile
 import time
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.metrics import best_times, for_each
+from benchmarks.common import best_times, draw_pictures, for_each, peak_mib
 from data.folder import ImageFolder, check_images, list_images, load_folder
 from data.pairs import PairLoader, load_holdout, save_holdout, split_holdout
 from data.reading import inspect
@@ -29,20 +28,6 @@ from utils.tables import format_table
 
 DISTINCT = 500  # pictures that differ; the files repeat them
 PER_SHARD = 10_000
-
-
-def draw_pictures(size):
-    """PNGs of smooth colours with a little noise, as bytes: they decode at the speed of photographs."""
-    generator = np.random.default_rng(0)
-    pictures = []
-    for _ in range(DISTINCT):
-        coarse = Image.fromarray(generator.integers(0, 256, (max(2, size // 16), max(2, size // 16), 3), dtype=np.uint8))
-        smooth = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
-        noisy = (smooth + generator.normal(0, 4, smooth.shape)).clip(0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(noisy).save(buffer, "PNG", compress_level=1)
-        pictures.append(buffer.getvalue())
-    return pictures
 
 
 def make_tree(root, count, pictures):
@@ -61,15 +46,6 @@ def make_tree(root, count, pictures):
                 tar.addfile(member, io.BytesIO(picture))
         os.utime(root / f"images-{number:06d}.tar", (10**9, 10**9))
     return folder, root / f"images-{{000000..{shards - 1:06d}}}.tar"
-
-
-def peak_mib():
-    """Largest memory of this process so far; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Stopwatch:
@@ -153,7 +129,9 @@ def reading_parts(folder, pattern, count, num_workers):
 
 def main(argv=None):
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.input", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=100_000, help="images (default 100000)")
     parser.add_argument("--size", type=int, default=64, help="their side in pixels (default 64)")
     parser.add_argument("--num_workers", type=int, default=2, help="processes and threads (default 2)")
@@ -165,7 +143,7 @@ def main(argv=None):
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         root = Path(name)
         os.environ["STIG_CACHE"] = str(root / "cache")
-        pictures = draw_pictures(options.size)
+        pictures = draw_pictures(DISTINCT, options.size)
         folder, pattern = make_tree(root, options.n, pictures)
         mean = sum(map(len, pictures)) / len(pictures)
         print(f"{options.n} PNGs of {options.size} px, {mean / 1024:.1f} KiB each; {os.cpu_count()} cores\n")

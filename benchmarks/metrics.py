@@ -1,4 +1,4 @@
-"""How fast folders are measured: `python -m benchmarks.metrics`. Rates are given beside the floor that reading the files sets.
+"""How fast folders are measured. Rates are given beside the floor that reading the files sets.
 
     python -m benchmarks.metrics
     python -m benchmarks.metrics --sizes 256 --n 10000 --device 0 --inception_weights pt_inception-2015-12-05-6726825d.pth
@@ -9,12 +9,12 @@ All parts are timed in turn in one run, several rounds over, and the best round 
 import argparse
 import functools
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.common import best_times, draw_pictures, for_each
 from data.folder import ImageFolder, list_images
 from utils.decay import decay_features
 from utils.detection import log_profile
@@ -24,21 +24,16 @@ from utils.fft import fourier
 from utils.measure import batches as read_batches
 from utils.metrics import GREY_LEVEL, SpectrumFolds, SpectrumMean, psnr, ssim
 from utils.profiles import radial_rings, ring_means, to_grey
-from utils.run_dir import write_png
 
 DISTINCT = 200  # pictures that differ; the files repeat them
 PARTS = 32  # images held in memory for the parts
 
 
 def make_images(folder, count, size):
-    """Smooth random images with a little noise: files that decode at the speed of photographs."""
-    generator = np.random.default_rng(0)
-    for index in range(min(count, DISTINCT)):
-        coarse = torch.from_numpy(generator.random((1, 3, size // 16, size // 16)))
-        smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")[0]
-        write_png(folder / f"{index:06}.png", smooth + 0.02 * torch.from_numpy(generator.standard_normal((3, size, size))))
-    for index in range(DISTINCT, count):
-        (folder / f"{index:06}.png").write_bytes((folder / f"{index % DISTINCT:06}.png").read_bytes())
+    """Write numbered files to read."""
+    pictures = draw_pictures(min(count, DISTINCT), size)
+    for index in range(count):
+        (folder / f"{index:06}.png").write_bytes(pictures[index % DISTINCT])
 
 
 class PlainMean:
@@ -119,23 +114,6 @@ def inception_network(weights, device):
     return functools.partial(inception.inception_features, inception.load_inception(weights, device))
 
 
-def for_each(function, values):
-    """Call a function on every value and keep nothing."""
-    for value in values:
-        function(value)
-
-
-def best_times(parts, rounds, warm_up=1):
-    """Seconds of each part in its best round; the parts take turns. Rounds to warm up do not count."""
-    times = {name: [] for name in parts}
-    for _ in range(rounds + warm_up):
-        for name, part in parts.items():
-            start = time.perf_counter()
-            part()
-            times[name].append(time.perf_counter() - start)
-    return {name: min(values[warm_up:]) for name, values in times.items()}
-
-
 def feature_parts(count):
     """Frechet distance and KID of `count` random 2048-dimensional features a side."""
     features = np.random.default_rng(1).standard_normal((2, count, 2048))
@@ -148,7 +126,9 @@ def feature_parts(count):
 
 def main(argv=None):
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.metrics", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--sizes", default="64,256", help="image sides in pixels")
     parser.add_argument("--n", type=int, default=256, help="files that are read and measured")
     parser.add_argument("--batch_size", type=int, default=16)

@@ -1,6 +1,6 @@
 """Seconds per training step of one process and of several on the CPU, same batch; prints their ratio (docs/cluster.md).
 
-python benchmarks/scaling.py --size 64 --batch_size 4
+python -m benchmarks.scaling --size 64 --batch_size 4
 """
 
 import argparse
@@ -9,8 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
@@ -38,7 +36,10 @@ def time_steps(options, processes):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Print one table; in a process that is measured, take the steps."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=4, help="pairs per step, over all processes")
     parser.add_argument("--processes", type=int, default=2)
@@ -54,7 +55,7 @@ def main(argv=None):
         out = Path(folder) / "seconds.json"
         for count in list(seconds) * options.turns:
             arguments = [f"--{name}={value}" for name, value in vars(options).items() if name != "out"]
-            if supervise(*start([__file__, *arguments, f"--out={out}"], count)):
+            if supervise(*start(["-m", "benchmarks.scaling", *arguments, f"--out={out}"], count)):
                 sys.exit(1)
             seconds[count] += read_json(out)
     means = {count: sum(values) / len(values) for count, values in seconds.items()}

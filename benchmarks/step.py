@@ -1,6 +1,6 @@
 """Seconds per training step, its parts, images/s and peak memory, beside a plain variant of the same step.
 
-    python benchmarks/step.py --sizes 64,128 --levels 0,1,2,3,4
+    python -m benchmarks.step --sizes 64,128 --levels 0,1,2,3,4
 
 The plain variant computes the same numbers the obvious way: the encoder runs again for queries and keys of each image, SSIM has
 the full 35 x 35 window, profiles use a mask per ring. Both run in turn; ratios are medians over the turns.
@@ -8,17 +8,13 @@ the full 35 x 35 window, profiles use a mask per ring. Both run in turn; ratios 
 
 import argparse
 import statistics
-import sys
-import time
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.common import median_ratio, peak_mib, seconds
 from models import stig
-from models.losses import _gaussian_window, ssim
+from models.losses import ssim
 from models.stig import STIG, Objective
 from models.training import Trainer
 from utils.distributed import resolve_device
@@ -28,8 +24,8 @@ from utils.tables import format_table
 
 def plain_ssim(image, other):
     """SSIM with the dense 35 x 35 window."""
-    line = _gaussian_window(35, 1.5).to(image.device)
-    window = torch.outer(line, line).expand(3, 1, -1, -1)
+    line = torch.exp(-(torch.arange(-17, 18, device=image.device) ** 2) / (2 * 1.5**2))
+    window = torch.outer(line, line / line.sum() ** 2).expand(3, 1, -1, -1)
 
     def blur(x):
         return torch.nn.functional.conv2d(x, window, padding=17, groups=3)
@@ -63,37 +59,12 @@ def make_step(size, args, device, plain):
     return step, model, images
 
 
-def seconds(function, device):
-    """Wall time of one call, device work included."""
-    synchronise(device)
-    start = time.perf_counter()
-    function()
-    synchronise(device)
-    return time.perf_counter() - start
-
-
-def synchronise(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def matrix_rate(device):
     """Measured float32 matrix products per second, in FLOP/s: the best of five."""
     side = 8192 if device.type == "cuda" else 2500
     a, b = torch.rand(2, side, side, device=device)
     a @ b
     return 2 * side**3 / min(seconds(lambda: a @ b, device) for _ in range(5))
-
-
-def peak_memory(device):
-    """GiB: of the device, or the largest resident size of this process so far (None where the system does not say)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def measure(size, args, device):
@@ -119,8 +90,8 @@ def measure(size, args, device):
         "gflop": counter.get_total_flops() / 1e9,
         "rate": statistics.median(rates) / 1e9,
         "floor": statistics.median(t * rate / counter.get_total_flops() for t, rate in zip(ours, rates, strict=True)),
-        "plain": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)) if plain else None,
-        "memory": peak_memory(device),
+        "plain": median_ratio(ours, theirs) if plain else None,
+        "memory": None if (peak := peak_mib(device)) is None else peak / 2**10,
     }
 
 
@@ -136,8 +107,11 @@ TITLES = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv=None):
+    """Print one table."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", default="64,128")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--width", type=int, default=64, help="channels of the generator's first level")
@@ -146,7 +120,7 @@ def main():
     parser.add_argument("--plain", action="store_true", help="measure the plain variant too (raises the CPU's peak memory)")
     parser.add_argument("--amp", action="store_true")
     parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     args.levels = tuple(int(level) for level in args.levels.split(","))
     device = resolve_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

@@ -1,20 +1,16 @@
 """x2 upsampling with its gradient: torch's own kernel beside the two matrix products that bicubic upsampling uses,
 and bilinear upsampling on GPUs with `--deterministic`.
 
-python benchmarks/upsample.py --device 0
+    python -m benchmarks.upsample --device 0
 """
 
 import argparse
 import statistics
-import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.step import seconds
+from benchmarks.common import median_ratio, seconds
 from models.nested_unet import upsample_as_products
 from utils.distributed import resolve_device
 from utils.tables import format_table
@@ -43,16 +39,19 @@ def compare(channels, side, mode, args, device):
     return {
         "kernel": 1e3 * statistics.median(a for a, _ in pairs),
         "products": 1e3 * statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(b / a for a, b in pairs),
+        "ratio": median_ratio(*zip(*pairs, strict=True)),
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv=None):
+    """Print one table."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.upsample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     device = resolve_device(args.device)
     rows = {
         f"{mode}, {channels} x {side} x {side}": compare(channels, side, mode, args, device)
