@@ -165,6 +165,9 @@ class TrainOptions:
     lambda_identity: float
     lambda_fake_identity: float
     lambda_lf: float
+    lambda_moments: float
+    lambda_r1: float
+    lr_d: float
     nce_levels: tuple
     sigma: int
     tau: float
@@ -262,6 +265,9 @@ def train_parser():
     loss.add_argument("--lambda_identity", type=weight, default=3.0, help="1 - SSIM of real and identity image")
     loss.add_argument("--lambda_fake_identity", type=weight, default=1.0, help="1 - SSIM of fake and refined image")
     loss.add_argument("--lambda_lf", type=weight, default=3.0, help="low frequencies stay")
+    loss.add_argument("--lambda_moments", type=weight, default=0.0, help="mean and deviation of pooled spectra over the last 128 images")
+    loss.add_argument("--lambda_r1", type=weight, default=0.0, help="gradient penalty of the PatchGAN on reals")
+    loss.add_argument("--lr_d", type=number(float, 0, open_low=True), default=1.0, help="discriminators' rate over the generator's")
     loss.add_argument("--nce_levels", type=number_list(int, 0, 4), default=(0,), help="encoder levels, such as 0,1,2,3,4")
     loss.add_argument("--sigma", type=number(int, 1), default=8, help="half the side of the low-frequency box in bins")
     loss.add_argument("--tau", type=number(float, 0, open_low=True), default=0.07, help="temperature of the contrastive term")

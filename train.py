@@ -135,7 +135,7 @@ def run_training(options, processes):
     model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(device)
     if options.compile:
         model.compile_networks()
-    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes)
+    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes, options.lr_d)
     if resumed:
         with fitting(run / "checkpoint.pt"):
             trainer.load_state_dict(resumed)

@@ -15,6 +15,9 @@ from utils.filters import FILTER_PARTS, apply_filter, check_filter
 from utils.profiles import chessboard_profile
 
 
+BANK = 128
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """Weights and constants of the objective; each weight is applied once, in `STIG.generator_loss`.
@@ -30,6 +33,8 @@ class Objective:
     lambda_identity: float = 3.0
     lambda_fake_identity: float = 1.0
     lambda_lf: float = 3.0
+    lambda_moments: float = 0.0
+    lambda_r1: float = 0.0
     sigma: int = 8
     tau: float = 0.07
     patches: int = 256
@@ -106,6 +111,7 @@ class STIG(nn.Module):
         # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
         self.reuse_features = norm != "batch"
         self._whole_mean = None
+        self.bank = {"real": None, "refined": None}
 
     def share_batches(self, processes):
         """Let what does not split into a sum over images be taken over the batches of all these `Processes`."""
@@ -184,9 +190,29 @@ class STIG(nn.Module):
             d_real, d_refined = (self.discriminator(self._seen(mag)) for mag in (t.real_mag, t.refined_mag.detach()))
         s_real = self.spectral_discriminator(chessboard_profile(real_mag))
         s_refined = self.spectral_discriminator(t.refined_profile.detach())
+        r1 = self._gradient_penalty(t.real_mag) if self.objective.lambda_r1 else t.real_mag.new_zeros(())
         d_patch = (adversarial_loss(d_real, True) + adversarial_loss(d_refined, False)) / 2
         d_spectral = (adversarial_loss(s_real, True) + adversarial_loss(s_refined, False)) / 2
-        return {"d_patch": d_patch, "d_spectral": d_spectral, "total": d_patch + d_spectral}
+        total = d_patch + d_spectral + self.objective.lambda_r1 * r1
+        return {"d_patch": d_patch, "d_spectral": d_spectral, "r1": r1, "total": total}
+
+    def _gradient_penalty(self, real_mag):
+        """R1: mean over reals of the squared gradient of the PatchGAN's mean score."""
+        seen = self._seen(real_mag).detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(self.discriminator(seen).mean((1, 2, 3)).sum(), seen, create_graph=True)
+        return gradient.square().sum((1, 2, 3)).mean() / 2
+
+    def moments_term(self, t):
+        """Mean and deviation over the last images of what pools of 4 x 4 bins hold, refined against real."""
+        moments = {}
+        for name, mag in (("real", t.real_mag), ("refined", t.refined_mag)):
+            pooled = torch.nn.functional.avg_pool2d(self._seen(mag), 4).flatten(1)  # (N, F)
+            bank = pooled if self.bank[name] is None else torch.cat([pooled, self.bank[name]])[:BANK]
+            self.bank[name] = bank.detach()
+            weight = len(bank) / len(pooled)
+            bank = torch.cat([pooled * weight + (1 - weight) * pooled.detach(), bank[len(pooled):]])
+            moments[name] = bank.mean(0), (bank.var(0) + 1e-4).sqrt()
+        return sum((a - b).square().mean() for a, b in zip(*moments.values(), strict=True))
 
     def generator_loss(self, t):
         """Generator and contrastive heads against the current discriminators (freeze those with `frozen`).
@@ -205,6 +231,7 @@ class STIG(nn.Module):
             "low_frequency": low_frequency_loss(t.refined_mag, t.fake_mag, o.sigma, self._whole_mean)
             + low_frequency_loss(t.identity_mag, t.real_mag, o.sigma, self._whole_mean),
         }
+        terms["moments"] = self.moments_term(t) if o.lambda_moments else t.fake_mag.new_zeros(())
         terms["nce_fake"], terms["nce_real"] = self.contrastive_terms(t)
         weights = {
             "g_patch": o.lambda_gan,
@@ -212,6 +239,7 @@ class STIG(nn.Module):
             "identity": o.lambda_identity,
             "fake_identity": o.lambda_fake_identity,
             "low_frequency": o.lambda_lf,
+            "moments": o.lambda_moments,
             "nce_fake": o.lambda_nce,
             "nce_real": o.lambda_nce,
         }

@@ -25,13 +25,13 @@ class Trainer:
     Attributes: step, the number of finished steps.
     """
 
-    def __init__(self, model, lr, total_steps, ema, processes=None):
+    def __init__(self, model, lr, total_steps, ema, processes=None, lr_d=1.0):
         self.model, self.step, self.processes = model, 0, processes or Processes()
         sides = {
             "generator": [*model.generator.parameters(), *model.heads.parameters()],
             "discriminator": model.discriminator_parameters(),
         }
-        self.optimisers = {side: torch.optim.Adam(p, lr, betas=(0.5, 0.999), fused=True) for side, p in sides.items()}
+        self.optimisers = {side: torch.optim.Adam(p, lr * (lr_d if side == 'discriminator' else 1), betas=(0.5, 0.999), fused=True) for side, p in sides.items()}
         self.schedules = {
             side: torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, total_steps))
             for side, optimiser in self.optimisers.items()
