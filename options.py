@@ -59,10 +59,14 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-def add_machine_options(parser, several=False):
-    """Options that every script has; `several`: its work can be shared by several processes."""
+def add_machine_options(parser, several=False, workers=True):
+    """Options that every script has.
+
+    Args:
+        several: its work can be shared by several processes. workers: it reads images that are not in memory.
+    """
     group = parser.add_argument_group("machine")
-    devices = "auto (first GPU, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
+    devices = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
     devices += " | several, such as 0,1: one process for each; under torchrun, auto gives each process its GPU" if several else ""
     group.add_argument("--device", default="auto", help=devices)
     if several:
@@ -74,9 +78,10 @@ def add_machine_options(parser, several=False):
         )
     group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=42, help="the same seed gives the same run")
     group.add_argument("--deterministic", action="store_true", help="use only reproducible kernels (bit-identical, may be slower)")
-    group.add_argument(
-        "--num_workers", type=number(int, 0, 64), default=0, help="workers that check and read images ahead; 0 reads when asked"
-    )
+    if workers:
+        group.add_argument(
+            "--num_workers", type=number(int, 0, 64), default=0, help="workers that check and read images ahead; 0 reads when asked"
+        )
 
 
 def add_run_options(parser, resume=True):
@@ -88,14 +93,15 @@ def add_run_options(parser, resume=True):
         group.add_argument("--resume", action="store_true", help="continue an interrupted results/<dst>")
 
 
-def add_reading_options(parser, cache=True):
-    """Options of scripts that read images of any size."""
+def add_reading_options(parser, cache=True, fit="resize"):
+    """Options of scripts that read images of any size; `fit`: default, None for that of a checkpoint."""
     group = parser.add_argument_group("reading images")
     group.add_argument(
         "--fit",
         choices=("resize", "crop", "none"),
-        default="resize",
-        help="images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse",
+        default=fit,
+        help="images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse"
+        + ("; unset: as the checkpoint was trained, else resize" if fit is None else ""),
     )
     group.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
     if cache:
@@ -201,7 +207,7 @@ def _add_train_data(parser):
     data.add_argument(
         "--data", required=True, help="folder in datasets/ with real/ and fake/, or shards of both; 'demo' is made on first use"
     )
-    data.add_argument("--test_data", help="name of another folder in datasets/ to evaluate on at the end")
+    data.add_argument("--test_data", help="name of another folder in datasets/ to evaluate on at the end, instead of --holdout")
     data.add_argument("--holdout", type=number(float, 0, 0.9), default=0.0, help="fraction kept out of training and evaluated on")
     data.add_argument("--size", type=image_size, default=256, help="side of the images in pixels, a multiple of 16")
     add_reading_options(parser)
@@ -260,8 +266,8 @@ def train_parser():
         "--lambda_nce", type=weight, default=20.0, help="patch-wise contrastive cross-entropy, mean over --nce_levels"
     )
     loss.add_argument("--lambda_identity", type=weight, default=3.0, help="1 - SSIM of real and identity image")
-    loss.add_argument("--lambda_fake_identity", type=weight, default=1.0, help="1 - SSIM of fake and refined image")
-    loss.add_argument("--lambda_lf", type=weight, default=3.0, help="low frequencies stay")
+    loss.add_argument("--lambda_fake_identity", type=weight, default=1.0, help="1 - SSIM of fake after --base and refined")
+    loss.add_argument("--lambda_lf", type=weight, default=3.0, help="low frequencies stay as --base leaves them")
     loss.add_argument("--nce_levels", type=number_list(int, 0, 4), default=(0,), help="encoder levels, such as 0,1,2,3,4")
     loss.add_argument("--sigma", type=number(int, 1), default=8, help="half the side of the low-frequency box in bins")
     loss.add_argument("--tau", type=number(float, 0, open_low=True), default=0.07, help="temperature of the contrastive term")
@@ -282,6 +288,8 @@ def parse_train(argv=None):
     preset = parser.parse_args(argv).preset
     parser.set_defaults(**PRESETS[preset])
     options = as_options(TrainOptions, parser, argv)
+    if options.holdout and options.test_data:
+        parser.error("--holdout keeps images out of training to evaluate on them, --test_data evaluates on others: give one")
     if options.sigma > options.size // 2:
         parser.error(f"argument --sigma: {options.sigma} is out of range for --size {options.size}: give 1 to {options.size // 2}")
     if options.norm == "batch" and options.size == 16:
@@ -302,7 +310,7 @@ class InferenceOptions:
     real: str | None
     fake: str | None
     size: int | None
-    fit: str
+    fit: str | None
     skip_bad: bool
     batch_size: int
     save_mag: bool
@@ -347,7 +355,7 @@ def inference_parser():
     group.add_argument("--size", type=image_size, help="side of the images in pixels; default: the checkpoint's, else 256")
     group.add_argument("--batch_size", type=number(int, 1), default=4, help="images at once; no image's result depends on it")
     group.add_argument("--save_mag", action="store_true", help="write pictures of the log-magnitudes to refined_mag as well")
-    add_reading_options(parser, cache=False)
+    add_reading_options(parser, cache=False, fit=None)
     add_machine_options(parser, several=True)
     add_run_options(parser, resume=False)
     return parser
@@ -393,7 +401,8 @@ class EvalOptions:
 
 
 EVAL_TEXT = """Measure fake and refined images against real ones. Every number is a distance: lower is better, and the row
-'floor' (two halves of the real images against each other) says how low it can get with this many images.
+'floor' shows two halves of the real images against each other. These are half as many images: LFD of as many other photographs
+would be about 0.7 lower, a gap 1.4 times, so a row may lie below the floor.
 
   python eval.py --eval_root my_run --eval_mode lfd
   python eval.py --real photos --fake generated --eval_mode psd --dst photos_vs_generated
@@ -572,7 +581,6 @@ class GanFinetuneOptions:
     device: str
     seed: int
     deterministic: bool
-    num_workers: int
     dst: str
     overwrite: bool
     resume: bool
@@ -605,7 +613,6 @@ class GanTruncationOptions:
     device: str
     seed: int
     deterministic: bool
-    num_workers: int
     dst: str
     overwrite: bool
 
@@ -700,7 +707,7 @@ def _add_gan_training_options(parser, several=False):
     watch.add_argument("--monitor_samples", type=number(int, 2), default=10_000, help="fakes per epoch that it is measured on")
     watch.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights file, where it cannot be downloaded")
     watch.add_argument("--patience", type=number(int, 1), default=5, help="epochs without a better score before training stops")
-    watch.add_argument("--log_frequency", type=number(int, 1), default=20, help="steps between rows of log.csv")
+    watch.add_argument("--log_frequency", type=number(int, 1), default=20, help="generator steps between rows of log.csv")
     add_machine_options(parser, several)
     add_run_options(parser)
 
@@ -796,7 +803,7 @@ def _add_gan_finetune(commands):
         metavar="NAME|PATH",
         help="knn, svm, mlp, logreg, coherence, fitted on fakes of the untouched generator; or a detector.pt of detect.py",
     )
-    add_machine_options(parser)
+    add_machine_options(parser, workers=False)
     add_run_options(parser)
 
 
@@ -817,7 +824,7 @@ def _add_gan_truncation(commands):
     parser = commands.add_parser("truncation", help="dissimilarity against its threshold", formatter_class=HelpFormatter)
     parser.add_argument("--pairs", required=True, metavar="DIR", help="folder that `gan.py invert` wrote")
     parser.add_argument("--n", type=number(int, 1), default=1000, help="pairs that are used")
-    add_machine_options(parser)
+    add_machine_options(parser, workers=False)
     add_run_options(parser, resume=False)
 
 
@@ -826,7 +833,9 @@ def _add_gan_shard(commands):
     parser.add_argument("--data", required=True, help=GAN_DATA_HELP.split(", or")[0])
     parser.add_argument("--out", required=True, metavar="PREFIX", help="shards are PREFIX-000000.tar, PREFIX-000001.tar, ...")
     parser.add_argument("--per_shard", type=number(int, 1), default=10_000, help="images per shard")
-    parser.add_argument("--size", type=power_of_two, default=128, help="side of the images in pixels, a power of two")
+    parser.add_argument(
+        "--size", type=image_size, default=128, help="their side, a multiple of 16; gan.py train takes powers of two"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace shards that exist")
     _add_gan_reading(parser)
     parser.add_argument("--num_workers", type=number(int, 0, 64), default=0, help="threads that check and read images")
