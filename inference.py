@@ -96,8 +96,6 @@ def open_refiner(options, processes):
 
 def open_run(options, size):
     """The images to refine, the names of the results, and the run folder, made when everything has been checked."""
-    if all((Path(options.inference_data) / side).is_dir() for side in ("real", "fake")):
-        raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
     fakes, _ = load_folder(options.inference_data, size, options.fit, options.skip_bad, 0.0, options.num_workers, recursive=True)
     run = open_run_folder(options.dst, options.overwrite)
     write_json(run / "options.json", as_plain(options))
@@ -108,6 +106,8 @@ def refine_folder(options, processes):
     """Refine this process's part of the images."""
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, inputs=inputs))
+    if all((Path(options.inference_data) / side).is_dir() for side in ("real", "fake")):
+        raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
     size, fit, refine = open_refiner(options, processes)
     if processes.main and options.fit not in (None, fit):
         warn(f"what refines was made with --fit {fit}: its frequencies are not those of images brought to size by {options.fit}")

@@ -33,30 +33,29 @@ def some(images, first, last, prefix):
 
 
 def open_parts(options):
-    """What is judged and what may be fitted on, each {side: `Images`} with as many of each class as asked for.
+    """What is judged and what may be fitted on, each {side: `Images`}, as many of each class as asked for.
 
     Raises: UserError if a folder is missing or has too few images, or they are of another size.
     """
-    asked = {"real": max(options.counts), "fake": options.fakes or max(options.counts)}
+    most = max(options.counts)
     if options.data:
-        parts = {name: (DATASETS / folder, 0) for name, folder in (("judged", options.test_data), ("fit", options.data))}
+        places = {"judged": (DATASETS / options.test_data, options.judged), "fit": (DATASETS / options.data, most)}
     else:
-        total = options.judged + max(asked.values())
-        home = DATASETS / "quality" / f"fitting_{options.size}_{total}"
-        folder = home if home.exists() else make_demo(home, total, options.size, SEED)
-        parts = {"judged": (folder, 0), "fit": (folder, options.judged)}
-    images = {}
-    for part, (folder, first) in parts.items():
-        images[part] = {}
-        for side, count in asked.items():
-            found, count = read_images(folder / side), options.judged if part == "judged" else count
-            if found.pixels.shape[-2:] != (options.size, options.size):
+        home = DATASETS / "quality" / f"fitting_{options.size}_{options.judged + most}"
+        folder = home if home.exists() else make_demo(home, options.judged + most, options.size, SEED)
+        sides = {side: read_images(folder / side) for side in ("real", "fake")}
+        spans = {"judged": (0, options.judged), "fit": (options.judged, options.judged + most)}
+        return {part: {side: some(images, *span, side[0]) for side, images in sides.items()} for part, span in spans.items()}
+    parts = {part: {} for part in places}
+    for part, (folder, count) in places.items():
+        for side in ("real", "fake"):
+            images = read_images(folder / side)
+            if images.pixels.shape[-2:] != (options.size, options.size):
                 raise UserError(f"{folder / side} holds images of another size than --size {options.size}")
-            if len(found) < first + count:
-                raise UserError(f"{folder / side} holds {len(found)} images; {first + count} are needed")
-            found = found.take(count) if options.data else some(found, first, first + count, "")
-            images[part][side] = some(found, 0, count, side[0])
-    return images
+            if len(images) < count:
+                raise UserError(f"{folder / side} holds {len(images)} images; {count} are needed")
+            parts[part][side] = some(images.take(count), 0, count, side[0])
+    return parts
 
 
 @script
@@ -66,7 +65,6 @@ def main(argv=None):
         prog="benchmarks.fitting_size", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--counts", type=number_list(int, 1), default=(25, 50, 100, 200, 400, 800), help="images of each class")
-    parser.add_argument("--fakes", type=number(int, 1), help="fit on this many fakes, whatever the count of reals is")
     parser.add_argument("--judged", type=number(int, 7), default=100, help="images of each class that judge")
     parser.add_argument("--data", help="set in datasets/ to fit on; needs --test_data")
     parser.add_argument("--test_data", help="set in datasets/ to judge on")
@@ -76,10 +74,10 @@ def main(argv=None):
     if bool(options.data) != bool(options.test_data):
         parser.error("argument --data: goes with --test_data; give both or neither")
     parts, rows = open_parts(options), {}
-    judged, counts = parts["judged"], options.counts
-    for count in tqdm(counts, unit="count"):
-        fitted = [some(parts["fit"][side], 0, n, "") for side, n in (("real", count), ("fake", options.fakes or count))]
-        case = Case(options.data or DEMO, options.size, "test", *fitted, judged["real"], judged["fake"])
+    judged = parts["judged"].values()
+    for count in tqdm(options.counts, unit="count"):
+        fitted = (some(images, 0, count, "") for images in parts["fit"].values())
+        case = Case(options.data or DEMO, options.size, "test", *fitted, *judged)
         judge = Judge(case, quick=not options.cnn)
         for kind in FILTERS:
             start = time.perf_counter()

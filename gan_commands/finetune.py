@@ -24,6 +24,7 @@ from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, check_finite
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
+from utils.precision import double_device, to_double
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
 
@@ -122,7 +123,6 @@ class FinetuneRun(GanRun):
     def __init__(self, options, checkpoint, threshold, device):
         super().__init__(options, start_trainer(checkpoint, options.lr, device), Processes(device))
         self.threshold, self.sums = threshold, {}
-        self._exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPU has no other
         self._unseen = []  # step and terms of what is not logged yet
 
     @property
@@ -133,8 +133,8 @@ class FinetuneRun(GanRun):
         return {"sums": self.sums}
 
     def load_own_state(self, checkpoint):
-        where = {"dtype": self._exact, "device": self.processes.device}
-        self.sums = {name: torch.as_tensor(total, **where) for name, total in checkpoint["sums"].items()}
+        where = double_device(self.processes.device)
+        self.sums = {name: torch.as_tensor(total, dtype=torch.float64, device=where) for name, total in checkpoint["sums"].items()}
 
     def train_epoch(self, real, latents, log, stop):
         """The rest of a pass over the pairs, in an order that depends on seed and epoch alone; False if the user asked to stop."""
@@ -159,8 +159,8 @@ class FinetuneRun(GanRun):
         return True
 
     def _count(self, terms):
-        """Add the terms of a step to what is summed and logged; no number leaves the device."""
-        self.sums = {name: self.sums.get(name, 0) + value.to(self._exact) for name, value in terms.items()}
+        """Add the terms of a step to what is summed and logged; a GPU is not waited for."""
+        self.sums = {name: self.sums.get(name, 0) + to_double(value) for name, value in terms.items()}
         self._unseen.append((self.trainer.steps, terms))
 
     def _write_terms(self, log):

@@ -16,11 +16,12 @@ from golden_recipe import golden_weights
 
 import options
 from data.listing import ImagePaths, list_images
-from utils import checkpoint, run_dir
+from utils import checkpoint, report, run_dir
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import leaving
 from utils.logging import ScalarLog
+from utils.precision import double_device, to_double
 from utils.report import flat_names, output_names
 from utils.tables import write_csv
 
@@ -384,3 +385,28 @@ def test_folders_are_made_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="file"), run_dir.atomic_folder(tmp_path / "file") as temporary:
         (temporary / "0.png").touch()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "sets"]
+
+
+def test_files_are_written_under_the_users_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        run_dir.write_text(tmp_path / "private", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
+
+
+def test_float64_is_computed_where_there_is_some():
+    assert double_device(torch.device("mps")) == torch.device("cpu")
+    assert double_device("cuda:1") == torch.device("cuda:1")
+    value = torch.ones(2, requires_grad=True)
+    assert to_double(value).dtype == torch.float64 and not to_double(value).requires_grad
+
+
+def test_detectors_of_the_closing_table_see_a_bounded_sample(monkeypatch):
+    monkeypatch.setattr(report, "DETECTED_IMAGES", 4)
+    row, images = report.Measured(10), torch.rand(10, 3, 16, 16)
+    for part in images.split(3):
+        row.update(part)
+    assert torch.allclose(torch.cat(row.features["logreg"]), report.FEATURES["logreg"](images[[0, 2, 5, 7]]))
+    assert row.spectra.total.count == 10

@@ -301,3 +301,15 @@ def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
     assert rows["linear, 12 images"]["psnr"] > rows["linear, 8 images"]["psnr"]
     assert rows["cepstral, 8 images"]["psnr"] > rows["linear, 8 images"]["psnr"] + 1
     assert "| cepstral, 12 images" in capsys.readouterr().out
+    home = tmp_path / "datasets/quality/fitting_16_20"
+    for name, first in (("many", 8), ("others", 0)):  # the same images, as sets that are there
+        for side in ("real", "fake"):
+            for path in sorted((home / side).iterdir())[first : first + (12 if first else 8)]:
+                target = tmp_path / "datasets" / name / side / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+    named = fitting_size.main(["--data", "many", "--test_data", "others", "--counts", "12", "--judged", "8", "--size", "16"])
+    assert named["linear, 12 images"]["lfd"] == pytest.approx(rows["linear, 12 images"]["lfd"], rel=1e-6)
+    with pytest.raises(SystemExit):
+        fitting_size.main(["--data", "many", "--test_data", "others", "--counts", "13", "--size", "16", "--judged", "8"])
+    assert "holds 12 images; 13 are needed" in capsys.readouterr().err
