@@ -507,7 +507,7 @@ def test_study_setups(capsys):
     run(command + " --resume")  # trained runs are continued, not trained again
     assert json.loads(Path("results/setups/table.json").read_text()) == numbers
     assert "BASELINE is needed" in refused(command.replace("BASELINE,", ""), capsys)
-    assert "different names" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
+    assert "'X.1.3' is none of BASELINE" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
 
 
 def test_shards_train_like_a_folder(capsys):
