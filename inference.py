@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from data.folder import load_folder
+from data.folder import load_folder, warn
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import fitting, is_released, load_checkpoint, released_state
@@ -67,33 +67,37 @@ def fitted_filter(options, size, device):
 def open_refiner(options, processes):
     """What --method and --inference_params ask for.
 
-    Returns: the image size it works at, and a function (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on the process's device.
+    Returns: the image size it works at, how images of other sizes were brought to it in training, and a function
+        (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on the process's device.
     Raises: UserError for whatever is missing or does not fit.
     """
     path, device = options.inference_params, processes.device
     if options.method != "stig" and options.real:
-        size = options.size or 256
-        return size, filter_refiner(processes.once(lambda: fitted_filter(options, size, device)), device)
+        size, fit = options.size or 256, options.fit or "resize"
+        chosen = dataclasses.replace(options, fit=fit)
+        return size, fit, filter_refiner(processes.once(lambda: fitted_filter(chosen, size, device)), device)
     if is_released(path):
         if options.method != "stig":
             raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
         size = options.size or 256
-        return size, released_model(path, size).to(device).refine
+        return size, "resize", released_model(path, size).to(device).refine
     checkpoint = load_checkpoint(path, "stig")
     with fitting(path):
-        size = checkpoint["settings"]["size"]
+        size, fit = checkpoint["settings"]["size"], checkpoint["options"]["fit"]
     if options.size not in (None, size):
         raise UserError(f"{path} was trained at {size} px; leave --size {options.size} out or give another checkpoint")
     with fitting(path):
         if options.method != "stig":
             check_filter(checkpoint["filters"][options.method], size)
-            return size, filter_refiner(checkpoint["filters"][options.method], device)
+            return size, fit, filter_refiner(checkpoint["filters"][options.method], device)
         model = trained_model(checkpoint)
-    return size, model.to(device).refine
+    return size, fit, model.to(device).refine
 
 
 def open_run(options, size):
     """The images to refine, the names of the results, and the run folder, made when everything has been checked."""
+    if all((Path(options.inference_data) / side).is_dir() for side in ("real", "fake")):
+        raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
     fakes, _ = load_folder(options.inference_data, size, options.fit, options.skip_bad, 0.0, options.num_workers, recursive=True)
     run = open_run_folder(options.dst, options.overwrite)
     write_json(run / "options.json", as_plain(options))
@@ -104,7 +108,10 @@ def refine_folder(options, processes):
     """Refine this process's part of the images."""
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, inputs=inputs))
-    size, refine = open_refiner(options, processes)
+    size, fit, refine = open_refiner(options, processes)
+    if processes.main and options.fit not in (None, fit):
+        warn(f"what refines was made with --fit {fit}: its frequencies are not those of images brought to size by {options.fit}")
+    options = dataclasses.replace(options, fit=options.fit or fit)
     fakes, names, run = processes.once(lambda: open_run(options, size))
     seed_everything(options.seed, options.deterministic)
     read = Reader(processes.device, options.batch_size, options.num_workers, processes)

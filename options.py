@@ -96,9 +96,9 @@ def flag(help):
     return option(help, False, action="store_true")
 
 
-def reworded(cls, name, help):
-    """The option `name` of the class `cls` with another help text."""
-    return option(**cls.__dataclass_fields__[name].metadata | {"help": help})
+def reworded(cls, name, help, **changes):
+    """The option `name` of the class `cls` with another help text, and other `changes` to what `option` takes."""
+    return option(**cls.__dataclass_fields__[name].metadata | {"help": help, **changes})
 
 
 def group(title):
@@ -145,7 +145,7 @@ def as_plain(options):
 
 # ------------------------------------------------------------------------------------------------- groups that scripts share
 
-DEVICES = "auto (first CUDA GPU, else Apple's (mps), else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
+DEVICES = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
 
 
 @group("machine")
@@ -193,15 +193,14 @@ class ResumableRun(RunFolder):
     resume: bool = flag("continue an interrupted results/<dst>")
 
 
+FIT = "images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse"
+
+
 @group("reading images")
 class Reading:
     """How images of any size are read."""
 
-    fit: str = option(
-        "images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse",
-        "resize",
-        choices=("resize", "crop", "none"),
-    )
+    fit: str = option(FIT, "resize", choices=("resize", "crop", "none"))
     skip_bad: bool = flag("leave unreadable files out (they are named) instead of stopping")
 
 
@@ -298,18 +297,14 @@ class TrainObjective:
     lambda_gan: float = option("PatchGAN on the magnitude", 3.0, type=number(float, 0))
     lambda_psd: float = option("spectral discriminator on the chessboard profile", 3.0, type=number(float, 0))
     lambda_nce: float = option(
-        "patch-wise contrastive cross-entropy of refined image and fake (after the filter of --base), identity image and real; "
+        "patch-wise contrastive cross-entropy of fake after --base and refined, and of real and identity image; "
         "mean over --nce_levels",
         20.0,
         type=number(float, 0),
     )
     lambda_identity: float = option("1 - SSIM of real and identity image", 3.0, type=number(float, 0))
-    lambda_fake_identity: float = option(
-        "1 - SSIM of the refined image and the fake after the filter of --base", 1.0, type=number(float, 0)
-    )
-    lambda_lf: float = option(
-        "low frequencies stay those of the fake after the filter of --base, and of the real", 3.0, type=number(float, 0)
-    )
+    lambda_fake_identity: float = option("1 - SSIM of fake after --base and refined", 1.0, type=number(float, 0))
+    lambda_lf: float = option("low frequencies stay as --base leaves them", 3.0, type=number(float, 0))
     nce_levels: tuple = option("encoder levels, such as 0,1,2,3,4", (0,), type=number_list(int, 0, 4))
     sigma: int = option("half the side of the low-frequency box in bins", 8, type=number(int, 1))
     tau: float = option("temperature of the contrastive term", 0.07, type=number(float, 0, open_low=True))
@@ -337,7 +332,7 @@ def parse_train(argv=None):
     parser.set_defaults(**PRESETS[preset])
     options = as_options(TrainOptions, parser, argv)
     if options.holdout and options.test_data:
-        parser.error("--holdout keeps images out of training to evaluate on, --test_data evaluates on others: give one of them")
+        parser.error("--holdout keeps images out of training to evaluate on them, --test_data evaluates on others: give one")
     if options.sigma > options.size // 2:
         parser.error(f"argument --sigma: {options.sigma} is out of range for --size {options.size}: give 1 to {options.size // 2}")
     if options.norm == "batch" and options.size == 16:
@@ -379,8 +374,15 @@ class Refining:
     save_mag: bool = flag("write pictures of the log-magnitudes to refined_mag as well")
 
 
+@group("reading images")
+class RefinedReading(Reading):
+    """How the images are read; None in fit means as the checkpoint was trained."""
+
+    fit: str | None = reworded(Reading, "fit", f"{FIT}; unset: as the checkpoint was trained, else resize", default=None)
+
+
 @frozen
-class InferenceOptions(Refining, Reading, SharedMachine, RunFolder):
+class InferenceOptions(Refining, RefinedReading, SharedMachine, RunFolder):
     """Options of inference.py."""
 
 
@@ -399,9 +401,9 @@ def parse_inference(argv=None):
 
 # ------------------------------------------------------------------------------------------------------------------ eval.py
 
-EVAL_TEXT = """Measure fake and refined images against real ones. Every number is a distance: lower is better. The row 'floor'
-compares two halves of the real images, so half as many as the other rows do: its noise is twice as large in variance (of an LFD
-about 0.69 = ln 2 too high, of profile gaps about 1.4 times too high), and a row may lie below it.
+EVAL_TEXT = """Measure fake and refined images against real ones. Every number is a distance: lower is better, and the row
+'floor' shows two halves of the real images against each other. These are half as many images: LFD of as many other photographs
+would be about 0.7 lower, a gap 1.4 times, so a row may lie below the floor.
 
   python eval.py --eval_root my_run --eval_mode lfd
   python eval.py --real photos --fake generated --eval_mode psd --dst photos_vs_generated

@@ -17,6 +17,7 @@ from options import (
     flag,
     frozen,
     group,
+    image_size,
     name_list,
     number,
     option,
@@ -204,7 +205,7 @@ class GanShardOptions(GanReading):
     data: str = option(PHOTOGRAPHS, required=True)
     out: str = option("shards are PREFIX-000000.tar, PREFIX-000001.tar, ...", required=True, metavar="PREFIX")
     per_shard: int = option("images per shard", 10_000, type=number(int, 1))
-    size: int = option("side of the images in pixels, a power of two", 128, type=power_of_two)
+    size: int = option("their side, a multiple of 16; gan.py train takes powers of two", 128, type=image_size)
     overwrite: bool = flag("replace shards that exist")
     num_workers: int = reworded(ReadingMachine, "num_workers", "threads that check and read images")
 

@@ -43,7 +43,9 @@ def sample(options, processes):
     part = processes.block(len(missing), options.batch_size)
     draw_files(checkpoint, missing[part.start : part.stop], options, processes.device)
     processes.wait()
-    print(f"{options.n} images of {options.dst} in {options.out}")
+    drawn = f"{options.n} images of {options.dst} in {options.out}"
+    more = sum(path.suffix == ".png" for path in Path(options.out).iterdir()) - options.n
+    print(f"{drawn}, and {more} that were there already (--overwrite deletes them first)" if more > 0 else drawn)
 
 
 def draw_files(checkpoint, numbers, options, device):

@@ -4,7 +4,7 @@ from data.streams import write_shards
 
 
 def shard(options):
-    """Write the shards and say how to train on them."""
+    """Write the shards and say how they are named."""
     reading = (options.fit, options.skip_bad, options.num_workers, options.overwrite)
     pattern = write_shards(options.data, options.out, options.per_shard, options.size, *reading)
-    print(f"train on them with: python gan.py train --data '{pattern}' --size {options.size} --dst NAME")
+    print(f"{pattern}: give this name, in quotes, wherever a folder is asked for, such as gan.py train --data '{pattern}'")

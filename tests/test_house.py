@@ -329,7 +329,7 @@ BASE = ["--data", "x", "--dst", "y"]
         (["--size", "16", "--sigma", "9"], "--sigma"),
         (["--size", "16", "--sigma", "4", "--preset", "released"], "--norm"),
         (["--holdout", "1"], "at most 0.9"),
-        (["--holdout", "0.2", "--test_data", "z"], "give one of them"),
+        (["--holdout", "0.2", "--test_data", "z"], "give one"),
         (["--generator", "other"], "invalid choice"),
     ],
 )

@@ -20,7 +20,7 @@ from small import SMALL_NETWORK, draw, refused
 import inference
 import train
 from utils import report
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.filters import FILTERS
 from utils.run_dir import write_png
 
@@ -247,6 +247,7 @@ def test_bad_input_to_train(run, house, capsys):
     (run / "images.json").unlink()
     assert "images.json is missing" in refused(train.main, [*SMALL, "--dst", "run", "--resume", *FINISHED], capsys)
     (run / "images.json").write_text(manifest)
+    assert "give one" in refused(train.main, [*new, "--holdout", "0.5", "--test_data", "none"], capsys)
     draw(house / "datasets/one/real", 1, 1)
     draw(house / "datasets/one/fake", 1, 2)
     assert "--holdout" in refused(train.main, [*new, "--holdout", "0.9", "--data", "one"], capsys)
@@ -352,7 +353,7 @@ def test_inference_interrupted_half_way(run, house, monkeypatch, capsys):
         written.append(write_png(path, image))
 
     with monkeypatch.context() as patch:
-        patch.setattr(inference, "write_png", second)
+        patch.setattr(report, "write_png", second)
         with pytest.raises(SystemExit) as stop:
             inference.main(command)
     assert stop.value.code == 130
@@ -406,3 +407,28 @@ def test_bad_input_to_inference(run, house, capsys):
     assert "--resume" not in refused(inference.main, again, capsys)  # inference.py has no such option
     assert "would delete" in refused(inference.main, [*again, "--overwrite"], capsys)
     assert checkpoint.exists()
+
+
+def test_small_differences_are_not_called_better():
+    same = dict.fromkeys(("lfd", "gap", "gap_upper", "logreg", "coherence"), 1.0)
+    table = {"fake": same | {"lfd": 2.0, "gap": None}, "linear filter": same | {"gap": 0.5}, "refined": same | {"lfd": 0.95}}
+    sentences = report.verdict(table)
+    assert "Against the fakes, refined is better in LFD and about the same in the upper-half gap" in sentences
+    assert "Against the best filter, refined is about the same in LFD, the upper-half gap" in sentences
+    assert "and worse in the profile gap." in sentences
+
+
+def test_inference_reads_images_as_the_training_did(run, house, capsys):
+    """The run was trained with --fit resize; an unset --fit is the checkpoint's, another one is told."""
+    command = ["--inference_params", str(run / "checkpoint.pt"), "--inference_data", "datasets/tiny/fake", "--device", "cpu"]
+    content = load_checkpoint(run / "checkpoint.pt", "stig")
+    content["options"]["fit"] = "crop"
+    save_checkpoint("cropped.pt", "stig", content)
+    inference.main([*command, "--inference_params", "cropped.pt", "--dst", "as_trained"])
+    assert json.loads(Path("results/as_trained/options.json").read_text())["fit"] == "crop"
+    assert "--fit crop" not in capsys.readouterr().err
+    inference.main([*command, "--inference_params", "cropped.pt", "--fit", "resize", "--dst", "otherwise"])
+    assert "was made with --fit crop" in capsys.readouterr().err
+    assert "give the folder of images to refine" in refused(
+        inference.main, [*command, "--inference_data", "datasets/tiny", "--dst", "x"], capsys
+    )

@@ -28,6 +28,7 @@ COLUMNS = {
 FEATURES = {  # what fresh detectors look at
     name: functools.partial(classical_features, name, corners=True) for name in ("logreg", "coherence")
 }
+NEARLY = {"lfd": 0.1, "gap": 0.02, "gap_upper": 0.02, "logreg": 0.05, "coherence": 0.05}  # least differences that are spoken of
 DETECTED_IMAGES = 2000  # of a class, evenly spaced: an interval 0.03 wide, and a bounded memory
 LEGEND = (
     "LFD and gaps: lower is better. Fresh detectors: balanced accuracy of a logistic regression on radial profiles, and on the "
@@ -150,18 +151,20 @@ def table_numbers(rows):
 
 
 def verdict(table):
-    """One sentence: where refined beats the fakes and the best filter, and where it does not."""
+    """Two sentences: where refined is better than the fakes and the best filter, about the same, or worse."""
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
     judged |= {name: f"the fresh {name}" for name in FEATURES}
     filters = [numbers for name, numbers in table.items() if name in FILTERS.values()]
 
     def compare(others, label):
-        better, worse = [], []
+        better, same, worse = [], [], []
         for column, words in judged.items():
             values = [other[column] for other in others if other[column] is not None]
             if values and table["refined"][column] is not None:
-                (better if table["refined"][column] < min(values) else worse).append(words)
-        said = [f"{how} in {', '.join(words)}" for how, words in (("better", better), ("not better", worse)) if words]
+                gain, least = min(values) - table["refined"][column], NEARLY[column]
+                (better if gain > least else worse if gain < -least else same).append(words)
+        found = (("better", better), ("about the same", same), ("worse", worse))
+        said = [f"{how} in {', '.join(words)}" for how, words in found if words]
         return f"Against {label}, refined is {' and '.join(said)}."
 
     return compare([table["fake"]], "the fakes") + " " + compare(filters, "the best filter")
