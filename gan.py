@@ -4,13 +4,13 @@ from pathlib import Path
 
 from gan_commands.finetune import finetune
 from gan_commands.invert import invert
+from gan_commands.options import parse_gan
 from gan_commands.sample import sample
 from gan_commands.setups import compare_setups
 from gan_commands.shard import shard
 from gan_commands.spectrum import compare_spectra
 from gan_commands.train import train
 from gan_commands.truncation import study_truncation
-from options import parse_gan
 from utils.checkpoint import way_on
 from utils.errors import refuse_several, script
 from utils.interrupts import leaving

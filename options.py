@@ -1,12 +1,16 @@
-"""Every command-line option: one parser and one frozen dataclass per script."""
+"""Command-line options: each is one field of a frozen dataclass, from which its argument of the parser is made.
+
+The classes of train.py, inference.py, eval.py and detect.py are here; those of gan.py are in gan_commands/options.py, made of the
+same parts. A class of options has as bases the groups that its help shows, in that order.
+"""
 
 import argparse
 import dataclasses
 import math
 
-from models.gan import SETUPS
-from models.gan_losses import PENALTIES, PENALTY_SAMPLES
 from utils.filters import FILTERS
+
+# ------------------------------------------------------------------------------------------------------- types of arguments
 
 
 def number(kind, low=None, high=None, open_low=False):
@@ -48,6 +52,22 @@ def number_list(kind, low=None, high=None):
     return lambda text: tuple(number(kind, low, high)(part) for part in text.split(","))
 
 
+def name_list(choices, everything=False):
+    """Argparse type: comma-separated names out of `choices` -> tuple.
+
+    A name given twice counts once. With `everything`, `all` stands for all of them.
+    """
+
+    def parse(text):
+        names = tuple(choices) if everything and text == "all" else tuple(dict.fromkeys(text.split(",")))
+        unknown = [name for name in names if name not in choices]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join((*choices, *(['all'] if everything else [])))}")
+        return names
+
+    return parse
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, where there is one, as they are typed, and keeps the layout of the examples."""
 
@@ -59,55 +79,58 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-def add_machine_options(parser, several=False, workers=True):
-    """Options that every script has.
+# ------------------------------------------------------------------------------------------------- from fields to arguments
 
-    Args:
-        several: its work can be shared by several processes. workers: it reads images that are not in memory.
-    """
-    group = parser.add_argument_group("machine")
-    devices = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
-    devices += " | several, such as 0,1: one process for each; under torchrun, auto gives each process its GPU" if several else ""
-    group.add_argument("--device", default="auto", help=devices)
-    if several:
-        group.add_argument(
-            "--timeout",
-            type=number(float, 0, open_low=True),
-            default=30.0,
-            help="minutes that a process waits for the others before it counts them as lost",
-        )
-    group.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=42, help="the same seed gives the same run")
-    group.add_argument("--deterministic", action="store_true", help="use only reproducible kernels (bit-identical, may be slower)")
-    if workers:
-        group.add_argument(
-            "--num_workers", type=number(int, 0, 64), default=0, help="workers that check and read images ahead; 0 reads when asked"
-        )
+frozen = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
-def add_run_options(parser, resume=True):
-    """Options of scripts that fill results/<dst>."""
-    group = parser.add_argument_group("run folder")
-    group.add_argument("--dst", required=True, help="name of the run: everything goes to results/<dst>")
-    group.add_argument("--overwrite", action="store_true", help="delete an existing results/<dst> first")
-    if resume:
-        group.add_argument("--resume", action="store_true", help="continue an interrupted results/<dst>")
+def option(help, default=None, **arguments):
+    """A field that is the option `--<its name>`; `arguments` are further ones of argparse's `add_argument`."""
+    if arguments.get("required"):
+        return dataclasses.field(metadata={"help": help, **arguments})
+    return dataclasses.field(default=default, metadata={"help": help, "default": default, **arguments})
 
 
-def add_reading_options(parser, cache=True, fit="resize"):
-    """Options of scripts that read images of any size; `fit`: default, None for that of a checkpoint."""
-    group = parser.add_argument_group("reading images")
-    group.add_argument(
-        "--fit",
-        choices=("resize", "crop", "none"),
-        default=fit,
-        help="images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse"
-        + ("; unset: as the checkpoint was trained, else resize" if fit is None else ""),
-    )
-    group.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
-    if cache:
-        group.add_argument(
-            "--cache_gb", type=number(float, 0), default=2.0, help="memory for decoded images; 0 reads from disk each time"
-        )
+def flag(help):
+    """A field that is an option without a value: True where it is given."""
+    return option(help, False, action="store_true")
+
+
+def reworded(cls, name, help, **changes):
+    """The option `name` of the class `cls` with another help text, and other `changes` to what `option` takes."""
+    return option(**cls.__dataclass_fields__[name].metadata | {"help": help, **changes})
+
+
+def group(title):
+    """Class decorator: a frozen dataclass whose options stand together in the help, under `title`."""
+
+    def decorate(cls):
+        cls.TITLE = title
+        return frozen(cls)
+
+    return decorate
+
+
+def fill(parser, cls):
+    """Add an argument for each option of `cls`: its own first, without a title, then its groups in the order of its bases."""
+    fields = {field.name: field.metadata for field in dataclasses.fields(cls) if field.metadata}
+    groups = {}  # title -> names; of groups with one title the first one counts, which is derived from the others
+    for base in cls.__mro__:
+        if "TITLE" in vars(base):
+            groups.setdefault(base.TITLE, [field.name for field in dataclasses.fields(base)])
+    grouped = {name for names in groups.values() for name in names}
+    places = [(parser, [name for name in fields if name not in grouped])]
+    places += [(parser.add_argument_group(title), names) for title, names in groups.items()]
+    for place, names in places:
+        for name in names:
+            place.add_argument(f"--{name}", **fields[name])
+
+
+def make_parser(script, text, cls):
+    """The parser of a script: `text` above the options of `cls`."""
+    parser = argparse.ArgumentParser(prog=script, description=text, formatter_class=HelpFormatter)
+    fill(parser, cls)
+    return parser
 
 
 def as_options(cls, parser, argv):
@@ -120,7 +143,75 @@ def as_plain(options):
     return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()}
 
 
-# --------------------------------------------------------------------------------------------------------------- train.py
+# ------------------------------------------------------------------------------------------------- groups that scripts share
+
+DEVICES = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
+
+
+@group("machine")
+class Machine:
+    """Where and how reproducibly something is computed."""
+
+    device: str = option(DEVICES, "auto")
+    seed: int = option("the same seed gives the same run", 42, type=number(int, 0, 2**31 - 1))
+    deterministic: bool = flag("use only reproducible kernels (bit-identical, may be slower)")
+
+
+@group("machine")
+class ReadingMachine(Machine):
+    """The same, for what reads images."""
+
+    num_workers: int = option("workers that check and read images ahead; 0 reads when asked", 0, type=number(int, 0, 64))
+
+
+@group("machine")
+class SharedMachine(ReadingMachine):
+    """The same, for work that several processes can share."""
+
+    device: str = reworded(
+        Machine,
+        "device",
+        f"{DEVICES} | several, such as 0,1: one process for each; under torchrun, auto gives each process its GPU",
+    )
+    timeout: float = option(
+        "minutes that a process waits for the others before it counts them as lost", 30.0, type=number(float, 0, open_low=True)
+    )
+
+
+@group("run folder")
+class RunFolder:
+    """The folder that is filled."""
+
+    dst: str = option("name of the run: everything goes to results/<dst>", required=True)
+    overwrite: bool = flag("delete an existing results/<dst> first")
+
+
+@group("run folder")
+class ResumableRun(RunFolder):
+    """The same, of a run that can be interrupted."""
+
+    resume: bool = flag("continue an interrupted results/<dst>")
+
+
+FIT = "images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse"
+
+
+@group("reading images")
+class Reading:
+    """How images of any size are read."""
+
+    fit: str = option(FIT, "resize", choices=("resize", "crop", "none"))
+    skip_bad: bool = flag("leave unreadable files out (they are named) instead of stopping")
+
+
+@group("reading images")
+class CachedReading(Reading):
+    """The same, of images that are read more than once."""
+
+    cache_gb: float = option("memory for decoded images; 0 reads from disk each time", 2.0, type=number(float, 0))
+
+
+# ----------------------------------------------------------------------------------------------------------------- train.py
 
 PRESETS = {
     "default": {},
@@ -139,57 +230,6 @@ PRESETS = {
     },
 }
 
-
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """Options of train.py; the parser below explains each."""
-
-    data: str
-    test_data: str | None
-    holdout: float
-    size: int
-    fit: str
-    skip_bad: bool
-    cache_gb: float
-    epoch: int
-    batch_size: int
-    lr: float
-    preset: str
-    generator: str
-    base: str
-    whiten: bool
-    width: int
-    norm: str
-    upsample: str
-    image_range: str
-    inverse: str
-    rolled_real_profile: bool
-    ema: float
-    lambda_gan: float
-    lambda_psd: float
-    lambda_nce: float
-    lambda_identity: float
-    lambda_fake_identity: float
-    lambda_lf: float
-    nce_levels: tuple
-    sigma: int
-    tau: float
-    patches: int
-    amp: bool
-    compile: bool
-    sample_frequency: int
-    save_frequency: int
-    log_frequency: int
-    device: str
-    timeout: float
-    seed: int
-    deterministic: bool
-    num_workers: int
-    dst: str
-    overwrite: bool
-    resume: bool
-
-
 TRAIN_TEXT = """Train STIG: translate the log-magnitude spectrum of generated images towards that of photographs.
 
   python train.py --data demo --size 64 --epoch 2 --dst first_try
@@ -202,89 +242,92 @@ datasets/<data>/real-000000.tar, ..., fake-000000.tar, ... (gan.py shard writes 
 results/<dst>: sample/, tensorboard/, log.csv, checkpoint.pt, eval/ and report.md."""
 
 
-def _add_train_data(parser):
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", required=True, help="folder in datasets/ with real/ and fake/, or shards of both; 'demo' is made on first use"
+@group("data")
+class TrainData:
+    """What is trained and evaluated on."""
+
+    data: str = option("folder in datasets/ with real/ and fake/, or shards of both; 'demo' is made on first use", required=True)
+    test_data: str | None = option("name of another folder in datasets/ to evaluate on at the end, instead of --holdout")
+    holdout: float = option(
+        "fraction kept out of training and evaluated on; not together with --test_data", 0.0, type=number(float, 0, 0.9)
     )
-    data.add_argument("--test_data", help="name of another folder in datasets/ to evaluate on at the end, instead of --holdout")
-    data.add_argument("--holdout", type=number(float, 0, 0.9), default=0.0, help="fraction kept out of training and evaluated on")
-    data.add_argument("--size", type=image_size, default=256, help="side of the images in pixels, a multiple of 16")
-    add_reading_options(parser)
+    size: int = option("side of the images in pixels, a multiple of 16", 256, type=image_size)
 
 
-def train_parser():
-    """Parser of train.py."""
-    parser = argparse.ArgumentParser(prog="train.py", description=TRAIN_TEXT, formatter_class=HelpFormatter)
-    _add_train_data(parser)
+@group("training")
+class TrainSteps:
+    """How long, how fast and in what form."""
 
-    run = parser.add_argument_group("training")
-    run.add_argument("--epoch", type=number(int, 1), default=10, help="passes over the fakes")
-    run.add_argument("--batch_size", type=number(int, 1), default=1, help="pairs per step, over all processes")
-    run.add_argument("--lr", type=number(float, 0, open_low=True), default=8e-5, help="Adam's rate: constant for 20 %%, then to 0")
-    run.add_argument(
-        "--ema", type=number(float, 0, 0.99999), default=0.99, help="decay of the averaged generator that is used; 0: none"
-    )
-    run.add_argument("--amp", action="store_true", help="bfloat16 networks; spectra and losses stay float32")
-    run.add_argument("--compile", action="store_true", help="compile the networks (slow start, faster steps on a GPU)")
+    epoch: int = option("passes over the fakes", 10, type=number(int, 1))
+    batch_size: int = option("pairs per step, over all processes", 1, type=number(int, 1))
+    lr: float = option("Adam's rate: constant for 20 %%, then to 0", 8e-5, type=number(float, 0, open_low=True))
+    ema: float = option("decay of the averaged generator that is used; 0: none", 0.99, type=number(float, 0, 0.99999))
+    amp: bool = flag("bfloat16 networks; spectra and losses stay float32")
+    compile: bool = flag("compile the networks (slow start, faster steps on a GPU)")
 
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--preset", choices=PRESETS, default="default", help="released: the published code's behaviour, for comparison"
-    )
-    model.add_argument("--generator", choices=("residual", "direct"), default="residual", help="correct the input, or draw it anew")
-    model.add_argument(
-        "--base",
-        choices=("identity", *FILTERS),
-        default="polyphase",
-        help="what the generator starts from: the fake, or the fake after a filter (linear; cepstral: its noise removed; "
+
+@group("model")
+class TrainModel:
+    """What maps a fake to its refined image."""
+
+    preset: str = option("released: the published code's behaviour, for comparison", "default", choices=PRESETS)
+    generator: str = option("correct the input, or draw it anew", "residual", choices=("residual", "direct"))
+    base: str = option(
+        "what the generator starts from: the fake, or the fake after a filter (linear; cepstral: its noise removed; "
         "lifter: that and each image's own spectrum spread as photographs' are; polyphase: before both, what upsampling left in "
         "common between frequencies and their aliases taken out)",
+        "polyphase",
+        choices=("identity", *FILTERS),
     )
-    model.add_argument(
-        "--whiten",
-        type=boolean,
-        default=True,
-        help="networks see each bin of the magnitude relative to its mean and deviation over the training reals",
+    whiten: bool = option(
+        "networks see each bin of the magnitude relative to its mean and deviation over the training reals", True, type=boolean
     )
-    model.add_argument(
-        "--width", type=number(int, 1), default=64, help="channels of the generator's first level; 16 is a fast one for laptops"
-    )
-    model.add_argument("--norm", choices=("instance", "batch", "none"), default="instance", help="normalisation in the generator")
-    model.add_argument("--upsample", choices=("bilinear", "bicubic"), default="bilinear", help="upsampling in the generator")
-    model.add_argument("--image_range", choices=("clamp", "stretch"), default="clamp", help="how refined images come to [0, 1]")
-    model.add_argument("--inverse", choices=("real", "abs"), default="real", help="what is kept of the inverse transform")
-    model.add_argument(
-        "--rolled_real_profile", type=boolean, default=False, help="grey weights of the real profile in the released channel order"
-    )
+    width: int = option("channels of the generator's first level; 16 is a fast one for laptops", 64, type=number(int, 1))
+    norm: str = option("normalisation in the generator", "instance", choices=("instance", "batch", "none"))
+    upsample: str = option("upsampling in the generator", "bilinear", choices=("bilinear", "bicubic"))
+    image_range: str = option("how refined images come to [0, 1]", "clamp", choices=("clamp", "stretch"))
+    inverse: str = option("what is kept of the inverse transform", "real", choices=("real", "abs"))
+    rolled_real_profile: bool = option("grey weights of the real profile in the released channel order", False, type=boolean)
 
-    loss = parser.add_argument_group("objective (each weight is applied once)")
-    weight = number(float, 0)
-    loss.add_argument("--lambda_gan", type=weight, default=3.0, help="PatchGAN on the magnitude")
-    loss.add_argument("--lambda_psd", type=weight, default=3.0, help="spectral discriminator on the chessboard profile")
-    loss.add_argument(
-        "--lambda_nce", type=weight, default=20.0, help="patch-wise contrastive cross-entropy, mean over --nce_levels"
-    )
-    loss.add_argument("--lambda_identity", type=weight, default=3.0, help="1 - SSIM of real and identity image")
-    loss.add_argument("--lambda_fake_identity", type=weight, default=1.0, help="1 - SSIM of fake after --base and refined")
-    loss.add_argument("--lambda_lf", type=weight, default=3.0, help="low frequencies stay as --base leaves them")
-    loss.add_argument("--nce_levels", type=number_list(int, 0, 4), default=(0,), help="encoder levels, such as 0,1,2,3,4")
-    loss.add_argument("--sigma", type=number(int, 1), default=8, help="half the side of the low-frequency box in bins")
-    loss.add_argument("--tau", type=number(float, 0, open_low=True), default=0.07, help="temperature of the contrastive term")
-    loss.add_argument("--patches", type=number(int, 2), default=256, help="positions per level and image in the contrastive term")
 
-    output = parser.add_argument_group("output")
-    output.add_argument("--sample_frequency", type=number(int, 1), default=200, help="steps between pictures and monitor numbers")
-    output.add_argument("--save_frequency", type=number(int, 1), default=500, help="steps between checkpoints")
-    output.add_argument("--log_frequency", type=number(int, 1), default=10, help="steps between rows of log.csv")
-    add_machine_options(parser, several=True)
-    add_run_options(parser)
-    return parser
+@group("objective (each weight is applied once)")
+class TrainObjective:
+    """The terms of the generator's loss."""
+
+    lambda_gan: float = option("PatchGAN on the magnitude", 3.0, type=number(float, 0))
+    lambda_psd: float = option("spectral discriminator on the chessboard profile", 3.0, type=number(float, 0))
+    lambda_nce: float = option(
+        "patch-wise contrastive cross-entropy of fake after --base and refined, and of real and identity image; "
+        "mean over --nce_levels",
+        20.0,
+        type=number(float, 0),
+    )
+    lambda_identity: float = option("1 - SSIM of real and identity image", 3.0, type=number(float, 0))
+    lambda_fake_identity: float = option("1 - SSIM of fake after --base and refined", 1.0, type=number(float, 0))
+    lambda_lf: float = option("low frequencies stay as --base leaves them", 3.0, type=number(float, 0))
+    nce_levels: tuple = option("encoder levels, such as 0,1,2,3,4", (0,), type=number_list(int, 0, 4))
+    sigma: int = option("half the side of the low-frequency box in bins", 8, type=number(int, 1))
+    tau: float = option("temperature of the contrastive term", 0.07, type=number(float, 0, open_low=True))
+    patches: int = option("positions per level and image in the contrastive term", 256, type=number(int, 2))
+
+
+@group("output")
+class TrainOutput:
+    """How often something is written."""
+
+    sample_frequency: int = option("steps between pictures and monitor numbers", 200, type=number(int, 1))
+    save_frequency: int = option("steps between checkpoints", 500, type=number(int, 1))
+    log_frequency: int = option("steps between rows of log.csv", 10, type=number(int, 1))
+
+
+@frozen
+class TrainOptions(TrainData, CachedReading, TrainSteps, TrainModel, TrainObjective, TrainOutput, SharedMachine, ResumableRun):
+    """Options of train.py."""
 
 
 def parse_train(argv=None):
     """Command line -> `TrainOptions`; a preset sets defaults that explicit options override."""
-    parser = train_parser()
+    parser = make_parser("train.py", TRAIN_TEXT, TrainOptions)
     preset = parser.parse_args(argv).preset
     parser.set_defaults(**PRESETS[preset])
     options = as_options(TrainOptions, parser, argv)
@@ -297,31 +340,7 @@ def parse_train(argv=None):
     return options
 
 
-# ----------------------------------------------------------------------------------------------------------- inference.py
-
-
-@dataclasses.dataclass(frozen=True)
-class InferenceOptions:
-    """Options of inference.py; the parser below explains each."""
-
-    inference_data: str
-    inference_params: str | None
-    method: str
-    real: str | None
-    fake: str | None
-    size: int | None
-    fit: str | None
-    skip_bad: bool
-    batch_size: int
-    save_mag: bool
-    device: str
-    timeout: float
-    seed: int
-    deterministic: bool
-    num_workers: int
-    dst: str
-    overwrite: bool
-
+# ------------------------------------------------------------------------------------------------------------- inference.py
 
 INFERENCE_TEXT = """Refine a folder of generated images; names, subfolders and order stay, the format becomes PNG.
 
@@ -333,72 +352,54 @@ The images go to results/<dst>/refined, those of shards under their keys. A chec
 Generator... files) works too."""
 
 
-def inference_parser():
-    """Parser of inference.py."""
-    parser = argparse.ArgumentParser(prog="inference.py", description=INFERENCE_TEXT, formatter_class=HelpFormatter)
-    group = parser.add_argument_group("refining")
-    group.add_argument(
-        "--inference_data",
+@group("refining")
+class Refining:
+    """What is refined, and by what."""
+
+    inference_data: str = option(
+        "folder of generated images, its subfolders count too; or tar shards such as 'fakes-{000000..000003}.tar'",
         required=True,
         metavar="DIR|SHARDS",
-        help="folder of generated images, its subfolders count too; or tar shards such as 'fakes-{000000..000003}.tar'",
     )
-    group.add_argument("--inference_params", help="checkpoint.pt of train.py, or a folder with a released checkpoint")
-    group.add_argument(
-        "--method",
+    inference_params: str | None = option("checkpoint.pt of train.py, or a folder with a released checkpoint")
+    method: str = option(
+        "the network, or only a filter (as --base of train.py), of the checkpoint or of --real and --fake",
+        "stig",
         choices=("stig", *FILTERS),
-        default="stig",
-        help="the network, or only a filter (as --base of train.py), of the checkpoint or of --real and --fake",
     )
-    group.add_argument("--real", help="folder of photographs to fit the filter on")
-    group.add_argument("--fake", help="folder of generated images to fit the filter on")
-    group.add_argument("--size", type=image_size, help="side of the images in pixels; default: the checkpoint's, else 256")
-    group.add_argument("--batch_size", type=number(int, 1), default=4, help="images at once; no image's result depends on it")
-    group.add_argument("--save_mag", action="store_true", help="write pictures of the log-magnitudes to refined_mag as well")
-    add_reading_options(parser, cache=False, fit=None)
-    add_machine_options(parser, several=True)
-    add_run_options(parser, resume=False)
-    return parser
+    real: str | None = option("folder of photographs to fit the filter on")
+    fake: str | None = option("folder of generated images to fit the filter on")
+    size: int | None = option("side of the images in pixels; default: the checkpoint's, else 256", type=image_size)
+    batch_size: int = option("images at once; no image's result depends on it", 4, type=number(int, 1))
+    save_mag: bool = flag("write pictures of the log-magnitudes to refined_mag as well")
+
+
+@group("reading images")
+class RefinedReading(Reading):
+    """How the images are read; None in fit means as the checkpoint was trained."""
+
+    fit: str | None = reworded(Reading, "fit", f"{FIT}; unset: as the checkpoint was trained, else resize", default=None)
+
+
+@frozen
+class InferenceOptions(Refining, RefinedReading, SharedMachine, RunFolder):
+    """Options of inference.py."""
 
 
 def parse_inference(argv=None):
     """Command line -> `InferenceOptions`."""
-    parser = inference_parser()
+    parser = make_parser("inference.py", INFERENCE_TEXT, InferenceOptions)
     options = as_options(InferenceOptions, parser, argv)
     if (options.real is None) != (options.fake is None):
         parser.error("--real and --fake belong together; give both or neither")
     if options.real and options.method == "stig":
-        parser.error("--real and --fake fit a filter; add --method linear, cepstral, lifter or polyphase")
+        parser.error(f"--real and --fake fit a filter; add --method and one of {', '.join(FILTERS)}")
     if not options.real and not options.inference_params:
         parser.error("give --inference_params CHECKPOINT, or --method linear with --real and --fake")
     return options
 
 
-# ---------------------------------------------------------------------------------------------------------------- eval.py
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalOptions:
-    """Options of eval.py."""
-
-    eval_root: str | None
-    eval_mode: str
-    real: str | None
-    fake: str | None
-    refined: str | None
-    dst: str | None
-    out: str | None
-    size: int | None
-    fit: str
-    skip_bad: bool
-    inception_weights: str | None
-    batch_size: int
-    device: str
-    timeout: float
-    seed: int
-    deterministic: bool
-    num_workers: int
-
+# ------------------------------------------------------------------------------------------------------------------ eval.py
 
 EVAL_TEXT = """Measure fake and refined images against real ones. Every number is a distance: lower is better, and the row
 'floor' shows two halves of the real images against each other. These are half as many images: LFD of as many other photographs
@@ -410,41 +411,49 @@ would be about 0.7 lower, a gap 1.4 times, so a row may lie below the floor.
 Writes results/<run>/eval_<mode>.json; psd draws the profiles beside it."""
 
 
-def eval_parser():
-    """Parser of eval.py."""
-    parser = argparse.ArgumentParser(prog="eval.py", description=EVAL_TEXT, formatter_class=HelpFormatter)
-    what = parser.add_argument_group("what to measure: a run, or any folders")
-    what.add_argument("--eval_root", metavar="NAME", help="a run: results/NAME/eval/{real,fake,refined} and their _mag folders")
-    what.add_argument("--real", metavar="DIR", help="folder of photographs, instead of --eval_root")
-    what.add_argument("--fake", metavar="DIR", help="folder of generated images")
-    what.add_argument("--refined", metavar="DIR", help="folder of refined images (may be left out)")
-    what.add_argument(
-        "--eval_mode",
+@group("what to measure: a run, or any folders")
+class Measured:
+    """Images and metrics."""
+
+    eval_root: str | None = option("a run: results/NAME/eval/{real,fake,refined} and their _mag folders", metavar="NAME")
+    real: str | None = option("folder of photographs, instead of --eval_root", metavar="DIR")
+    fake: str | None = option("folder of generated images", metavar="DIR")
+    refined: str | None = option("folder of refined images (may be left out)", metavar="DIR")
+    eval_mode: str = option(
+        "FID and KID of the images or of the pictures of their log-magnitude, log frequency distance, profile gap, or all",
+        "magnitude_fid",
         choices=("image_fid", "magnitude_fid", "lfd", "psd", "all"),
-        default="magnitude_fid",
-        help="FID and KID of the images or of the pictures of their log-magnitude, log frequency distance, profile gap, or all",
     )
-    what.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights file, where it cannot be downloaded")
-    where = parser.add_argument_group("where the result goes")
-    where.add_argument("--dst", metavar="NAME", help="results/NAME instead of the measured run; needed with --real")
-    where.add_argument("--out", metavar="FILE", help="this .json file instead (an earlier result is replaced)")
-    read = parser.add_argument_group("reading images")
-    read.add_argument("--size", type=number(int, 16, 8192), help="side to bring images to; without it all must be of one size")
-    read.add_argument(
-        "--fit",
-        choices=("resize", "crop", "none"),
-        default="resize",
-        help="how --size is reached: resize (erases the artefacts being studied), centre crop, or refuse other sizes",
+    inception_weights: str | None = option("pytorch-fid's weights file, where it cannot be downloaded", metavar="PATH")
+
+
+@group("where the result goes")
+class ResultPlace:
+    """The folder or the file of the result."""
+
+    dst: str | None = option("results/NAME instead of the measured run; needed with --real", metavar="NAME")
+    out: str | None = option("this .json file instead (an earlier result is replaced)", metavar="FILE")
+
+
+@group("reading images")
+class MeasuredReading(Reading):
+    """How the images are read, at their own size if they have one."""
+
+    fit: str = reworded(
+        Reading, "fit", "how --size is reached: resize (erases the artefacts being studied), centre crop, or refuse other sizes"
     )
-    read.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
-    read.add_argument("--batch_size", type=number(int, 1), default=16, help="images at once; does not change the result")
-    add_machine_options(parser, several=True)
-    return parser
+    size: int | None = option("side to bring images to; without it all must be of one size", type=number(int, 16, 8192))
+    batch_size: int = option("images at once; does not change the result", 16, type=number(int, 1))
+
+
+@frozen
+class EvalOptions(Measured, ResultPlace, MeasuredReading, SharedMachine):
+    """Options of eval.py."""
 
 
 def parse_eval(argv=None):
     """Command line -> `EvalOptions`."""
-    parser = eval_parser()
+    parser = make_parser("eval.py", EVAL_TEXT, EvalOptions)
     options = as_options(EvalOptions, parser, argv)
     folders = [options.real, options.fake, options.refined]
     if options.eval_root and any(folders):
@@ -458,435 +467,7 @@ def parse_eval(argv=None):
     return options
 
 
-# ----------------------------------------------------------------------------------------------------------------- gan.py
-
-GAN_FAMILIES = {  # published settings of each loss
-    "gan": {"lr": 1e-4, "critic_steps": 1, "epochs": 50, "penalty": "none"},
-    "lsgan": {"lr": 1e-4, "critic_steps": 1, "epochs": 50, "penalty": "none"},
-    "wgan-gp": {"lr": 2e-4, "critic_steps": 5, "epochs": 100, "penalty": "zero"},
-}
-FINETUNE_RATES = {(0, True): 1e-4, (1, True): 1e-5, (1, False): 1e-6}  # (adversarial term, Fourier term) -> published rate
-
-
-@dataclasses.dataclass(frozen=True)
-class GanTrainingOptions:
-    """What decides one GAN training; gan.py study setups makes one for each set-up."""
-
-    data: str
-    size: int
-    setup: str
-    adversarial: str
-    dim: int
-    latent_dim: int
-    epochs: int
-    batch_size: int
-    lr: float
-    critic_steps: int
-    penalty: str
-    penalty_sample: str
-    penalty_weight: float
-    spectral_loss: float
-    ema: float
-    monitor: str | None
-    monitor_samples: int
-    inception_weights: str | None
-    patience: int
-    log_frequency: int
-    fit: str
-    skip_bad: bool
-    cache_gb: float
-    device: str
-    seed: int
-    deterministic: bool
-    num_workers: int
-    dst: str
-    overwrite: bool
-    resume: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class GanTrainOptions(GanTrainingOptions):
-    """Options of gan.py train."""
-
-    timeout: float
-
-
-@dataclasses.dataclass(frozen=True)
-class GanSetupsOptions(GanTrainingOptions):
-    """Options of gan.py study setups: those of train, for several set-ups."""
-
-    setups: tuple
-    reference: str | None
-    n: int
-    detectors: tuple
-    train_fraction: float
-    repeats: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GanSampleOptions:
-    """Options of gan.py sample."""
-
-    dst: str
-    checkpoint: str
-    n: int
-    out: str
-    overwrite: bool
-    batch_size: int
-    device: str
-    timeout: float
-    seed: int
-    deterministic: bool
-    num_workers: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GanInvertOptions:
-    """Options of gan.py invert."""
-
-    dst: str
-    checkpoint: str
-    data: str
-    n: int | None
-    out: str
-    steps: int
-    lr: float
-    threshold: float
-    batch_size: int
-    overwrite: bool
-    fit: str
-    skip_bad: bool
-    device: str
-    seed: int
-    deterministic: bool
-    num_workers: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GanFinetuneOptions:
-    """Options of gan.py finetune."""
-
-    generator: str
-    checkpoint: str
-    pairs: str
-    adv: int
-    lambda_fourier: float
-    metric: str
-    threshold: int | None
-    lr: float | None
-    epochs: int
-    batch_size: int
-    n: int
-    detector: str
-    device: str
-    seed: int
-    deterministic: bool
-    dst: str
-    overwrite: bool
-    resume: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class GanSpectrumOptions:
-    """Options of gan.py study spectrum."""
-
-    real: str
-    inputs: tuple
-    n: int
-    size: int | None
-    fit: str
-    skip_bad: bool
-    device: str
-    seed: int
-    deterministic: bool
-    num_workers: int
-    dst: str
-    overwrite: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class GanTruncationOptions:
-    """Options of gan.py study truncation."""
-
-    pairs: str
-    n: int
-    device: str
-    seed: int
-    deterministic: bool
-    dst: str
-    overwrite: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class GanShardOptions:
-    """Options of gan.py shard."""
-
-    data: str
-    out: str
-    per_shard: int
-    size: int
-    fit: str
-    skip_bad: bool
-    num_workers: int
-    overwrite: bool
-
-
-GAN_TEXT = """Small GANs: make fakes instead of looking for them, and study what the last upsampling does to their spectrum.
-
-  python gan.py train --data photos --size 64 --adversarial lsgan --setup N.1.5 --dst my_gan
-  python gan.py train --data photos --size 64 --batch_size 256 --dst my_gan --device 0,1
-  python gan.py sample --dst my_gan --n 1000 --out datasets/photos/fake
-  python gan.py invert --dst my_gan --data photos --out datasets/photo_pairs
-  python gan.py finetune --generator my_gan --pairs datasets/photo_pairs --adv 0 --dst my_gan_fourier
-  python gan.py study spectrum --real datasets/photos/real --inputs my_gan my_gan_fourier --dst my_study
-
---data names a folder in datasets/ (its subfolder real/ if there is one, with all folders below), any other folder, or tar
-shards such as 'shards-{000000..000007}.tar'. Several processes (--device 0,1, or torchrun) share train and sample; the other
-commands run in one."""
-
-GAN_DATA_HELP = "folder in datasets/ (or its real/), any folder tree, or quoted tar shards such as 'photos-{000000..000007}.tar'"
-
-
-def power_of_two(text):
-    """Argparse type: 8, 16, 32, ... 1024."""
-    value = number(int, 8, 1024)(text)
-    if value & (value - 1):
-        raise argparse.ArgumentTypeError(f"{value} is not a power of two; the generator doubles 4 x 4 until it is reached")
-    return value
-
-
-def name_list(choices):
-    """Argparse type: comma-separated names out of `choices`, or `all` -> tuple."""
-
-    def parse(text):
-        names = tuple(choices) if text == "all" else tuple(text.split(","))
-        unknown = [name for name in names if name not in choices]
-        if unknown or len(set(names)) < len(names):
-            raise argparse.ArgumentTypeError(f"{text!r}: give different names out of {', '.join(choices)}, or all")
-        return names
-
-    return parse
-
-
-def _add_gan_training_options(parser, several=False):
-    data = parser.add_argument_group("data")
-    data.add_argument("--data", required=True, help=GAN_DATA_HELP)
-    data.add_argument("--size", type=power_of_two, default=64, help="side of the images in pixels, a power of two")
-    add_reading_options(parser)
-
-    model = parser.add_argument_group("networks")
-    model.add_argument(
-        "--adversarial", choices=GAN_FAMILIES, default="gan", help="loss: DCGAN, LSGAN or WGAN with gradient penalty"
-    )
-    model.add_argument("--dim", type=number(int, 1, 512), default=32, help="channels before the last layer")
-    model.add_argument("--latent_dim", type=number(int, 1, 4096), default=128, help="length of the latent vector")
-
-    run = parser.add_argument_group("training (without a value: the published one of --adversarial)")
-    positive = number(float, 0, open_low=True)
-    run.add_argument("--epochs", type=number(int, 1), help="passes over the data: 50, 50, 100")
-    batch = "images per step, over all processes" if several else "images per step"
-    run.add_argument("--batch_size", type=number(int, 2), default=64, help=batch)
-    run.add_argument("--lr", type=positive, help="Adam's rate: 1e-4, 1e-4, 2e-4")
-    run.add_argument("--critic_steps", type=number(int, 1), help="discriminator steps per generator step: 1, 1, 5")
-    run.add_argument("--penalty", choices=PENALTIES, help="gradient penalty: none, none, zero(-centred)")
-    run.add_argument("--penalty_sample", choices=PENALTY_SAMPLES, default="line", help="where it is taken")
-    run.add_argument("--penalty_weight", type=number(float, 0), default=10.0, help="its weight")
-    run.add_argument(
-        "--spectral_loss", type=number(float, 0), default=0.0, help="weight of the spectral regularisation (power profile)"
-    )
-    run.add_argument(
-        "--ema", type=number(float, 0, 0.99999), default=0.0, help="decay of an averaged generator that is used; 0: none"
-    )
-
-    watch = parser.add_argument_group("monitoring")
-    watch.add_argument(
-        "--monitor",
-        choices=("fid", "kid", "lfd"),
-        help="what drives rate decay, early stopping and best.pt; unset: fid, or lfd where the Inception weights are missing",
-    )
-    watch.add_argument("--monitor_samples", type=number(int, 2), default=10_000, help="fakes per epoch that it is measured on")
-    watch.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights file, where it cannot be downloaded")
-    watch.add_argument("--patience", type=number(int, 1), default=5, help="epochs without a better score before training stops")
-    watch.add_argument("--log_frequency", type=number(int, 1), default=20, help="generator steps between rows of log.csv")
-    add_machine_options(parser, several)
-    add_run_options(parser)
-
-
-def _add_gan_train(commands):
-    parser = commands.add_parser("train", help="train a GAN on photographs", formatter_class=HelpFormatter)
-    parser.add_argument("--setup", choices=SETUPS, default="BASELINE", help="last upsampling: see docs/generators.md")
-    _add_gan_training_options(parser, several=True)
-
-
-def _add_gan_setups(commands):
-    parser = commands.add_parser("setups", help="train several set-ups under one budget and compare", formatter_class=HelpFormatter)
-    study = parser.add_argument_group("study")
-    study.add_argument("--setups", type=name_list(SETUPS), default=SETUPS, help="comma-separated, or all; BASELINE is needed")
-    study.add_argument("--reference", help="reals to compare with, as --data; unset: the training images")
-    study.add_argument("--n", type=number(int, 20), default=1000, help="fakes per set-up (and reals) that the detectors see")
-    study.add_argument(
-        "--detectors",
-        type=name_list(("knn", "svm", "mlp")),
-        default=("knn", "svm", "mlp"),
-        help="on decay features, comma-separated",
-    )
-    study.add_argument("--train_fraction", type=number(float, 0.01, 0.9), default=0.1, help="share of images they are trained on")
-    study.add_argument("--repeats", type=number(int, 1), default=10, help="independent splits, averaged")
-    _add_gan_training_options(parser)
-    parser.set_defaults(setup="BASELINE")
-
-
-def _add_gan_reading(parser):
-    group = parser.add_argument_group("reading images")
-    group.add_argument(
-        "--fit", choices=("resize", "crop", "none"), default="resize", help="images of another size: resize, crop, or refuse"
-    )
-    group.add_argument("--skip_bad", action="store_true", help="leave unreadable files out (they are named) instead of stopping")
-
-
-def _add_gan_run_to_read(parser):
-    parser.add_argument("--dst", required=True, help="the trained run results/<dst>")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="its best epoch by the monitor, or its last")
-
-
-def _add_gan_sample(commands):
-    parser = commands.add_parser("sample", help="write generated images", formatter_class=HelpFormatter)
-    _add_gan_run_to_read(parser)
-    parser.add_argument(
-        "--n", type=number(int, 1, 10**6), default=1000, help="number of images; the first of a seed are always the same"
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder to fill, such as datasets/photos/fake; continued if begun"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="delete the images in DIR first")
-    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images at once; does not change them")
-    add_machine_options(parser, several=True)
-
-
-def _add_gan_invert(commands):
-    parser = commands.add_parser("invert", help="find the latents of photographs", formatter_class=HelpFormatter)
-    _add_gan_run_to_read(parser)
-    parser.add_argument("--data", required=True, help=GAN_DATA_HELP.split(", or")[0])
-    parser.add_argument("--n", type=number(int, 1), help="only the first n images")
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for real/, fake/ and latent/ of the pairs that are kept"
-    )
-    parser.add_argument("--steps", type=number(int, 1), default=200, help="Adam steps per image")
-    parser.add_argument("--lr", type=number(float, 0, open_low=True), default=0.05, help="Adam's rate")
-    parser.add_argument("--threshold", type=number(float, 0), default=0.3, help="pairs with a larger final loss are dropped")
-    parser.add_argument("--batch_size", type=number(int, 1), default=64, help="images at once; they do not influence each other")
-    parser.add_argument("--overwrite", action="store_true", help="delete DIR's real/, fake/ and latent/ first")
-    _add_gan_reading(parser)
-    add_machine_options(parser)
-
-
-def _add_gan_finetune(commands):
-    parser = commands.add_parser("finetune", help="repair a generator's spectrum", formatter_class=HelpFormatter)
-    parser.add_argument("--generator", required=True, help="the trained run results/<generator> to start from")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="its best epoch by the monitor, or its last")
-    parser.add_argument("--pairs", required=True, metavar="DIR", help="folder that `gan.py invert` wrote")
-    loss = parser.add_argument_group("objective: adv * adversarial loss + lambda_fourier * dissimilarity")
-    loss.add_argument("--adv", type=int, choices=(0, 1), default=1, help="adversarial term on or off")
-    loss.add_argument("--lambda_fourier", type=number(float, 0), default=1e3, help="weight of the Fourier dissimilarity")
-    loss.add_argument("--metric", choices=("1", "2", "cos"), default="cos", help="dissimilarity: L1, Frobenius, or 1 - cosine")
-    loss.add_argument("--threshold", type=number(int, 0), help="frequencies below it do not count; unset: 20 per 256 pixels")
-    run = parser.add_argument_group("training")
-    run.add_argument(
-        "--lr", type=number(float, 0, open_low=True), help="Adam's rate; unset: 1e-4 Fourier, 1e-5 both, 1e-6 adversarial only"
-    )
-    run.add_argument("--epochs", type=number(int, 1), default=20, help="passes over the pairs")
-    run.add_argument("--batch_size", type=number(int, 2), default=16, help="pairs per step")
-    run.add_argument("--n", type=number(int, 20), default=10_000, help="fresh samples per epoch that the detector judges")
-    run.add_argument(
-        "--detector",
-        default="svm",
-        metavar="NAME|PATH",
-        help="knn, svm, mlp, logreg, coherence, fitted on fakes of the untouched generator; or a detector.pt of detect.py",
-    )
-    add_machine_options(parser, workers=False)
-    add_run_options(parser)
-
-
-def _add_gan_spectrum(commands):
-    parser = commands.add_parser("spectrum", help="compare the spectra of runs or folders", formatter_class=HelpFormatter)
-    parser.add_argument("--real", required=True, metavar="DIR", help="folder of photographs")
-    parser.add_argument("--inputs", required=True, nargs="+", help="runs in results/ or folders of images, as NAME or LABEL=NAME")
-    parser.add_argument("--n", type=number(int, 2), default=1000, help="images of each that are used")
-    parser.add_argument(
-        "--size", type=number(int, 16, 8192), help="bring images to this size; unset: all must have one size already"
-    )
-    _add_gan_reading(parser)
-    add_machine_options(parser)
-    add_run_options(parser, resume=False)
-
-
-def _add_gan_truncation(commands):
-    parser = commands.add_parser("truncation", help="dissimilarity against its threshold", formatter_class=HelpFormatter)
-    parser.add_argument("--pairs", required=True, metavar="DIR", help="folder that `gan.py invert` wrote")
-    parser.add_argument("--n", type=number(int, 1), default=1000, help="pairs that are used")
-    add_machine_options(parser, workers=False)
-    add_run_options(parser, resume=False)
-
-
-def _add_gan_shard(commands):
-    parser = commands.add_parser("shard", help="pack images into tar shards", formatter_class=HelpFormatter)
-    parser.add_argument("--data", required=True, help=GAN_DATA_HELP.split(", or")[0])
-    parser.add_argument("--out", required=True, metavar="PREFIX", help="shards are PREFIX-000000.tar, PREFIX-000001.tar, ...")
-    parser.add_argument("--per_shard", type=number(int, 1), default=10_000, help="images per shard")
-    parser.add_argument(
-        "--size", type=image_size, default=128, help="their side, a multiple of 16; gan.py train takes powers of two"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace shards that exist")
-    _add_gan_reading(parser)
-    parser.add_argument("--num_workers", type=number(int, 0, 64), default=0, help="threads that check and read images")
-
-
-def gan_parser():
-    """Parser of gan.py with its sub-commands."""
-    parser = argparse.ArgumentParser(prog="gan.py", description=GAN_TEXT, formatter_class=HelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_gan_train, _add_gan_sample, _add_gan_invert, _add_gan_finetune, _add_gan_shard):
-        add(commands)
-    study = commands.add_parser("study", help="spectrum | truncation | setups", formatter_class=HelpFormatter)
-    studies = study.add_subparsers(dest="study", required=True, metavar="STUDY")
-    for add in (_add_gan_spectrum, _add_gan_truncation, _add_gan_setups):
-        add(studies)
-    return parser
-
-
-GAN_OPTIONS = {
-    "train": GanTrainOptions,
-    "sample": GanSampleOptions,
-    "invert": GanInvertOptions,
-    "finetune": GanFinetuneOptions,
-    "shard": GanShardOptions,
-    "spectrum": GanSpectrumOptions,
-    "truncation": GanTruncationOptions,
-    "setups": GanSetupsOptions,
-}
-
-
-def parse_gan(argv=None):
-    """Command line -> name of the sub-command (or study) and its options, published defaults filled in."""
-    parser = gan_parser()
-    values = vars(parser.parse_args(argv))
-    command = values.pop("command")
-    command = values.pop("study", command)
-    if command in ("train", "setups"):
-        family = GAN_FAMILIES[values["adversarial"]]
-        values |= {name: value for name, value in family.items() if values[name] is None}
-    if command == "setups" and "BASELINE" not in values["setups"]:
-        parser.error("argument --setups: BASELINE is needed, its fakes train the detectors")
-    if command == "finetune":
-        terms = (values["adv"], values["lambda_fourier"] > 0)
-        if terms not in FINETUNE_RATES:
-            parser.error("--adv 0 with --lambda_fourier 0 leaves no loss; give at least one of them")
-        values["lr"] = values["lr"] or FINETUNE_RATES[terms]
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return command, GAN_OPTIONS[command](**values)
-
-
-# -------------------------------------------------------------------------------------------------------------- detect.py
+# ---------------------------------------------------------------------------------------------------------------- detect.py
 
 _DECAY_PROTOCOL = {"runs": 10, "num_samples": 1000, "split": 0.1, "lr": None}  # lab protocol
 _FEATURE_PROTOCOL = _DECAY_PROTOCOL | {"split": 0.8}
@@ -900,49 +481,6 @@ DETECT_DEFAULTS = {  # what an option left out means for each classifier
     "logreg": _FEATURE_PROTOCOL,
     "coherence": _FEATURE_PROTOCOL,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class DetectOptions:
-    """Options of detect.py; None in runs, num_samples, split, lr means the classifier's own default."""
-
-    mode: str
-    is_train: bool
-    classifier: tuple
-    domain: str | None
-    real: str | None
-    fake: str | None
-    eval_root: tuple
-    robustness: bool
-    size: int | None
-    fit: str
-    skip_bad: bool
-    cache_gb: float
-    runs: int | None
-    num_samples: int | None
-    split: float | None
-    lr: float | None
-    class_epoch: int
-    class_batch_size: int
-    patience: int
-    augment: float
-    vit_weights: str
-    resnet_weights: str
-    profile_corners: bool
-    device: str
-    timeout: float
-    seed: int
-    deterministic: bool
-    num_workers: int
-    dst: str
-    overwrite: bool
-    resume: bool
-
-    def of(self, classifier):
-        """These options with the classifier's defaults filled in."""
-        own = {name: value for name, value in DETECT_DEFAULTS[classifier].items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **own)
-
 
 DETECT_TEXT = """Train and evaluate detectors of generated images. Every number is of images no detector was trained on.
 
@@ -959,94 +497,89 @@ classifiers work in the first process alone, and --mode features runs in one. Me
 robust detectors are."""
 
 
-def classifier_list(text):
-    """Argparse type: comma-separated classifiers -> tuple."""
-    names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in DETECT_DEFAULTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(DETECT_DEFAULTS)}")
-    return names
+@group("what to do")
+class Detecting:
+    """Mode, detectors and images."""
 
-
-def _add_detector_options(parser):
-    fit = parser.add_argument_group("training a detector")
-    fit.add_argument("--lr", type=number(float, 0, open_low=True), help="networks' rate (cnn, vit: 2e-4; resnet50: 1e-4)")
-    fit.add_argument("--class_epoch", type=number(int, 1), default=20, help="networks: passes over the training images")
-    fit.add_argument("--class_batch_size", type=number(int, 1), default=32, help="networks: images per step, over all processes")
-    fit.add_argument(
-        "--patience", type=number(int, 0), default=10, help="networks: stop after so many epochs without progress; 0: never"
-    )
-    fit.add_argument(
-        "--augment", type=number(float, 0, 1), default=0.5, help="resnet50: probability of blur and of JPEG in training"
-    )
-    fit.add_argument("--vit_weights", metavar="imagenet|none|PATH", default="imagenet", help="what the vit starts from")
-    fit.add_argument("--resnet_weights", metavar="imagenet|none|PATH", default="imagenet", help="what the resnet50 starts from")
-    fit.add_argument(
-        "--profile_corners",
-        type=boolean,
-        default=True,
-        help="logreg: also the frequencies that only the spectrum's corners hold; False keeps the complete rings",
-    )
-
-
-def detect_parser():
-    """Parser of detect.py."""
-    parser = argparse.ArgumentParser(prog="detect.py", description=DETECT_TEXT, formatter_class=HelpFormatter)
-    what = parser.add_argument_group("what to do")
-    what.add_argument(
-        "--mode",
+    mode: str = option(
+        "train and evaluate; compare fakes, refined and linearly filtered images; or write decay features of folders",
+        "detect",
         choices=("detect", "before_after", "features"),
-        default="detect",
-        help="train and evaluate; compare fakes, refined and linearly filtered images; or write decay features of folders",
     )
-    what.add_argument("--is_train", type=boolean, default=True, help="False evaluates detectors that are there already")
-    what.add_argument(
-        "--classifier",
-        type=classifier_list,
-        default=("cnn",),
-        metavar="NAME[,NAME...]",
-        help="cnn, vit (paper), resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
+    is_train: bool = option("False evaluates detectors that are there already", True, type=boolean)
+    classifier: tuple = option(
+        "cnn, vit (paper), resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
         "frequencies with their aliases: phases, which no correction of magnitudes changes)",
+        ("cnn",),
+        type=name_list(DETECT_DEFAULTS),
+        metavar="NAME[,NAME...]",
     )
-    what.add_argument(
-        "--domain",
-        choices=("spectrum", "image"),
-        help="what cnn and vit look at (default spectrum); resnet50: image, others: spectrum",
+    domain: str | None = option(
+        "what cnn and vit look at (default spectrum); resnet50: image, others: spectrum", choices=("spectrum", "image")
     )
-    what.add_argument("--real", metavar="DIR", help="folder of photographs")
-    what.add_argument("--fake", metavar="DIR", help="folder of generated images to train on")
-    what.add_argument(
-        "--eval_root",
+    real: str | None = option("folder of photographs", metavar="DIR")
+    fake: str | None = option("folder of generated images to train on", metavar="DIR")
+    eval_root: tuple = option(
+        "more folders of generated images to evaluate on (before_after: the refined ones)",
+        (),
         type=lambda text: tuple(part for part in text.split(",") if part),
-        default=(),
         metavar="DIR[,DIR...]",
-        help="more folders of generated images to evaluate on (before_after: the refined ones)",
     )
-    what.add_argument("--robustness", action="store_true", help="evaluate again after JPEG, resizing, blur and noise")
-    read = parser.add_argument_group("size")
-    read.add_argument("--size", type=number(int, 16, 8192), help="side of the images; left out, all must have one size already")
-    add_reading_options(parser)
-    protocol = parser.add_argument_group("protocol (each default depends on the classifier)")
-    protocol.add_argument("--runs", type=number(int, 1), help="independent splits and trainings (networks 1, others 10)")
-    protocol.add_argument("--num_samples", type=number(int, 2), help="images per class and run (networks all, others 1000)")
-    protocol.add_argument(
-        "--split",
-        type=number(float, 0.01, 0.99),
-        help="share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)",
+    robustness: bool = flag("evaluate again after JPEG, resizing, blur and noise")
+
+
+@group("size")
+class DetectSize:
+    """The side of all images."""
+
+    size: int | None = option("side of the images; left out, all must have one size already", type=number(int, 16, 8192))
+
+
+@group("protocol (each default depends on the classifier)")
+class Protocol:
+    """How often, and on how many images."""
+
+    runs: int | None = option("independent splits and trainings (networks 1, others 10)", type=number(int, 1))
+    num_samples: int | None = option("images per class and run (networks all, others 1000)", type=number(int, 2))
+    split: float | None = option(
+        "share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)", type=number(float, 0.01, 0.99)
     )
-    _add_detector_options(parser)
-    add_machine_options(parser, several=True)
-    add_run_options(parser)
-    for action in parser._actions:
-        if action.dest in ("overwrite", "resume"):
-            action.help = {"overwrite": "train anew", "resume": "continue interrupted training"}[action.dest]
-            action.help += " in an existing results/<dst>/<classifier>_classifier"
-    return parser
+
+
+@group("training a detector")
+class DetectorTraining:
+    """What decides one training."""
+
+    lr: float | None = option("networks' rate (cnn, vit: 2e-4; resnet50: 1e-4)", type=number(float, 0, open_low=True))
+    class_epoch: int = option("networks: passes over the training images", 20, type=number(int, 1))
+    class_batch_size: int = option("networks: images per step, over all processes", 32, type=number(int, 1))
+    patience: int = option("networks: stop after so many epochs without progress; 0: never", 10, type=number(int, 0))
+    augment: float = option("resnet50: probability of blur and of JPEG in training", 0.5, type=number(float, 0, 1))
+    vit_weights: str = option("what the vit starts from", "imagenet", metavar="imagenet|none|PATH")
+    resnet_weights: str = option("what the resnet50 starts from", "imagenet", metavar="imagenet|none|PATH")
+    profile_corners: bool = option(
+        "logreg: also the frequencies that only the spectrum's corners hold; False keeps the complete rings", True, type=boolean
+    )
+
+
+@frozen
+class DetectOptions(Detecting, DetectSize, CachedReading, Protocol, DetectorTraining, SharedMachine, ResumableRun):
+    """Options of detect.py; None in runs, num_samples, split, lr means the classifier's own default."""
+
+    overwrite: bool = reworded(ResumableRun, "overwrite", "train anew in an existing results/<dst>/<classifier>_classifier")
+    resume: bool = reworded(
+        ResumableRun, "resume", "continue interrupted training in an existing results/<dst>/<classifier>_classifier"
+    )
+
+    def of(self, classifier):
+        """These options with the classifier's defaults filled in."""
+        own = {name: value for name, value in DETECT_DEFAULTS[classifier].items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **own)
 
 
 def parse_detect(argv=None):
     """Command line -> `DetectOptions`."""
-    parser = detect_parser()
+    parser = make_parser("detect.py", DETECT_TEXT, DetectOptions)
     options = as_options(DetectOptions, parser, argv)
     if not options.is_train and (options.overwrite or options.resume):
         parser.error("--overwrite and --resume are for training; leave them out with --is_train False")

@@ -8,8 +8,9 @@ from data.streams import open_photographs
 from gan_commands.common import batches_of, draw, images_of, load_run
 from gan_commands.detection import SplitDetector, features_of
 from gan_commands.monitor import GanMonitor, choose_monitor
+from gan_commands.options import GanTrainOptions
 from gan_commands.train import train
-from options import GanTrainingOptions, as_plain
+from options import as_plain
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
 from utils.run_dir import open_run_folder, run_folder, write_json, write_text
@@ -37,10 +38,11 @@ FAMILIES = ("gan", "lsgan", "wgan-gp")
 def train_setup(options, setup):
     """Train results/<dst>/<setup> with the study's options, or continue it; its name."""
     dst = f"{options.dst}/{setup}"
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(GanTrainingOptions)}
+    names = {field.name for field in dataclasses.fields(GanTrainOptions)}
+    values = {name: value for name, value in vars(options).items() if name in names}
     begun = (run_folder(dst) / "checkpoint.pt").is_file()
     values |= {"setup": setup, "dst": dst, "resume": begun, "overwrite": not begun}
-    train(GanTrainingOptions(**values), Processes(resolve_device(options.device)))
+    train(GanTrainOptions(**values), Processes(resolve_device(options.device)))
     return dst
 
 

@@ -133,7 +133,7 @@ def train(options, processes):
     """Train until the epochs are done, the score stops falling, or the user asks to stop (then exit code 130).
 
     Args:
-        options: `GanTrainingOptions`.
+        options: `GanTrainOptions`.
         processes: `Processes` that share each batch.
     Returns: the best score.
     Raises: UserError for whatever is missing or does not fit, or a batch of fewer images than processes.

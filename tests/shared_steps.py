@@ -18,13 +18,14 @@ import detect
 from detect_commands.judges import NetworkJudge
 from detect_commands.training import TrainingPlan
 from gan_commands import monitor
+from gan_commands.options import parse_gan
 from gan_commands.sample import sample
 from gan_commands.train import train
 from models import detectors
 from models.gan_training import GanConfig, GanTrainer
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import parse_detect, parse_gan
+from options import parse_detect
 from utils.launch import run_processes
 
 CASES = {  # norm of the generator, pairs in the batch

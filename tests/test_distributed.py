@@ -25,7 +25,8 @@ from data.pairs import PairLoader
 from detect_commands import bench
 from detect_commands.bench import Bench
 from gan_commands import train as gan_train
-from options import as_plain, parse_detect, parse_gan
+from gan_commands.options import parse_gan
+from options import as_plain, parse_detect
 from utils import inception, launch
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes

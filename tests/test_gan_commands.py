@@ -17,6 +17,7 @@ import gan_commands.train as train_module
 from gan import main
 from gan_commands.common import draw, load_run
 from gan_commands.detection import SavedDetector
+from gan_commands.options import parse_gan
 from gan_commands.pairs import open_pairs
 from gan_commands.setups import PUBLISHED_FID
 from models.classical_detectors import fit_classical
@@ -24,7 +25,6 @@ from models.detectors import FAKE, Detector
 from models.gan import SETUPS
 from models.gan_losses import fourier_dissimilarity
 from models.gan_training import restore_generator
-from options import parse_gan
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 
@@ -507,7 +507,7 @@ def test_study_setups(capsys):
     run(command + " --resume")  # trained runs are continued, not trained again
     assert json.loads(Path("results/setups/table.json").read_text()) == numbers
     assert "BASELINE is needed" in refused(command.replace("BASELINE,", ""), capsys)
-    assert "different names" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
+    assert "'X.1.3' is none of BASELINE" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
 
 
 def test_shards_train_like_a_folder(capsys):

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import errno
 import os
 import pickle
@@ -16,6 +17,7 @@ from golden_recipe import golden_weights
 
 import options
 from data.listing import ImagePaths, list_images
+from gan_commands.options import parse_gan
 from utils import checkpoint, report, run_dir
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
@@ -328,6 +330,7 @@ BASE = ["--data", "x", "--dst", "y"]
         (["--size", "16", "--sigma", "9"], "--sigma"),
         (["--size", "16", "--sigma", "4", "--preset", "released"], "--norm"),
         (["--holdout", "1"], "at most 0.9"),
+        (["--holdout", "0.2", "--test_data", "z"], "give one"),
         (["--generator", "other"], "invalid choice"),
     ],
 )
@@ -338,11 +341,11 @@ def test_impossible_options_are_explained(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
-PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval", "detect", "gan")}
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "options.py"]
+PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval", "detect")} | {"gan": parse_gan}
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "options.py", ROOT / "gan_commands/options.py"]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_documented_commands_can_be_typed(document):
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")
     found = re.findall(r"^ *python (train|inference|eval|detect|gan)\.py ([^\n$;]*)$", text, re.MULTILINE)
@@ -355,12 +358,46 @@ def test_documented_commands_can_be_typed(document):
 @pytest.mark.parametrize("parse", [*PARSERS.values()], ids=[*PARSERS])
 def test_help_shows_defaults_as_they_are_typed(parse, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse(["train", "--help"] if parse is options.parse_gan else ["--help"])
+        parse(["train", "--help"] if parse is parse_gan else ["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "default: 42" in text
     for noise in ("default: None", "default: False", "default: (", "==SUPPRESS=="):
         assert noise not in text
+
+
+def test_each_option_stands_once_in_its_group_of_the_help(capsys):
+    with pytest.raises(SystemExit):
+        options.parse_detect(["--help"])
+    text = capsys.readouterr().out
+    titles = ["what to do", "size", "reading images", "protocol", "training a detector", "machine", "run folder"]
+    places = [re.search(rf"^{title}.*:$", text, re.MULTILINE).start() for title in titles]
+    assert places == sorted(places)
+    for name in (field.name for field in dataclasses.fields(options.DetectOptions)):
+        assert len(re.findall(rf"^  --{name}\b", text, re.MULTILINE)) == 1
+    assert re.search(r"--overwrite +train anew in an existing", text)  # the run folder's own help is reworded
+
+
+def test_lists_of_names_count_each_name_once_and_refuse_others(capsys):
+    assert options.parse_detect(["--dst", "y", "--classifier", "knn,cnn,knn"]).classifier == ("knn", "cnn")
+    study = ["study", "setups", "--data", "x", "--dst", "y"]
+    assert parse_gan([*study, "--detectors", "svm,knn,svm"])[1].detectors == ("svm", "knn")
+    assert parse_gan([*study, "--detectors", "all"])[1].detectors == ("knn", "svm", "mlp")
+    for parse, command in ((options.parse_detect, ["--dst", "y", "--classifier"]), (parse_gan, [*study, "--detectors"])):
+        for names in ("knn,other", "knn,", ""):
+            with pytest.raises(SystemExit):
+                parse([*command, names])
+            assert "is none of" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        options.parse_detect(["--dst", "y", "--classifier", "all"])
+
+
+@pytest.mark.parametrize("command", ["finetune --generator g --pairs p --dst y", "study truncation --pairs p --dst y"])
+def test_commands_that_read_no_images_have_no_workers(command, capsys):
+    assert not hasattr(parse_gan(command.split())[1], "num_workers")
+    with pytest.raises(SystemExit):
+        parse_gan([*command.split(), "--num_workers", "2"])
+    assert "unrecognized arguments: --num_workers" in capsys.readouterr().err
 
 
 def test_presets_set_defaults_that_options_override():
