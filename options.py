@@ -7,6 +7,7 @@ same parts. A class of options has as bases the groups that its help shows, in t
 import argparse
 import dataclasses
 import math
+from pathlib import PurePath
 
 from utils.filters import FILTERS
 
@@ -68,6 +69,20 @@ def name_list(choices, everything=False):
     return parse
 
 
+def name_in(folder):
+    """Argparse type: the name of something in `folder`, which may stand before it, as a shell completes it."""
+
+    def parse(text):
+        parts = PurePath(text).parts
+        return PurePath(*parts[1:]).as_posix() if parts[0:1] == (folder,) and len(parts) > 1 else text
+
+    return parse
+
+
+run_name = name_in("results")
+data_name = name_in("datasets")
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, where there is one, as they are typed, and keeps the layout of the examples."""
 
@@ -126,9 +141,17 @@ def fill(parser, cls):
             place.add_argument(f"--{name}", **fields[name])
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one sentence, without the usage of all options before it."""
+
+    def error(self, message):
+        """Print the message and end with exit code 2."""
+        self.exit(2, f"error: {message}; python {self.prog} --help shows all options\n")
+
+
 def make_parser(script, text, cls):
     """The parser of a script: `text` above the options of `cls`."""
-    parser = argparse.ArgumentParser(prog=script, description=text, formatter_class=HelpFormatter)
+    parser = Parser(prog=script, description=text, formatter_class=HelpFormatter)
     fill(parser, cls)
     return parser
 
@@ -182,7 +205,7 @@ class SharedMachine(ReadingMachine):
 class RunFolder:
     """The folder that is filled."""
 
-    dst: str = option("name of the run: everything goes to results/<dst>", required=True)
+    dst: str = option("name of the run: everything goes to results/<dst>", required=True, type=run_name)
     overwrite: bool = flag("delete an existing results/<dst> first")
 
 
@@ -246,8 +269,12 @@ results/<dst>: sample/, tensorboard/, log.csv, checkpoint.pt, eval/ and report.m
 class TrainData:
     """What is trained and evaluated on."""
 
-    data: str = option("folder in datasets/ with real/ and fake/, or shards of both; 'demo' is made on first use", required=True)
-    test_data: str | None = option("name of another folder in datasets/ to evaluate on at the end, instead of --holdout")
+    data: str = option(
+        "folder in datasets/ with real/ and fake/, or shards of both; 'demo' is made on first use", required=True, type=data_name
+    )
+    test_data: str | None = option(
+        "name of another folder in datasets/ to evaluate on at the end, instead of --holdout", type=data_name
+    )
     holdout: float = option(
         "fraction kept out of training and evaluated on; not together with --test_data", 0.0, type=number(float, 0, 0.9)
     )
@@ -415,7 +442,9 @@ Writes results/<run>/eval_<mode>.json; psd draws the profiles beside it."""
 class Measured:
     """Images and metrics."""
 
-    eval_root: str | None = option("a run: results/NAME/eval/{real,fake,refined} and their _mag folders", metavar="NAME")
+    eval_root: str | None = option(
+        "a run: results/NAME/eval/{real,fake,refined} and their _mag folders", metavar="NAME", type=run_name
+    )
     real: str | None = option("folder of photographs, instead of --eval_root", metavar="DIR")
     fake: str | None = option("folder of generated images", metavar="DIR")
     refined: str | None = option("folder of refined images (may be left out)", metavar="DIR")
@@ -431,7 +460,7 @@ class Measured:
 class ResultPlace:
     """The folder or the file of the result."""
 
-    dst: str | None = option("results/NAME instead of the measured run; needed with --real", metavar="NAME")
+    dst: str | None = option("results/NAME instead of the measured run; needed with --real", metavar="NAME", type=run_name)
     out: str | None = option("this .json file instead (an earlier result is replaced)", metavar="FILE")
 
 

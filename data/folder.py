@@ -75,6 +75,9 @@ class ImageFolder(Dataset):
         size, fit: as `data.reading.read_image`.
         cache_gb: memory for decoded images (1 = 2**30 bytes); used if all fit in, filled as they are read.
         infos: `ImageInfo`s of the paths, if known; a cache needs them for its budget and checks the files otherwise.
+
+    Attributes:
+        cached_gb: memory that the decoded images will take, 0 if they are not kept.
     """
 
     def __init__(self, paths, size=None, fit="resize", cache_gb=0.0, infos=None):
@@ -82,7 +85,8 @@ class ImageFolder(Dataset):
         self.size, self.fit = size, fit
         if infos is None and cache_gb > 0:
             infos = check_images(self.paths)[1]
-        self.cached = cache_gb > 0 and _decoded_bytes(infos, size) <= cache_gb * 2**30
+        need = _decoded_bytes(infos, size) / 2**30 if cache_gb > 0 else 0
+        self.cached_gb = need if need <= cache_gb else 0
         self._arrays = {}
 
     def __len__(self):
@@ -94,7 +98,7 @@ class ImageFolder(Dataset):
         if array is None:
             read = functools.partial(self.paths.content, index)
             array = read_array(self.paths.label(index), self.size, self.fit, read)
-            if self.cached and get_worker_info() is None:  # each worker process would hold a cache of its own
+            if self.cached_gb and get_worker_info() is None:  # each worker process would hold a cache of its own
                 self._arrays[index] = array
         return array
 

@@ -1,6 +1,5 @@
 """The image sets of a training run, opened and checked before anything is written."""
 
-import dataclasses
 from pathlib import Path
 
 from data.demo import make_demo
@@ -17,9 +16,9 @@ def open_dataset(name, options):
     """Open datasets/<name>/{real,fake}, folders or shards real-000000.tar, ...; the name "demo" is made on first use.
 
     Args:
-        options: has size, fit, skip_bad, cache_gb, num_workers.
-    Returns: dict real, fake -> (`ImageFolder`, list of `ImageInfo`). What gives the classes away apart from the spectrum is told
-        as a warning.
+        options: has size, fit, skip_bad, num_workers.
+    Returns: dict real, fake -> (`ImageFolder` without a cache, list of `ImageInfo`). What gives the classes away apart from the
+        spectrum is told as a warning.
     Raises: UserError for whatever is missing or unreadable.
     """
     folder = DATASETS / name
@@ -30,11 +29,8 @@ def open_dataset(name, options):
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {problem}; put photographs in {folder}/real and generated images in {folder}/fake")
     places = {side: _place(folder, side) for side in ("real", "fake")}
-    half = options.cache_gb / 2
-    pair = {
-        side: load_folder(place, options.size, options.fit, options.skip_bad, half, options.num_workers)
-        for side, place in places.items()
-    }
+    reading = {"skip_bad": options.skip_bad, "num_workers": options.num_workers}
+    pair = {side: load_folder(place, options.size, options.fit, **reading) for side, place in places.items()}
     for sentence in compare_classes(pair["real"][1], pair["fake"][1]):
         warn(sentence)
     return pair
@@ -52,7 +48,7 @@ def training_sets(options, manifest=None):
     """The sets of train.py.
 
     Args:
-        options: has data, test_data, holdout, seed and what `open_dataset` needs.
+        options: has data, test_data, holdout, seed, cache_gb and what `open_dataset` needs.
         manifest: the images.json of a run to resume, whose split holds; None splits anew.
     Returns:
         sets: dict of `ImageFolder`s train_real, train_fake, test_real, test_fake.
@@ -66,23 +62,28 @@ def training_sets(options, manifest=None):
         split = load_holdout(manifest, real_paths, fake_paths)
     else:
         split = split_holdout(real_paths, fake_paths, options.holdout, options.seed)
-    sets = {f"train_{side}": _part(*pair[side], split[f"train_{side}"], options.cache_gb / 4) for side in pair}
+    parts = {f"train_{side}": (*pair[side], split[f"train_{side}"]) for side in pair}
     if options.test_data:
-        half = dataclasses.replace(options, cache_gb=options.cache_gb / 2)  # the training images have the other half
-        tests = {side: dataset for side, (dataset, _) in open_dataset(options.test_data, half).items()}
+        parts |= {f"test_{side}": (*opened, opened[0].paths) for side, opened in open_dataset(options.test_data, options).items()}
         source = f"{options.test_data}, another data set"
     elif options.holdout:
-        tests = {side: _part(*pair[side], split[f"holdout_{side}"], options.cache_gb / 4) for side in pair}
+        parts |= {f"test_{side}": (*pair[side], split[f"holdout_{side}"]) for side in pair}
         source = f"the held-out {options.holdout:.0%} of {options.data}"
     else:
-        tests = {side: sets[f"train_{side}"] for side in pair}
         source = "the training images (the paper's protocol)"
-    if len(tests["real"]) < 2:
+    sets = _cached_parts(parts, options.cache_gb)
+    sets = {f"test_{side}": sets[f"train_{side}"] for side in pair} | sets
+    if len(sets["test_real"]) < 2:
         warn("there is one real image to evaluate on, so the table has no floor; add images, or change --holdout or --test_data")
-    return sets | {f"test_{side}": dataset for side, dataset in tests.items()}, source, split
+    return sets, source, split
 
 
-def _part(dataset, infos, paths, cache_gb):
-    where = {name: index for index, name in enumerate(infos.paths.names)}
-    part = infos.take([where[name] for name in paths.names])
-    return ImageFolder(part.paths, dataset.size, dataset.fit, cache_gb, part)
+def _cached_parts(parts, cache_gb):
+    """`ImageFolder`s of parts, dict name -> (`ImageFolder`, its `ImageInfo`s, `ImagePaths`); the first ones that fit are cached."""
+    sets = {}
+    for name, (dataset, infos, paths) in parts.items():
+        where = {image: index for index, image in enumerate(infos.paths.names)}
+        part = infos.take([where[image] for image in paths.names])
+        sets[name] = ImageFolder(part.paths, dataset.size, dataset.fit, cache_gb, part)
+        cache_gb -= sets[name].cached_gb
+    return sets

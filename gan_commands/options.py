@@ -8,6 +8,7 @@ from options import (
     CachedReading,
     HelpFormatter,
     Machine,
+    Parser,
     Reading,
     ReadingMachine,
     ResumableRun,
@@ -22,6 +23,7 @@ from options import (
     number,
     option,
     reworded,
+    run_name,
 )
 
 GAN_FAMILIES = {  # published settings of each loss
@@ -134,7 +136,7 @@ class GanTrainOptions(GanTraining, SharedMachine, ResumableRun):
 class TrainedRun:
     """The training that a sub-command reads."""
 
-    dst: str = option("the trained run results/<dst>", required=True)
+    dst: str = option("the trained run results/<dst>", required=True, type=run_name)
     checkpoint: str = option("its best epoch by the monitor, or its last", "best", choices=("best", "last"))
 
 
@@ -193,7 +195,7 @@ class FinetuneSteps:
 class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, Machine, ResumableRun):
     """Options of gan.py finetune."""
 
-    generator: str = option("the trained run results/<generator> to start from", required=True)
+    generator: str = option("the trained run results/<generator> to start from", required=True, type=run_name)
     checkpoint: str = reworded(TrainedRun, "checkpoint", "its best epoch by the monitor, or its last")
     pairs: str = option(PAIRS, required=True, metavar="DIR")
 
@@ -268,7 +270,7 @@ STUDIES = {
 
 def gan_parser():
     """Parser of gan.py with its sub-commands."""
-    parser = argparse.ArgumentParser(prog="gan.py", description=GAN_TEXT, formatter_class=HelpFormatter)
+    parser = Parser(prog="gan.py", description=GAN_TEXT, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (cls, text) in COMMANDS.items():
         fill(commands.add_parser(name, help=text, formatter_class=HelpFormatter), cls)

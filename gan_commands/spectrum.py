@@ -8,7 +8,7 @@ import numpy as np
 from data.folder import first_of_other_size, load_folder
 from gan_commands import figures
 from gan_commands.common import batches_of, draw, images_of, label_of, load_run
-from options import as_plain
+from options import as_plain, run_name
 from utils.decay import DECAY_NAMES, SMALLEST, decay_features
 from utils.distributed import resolve_device
 from utils.errors import UserError
@@ -44,6 +44,11 @@ def read_folder(folder, options, at_least=1):
     return options.size or infos[0].width, lambda: batches_of(images, chosen)
 
 
+def _is_images(name):
+    """Whether --inputs names a folder of images and not a run."""
+    return Path(name).is_dir() and not (Path(name) / "checkpoint.pt").is_file()
+
+
 def sources(options, device):
     """dict label -> function giving batches of images of one size: "real" and every input, all checked before any is measured."""
     found = {"real": read_folder(Path(options.real), options, at_least=2)}
@@ -51,10 +56,10 @@ def sources(options, device):
         label, name = label_of(text)
         if label in found:
             raise UserError(f"--inputs: two inputs are called {label}; name them as LABEL=NAME")
-        if Path(name).is_dir():
+        if _is_images(name):
             found[label] = read_folder(Path(name), options)
-        elif run_folder(name).is_dir():
-            checkpoint = load_run(name)
+        elif run_folder(run_name(name)).is_dir():
+            checkpoint = load_run(run_name(name))
             found[label] = checkpoint["config"]["size"], functools.partial(draw, checkpoint, options.n, options.seed, device)
         else:
             raise UserError(f"--inputs {name} is neither a folder nor a run in results/; check the name")
@@ -69,7 +74,7 @@ def compare_spectra(options):
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
     names = [label_of(text)[1] for text in options.inputs]
-    inputs = [options.real, *(name if Path(name).is_dir() else run_folder(name) for name in names)]
+    inputs = [options.real, *(name if _is_images(name) else run_folder(run_name(name)) for name in names)]
     check_run_folder(options.dst, options.overwrite, inputs=inputs)
     readers = sources(options, device)
     folds, decay = {}, {}

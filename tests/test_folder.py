@@ -123,7 +123,7 @@ def test_loading_refuses_sizes_before_any_work(tmp_path):
 def test_cached_equals_read_anew(tmp_path, monkeypatch, fit):
     put(tmp_path, "a.png", "b.png", size=(20, 24))
     plain, cached = (load_folder(tmp_path, 16, fit, cache_gb=gb)[0] for gb in (0, 0.1))
-    assert cached.cached and not plain.cached
+    assert cached.cached_gb and not plain.cached_gb
     first = [cached[i].clone() for i in range(2)]
     cached[0].zero_()  # a caller may change what it was given
     reads = []
@@ -138,11 +138,11 @@ def test_cached_equals_read_anew(tmp_path, monkeypatch, fit):
 def test_the_cache_keeps_to_its_budget(tmp_path):
     put(tmp_path, "a.png", "b.png", size=(16, 16))
     need = 2 * 3 * 16 * 16 / 2**30
-    assert load_folder(tmp_path, 16, cache_gb=need)[0].cached
-    assert not load_folder(tmp_path, 16, cache_gb=need * 0.99)[0].cached
-    assert ImageFolder(list_images(tmp_path), cache_gb=need).cached and not ImageFolder(list_images(tmp_path)).cached
+    assert load_folder(tmp_path, 16, cache_gb=need)[0].cached_gb
+    assert not load_folder(tmp_path, 16, cache_gb=need * 0.99)[0].cached_gb
+    assert ImageFolder(list_images(tmp_path), cache_gb=need).cached_gb and not ImageFolder(list_images(tmp_path)).cached_gb
     Image.fromarray(np.zeros((16, 16), np.uint16)).save(tmp_path / "b.png")
-    assert not load_folder(tmp_path, 16, cache_gb=need)[0].cached  # two bytes per value now
+    assert not load_folder(tmp_path, 16, cache_gb=need)[0].cached_gb  # two bytes per value now
 
 
 def test_worker_processes_get_no_copy_of_the_cache(tmp_path):
@@ -161,13 +161,16 @@ def test_caches_of_a_training_stay_within_the_budget_together(tmp_path, monkeypa
             put(tmp_path / "datasets" / name / side, *(f"{number}.png" for number in range(count)))
     image = 3 * 16 * 16 / 2**30
     for extra, images, budget in (
-        (["--holdout", "0.5"], 8, 8.1 * image),  # all eight fit
-        (["--test_data", "two"], 8, 19 * image),  # not those of the other set as well, which are sixteen
-        (["--test_data", "two"], 24, 33 * image),
+        ([], 8, 8 * image),  # those that are trained on are those that are judged
+        ([], 4, 7 * image),
+        (["--holdout", "0.5"], 8, 8 * image),
+        (["--test_data", "two"], 16, 23 * image),  # one side of the other set, which has sixteen, too
+        (["--test_data", "two"], 24, 24 * image),
     ):
         arguments = ["--data", "one", "--dst", "x", "--size", "16", "--sigma", "2", "--cache_gb", str(budget), *extra]
         sets, _, _ = training_sets(parse_train(arguments))
-        assert sum(len(part) for part in sets.values() if part.cached) == images
+        kept = {part for part in sets.values() if part.cached_gb}
+        assert sum(map(len, kept)) == images and sum(part.cached_gb for part in kept) <= budget
 
 
 def test_the_first_image_of_another_size(tmp_path):

@@ -444,15 +444,16 @@ def test_finetune_refuses_what_cannot_work(capsys):
 
 def test_study_spectrum():
     run(
-        "study spectrum --real datasets/set/real --inputs base same=datasets/set/real --n 24 --dst spectra --overwrite --device cpu"
+        "study spectrum --real datasets/set/real --inputs base again=results/base/ same=datasets/set/real"
+        " --n 24 --dst spectra --overwrite --device cpu"
     )
     folder = Path("results/spectra")
     rows = {row["source"]: row for row in table(folder / "summary.csv")}
-    assert list(rows) == ["real (two halves)", "base", "same"]
+    assert list(rows) == ["real (two halves)", "base", "again", "same"]
     assert float(rows["same"]["lfd"]) == 0 and float(rows["same"]["gap"]) == 0
-    assert float(rows["base"]["lfd"]) > float(rows["real (two halves)"]["lfd"])
-    assert len(table(folder / "decay.csv")) == 3 * 24
-    assert len(table(folder / "profiles.csv")) == 3 * 9
+    assert float(rows["base"]["lfd"]) == float(rows["again"]["lfd"]) > float(rows["real (two halves)"]["lfd"])
+    assert len(table(folder / "decay.csv")) == 4 * 24
+    assert len(table(folder / "profiles.csv")) == 4 * 9
     assert {path.name for path in folder.glob("*.png")} == {"spectra.png", "profiles.png", "decay.png"}
 
 

@@ -341,6 +341,26 @@ def test_impossible_options_are_explained(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("parse, command", [(options.parse_train, ""), (parse_gan, "train "), (parse_gan, "study setups ")])
+def test_a_mistyped_command_is_told_in_one_line(parse, command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse([*command.split(), "--seed", "x"])
+    assert stop.value.code == 2
+    script = "train" if parse is options.parse_train else "gan"
+    told = f"error: argument --seed: 'x' is not a whole number; python {script}.py {command}--help shows all options\n"
+    assert capsys.readouterr().err == told
+
+
+def test_names_may_be_typed_with_their_folder():
+    parsed = options.parse_train(["--data", "datasets/x/", "--test_data", "./datasets/z", "--dst", "results/a/b/"])
+    assert (parsed.data, parsed.test_data, parsed.dst) == ("x", "z", "a/b")
+    assert options.parse_eval(["--eval_root", "results/x"]).eval_root == "x"
+    assert parse_gan(["sample", "--dst", "results/x", "--out", "o"])[1].dst == "x"
+    assert parse_gan(["finetune", "--generator", "results/x", "--pairs", "p", "--dst", "y"])[1].generator == "x"
+    for name in ("results", "my_results/x", "/results/x", "../results/x", "x"):  # not the folder's own
+        assert options.parse_train(["--data", "x", "--dst", name]).dst == name
+
+
 PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval", "detect")} | {"gan": parse_gan}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "options.py", ROOT / "gan_commands/options.py"]
 

@@ -74,7 +74,7 @@ def test_shards_are_read_as_the_folder_is(house):
     pattern = "datasets/packed/real-{000000..000001}.tar"
     packed, infos = load_folder(pattern, 32, cache_gb=0.1)
     plain, others = load_folder("datasets/plain/real", 32)
-    assert packed.paths.names == plain.paths.names and packed.cached
+    assert packed.paths.names == plain.paths.names and packed.cached_gb
     assert all(torch.equal(packed[index], plain[index]) for index in [*range(5), *range(5)])
     assert [info.width for info in infos] == [info.width for info in others] and str(infos[3].path) == f"{pattern}/03.png"
 

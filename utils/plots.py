@@ -5,6 +5,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from utils.fft import image_to_mag
 from utils.run_dir import atomic_path, to_uint8
@@ -30,9 +31,17 @@ def save_figure(figure, path):
 
 
 def _show(axis, picture, title, **options):
-    axis.imshow(picture, **options)
+    shown = axis.imshow(picture, **options)
     axis.set_title(title, fontsize=9)
     axis.set_axis_off()
+    return shown
+
+
+def _key(figure, shown, axis):
+    """The scale of a map, as a bar of its colours below it."""
+    bar = figure.colorbar(shown, ax=axis, location="bottom", fraction=0.05, pad=0.02, aspect=40)
+    bar.ax.tick_params(labelsize=7)
+    bar.locator = MaxNLocator(5)
 
 
 def sample_figure(images, path):
@@ -64,11 +73,13 @@ def spectra_figure(spectra, path):
     high = max(float(np.quantile(grey["real"], 0.999)), low + 1e-6)  # images of one colour have a flat spectrum
     figure, axes = plt.subplots(2, len(grey), figsize=(2.6 * len(grey), 5.4), layout="constrained", squeeze=False)
     for name, (above, below) in zip(grey, axes.T, strict=True):
-        _show(above, grey[name], f"mean spectrum: {name}", cmap="viridis", vmin=low, vmax=high)
+        mean = _show(above, grey[name], f"mean spectrum: {name}", cmap="viridis", vmin=low, vmax=high)
         if name == "real":
             below.set_axis_off()
         else:
-            _show(below, differences[name], f"{name} minus real", cmap="RdBu_r", vmin=-limit, vmax=limit)
+            shown = _show(below, differences[name], f"{name} minus real", cmap="RdBu_r", vmin=-limit, vmax=limit)
+            _key(figure, shown, below)
+        _key(figure, mean, above)
     return save_figure(figure, path)
 
 
@@ -79,15 +90,15 @@ def profile_figure(profiles, path):
         profiles: dict name -> (R,), mean log power per radial ring; must hold "real".
     Returns: the picture, (H, W, 3) uint8.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.2), layout="constrained")
     real = profiles["real"].cpu().numpy()
     for name, profile in profiles.items():
         values = profile.cpu().numpy()
         left.plot(values, label=name, color=COLOURS.get(name), lw=1.2)
-        right.plot(values - real, label=name, color=COLOURS.get(name), lw=1.2)
+        right.plot(values - real, color=COLOURS.get(name), lw=1.2)
     left.set(xlabel="radial frequency (bins)", ylabel="mean log power", title="profile")
     right.set(xlabel="radial frequency (bins)", ylabel="difference to real", title="profile minus real")
-    left.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return save_figure(figure, path)
 
 
@@ -100,19 +111,21 @@ def overview_figure(images, spectra, profiles, path):
         profiles: dict of names -> (R,).
     Returns: the picture, (H, W, 3) uint8.
     """
-    figure = plt.figure(figsize=(10, 6.6), layout="constrained")
-    grid = figure.add_gridspec(2, 6, height_ratios=(1, 1))
-    for place, name in enumerate(("fake", "refined", "real")):
-        _show(figure.add_subplot(grid[0, 2 * place : 2 * place + 2]), to_uint8(images[name]), name, interpolation="nearest")
+    figure = plt.figure(figsize=(10, 7.4), layout="constrained")
+    above, below = figure.subfigures(2, 1)
+    for axis, name in zip(above.subplots(1, 3), ("fake", "refined", "real"), strict=True):
+        _show(axis, to_uint8(images[name]), name, interpolation="nearest")
+    maps, curves = below.subfigures(1, 2, width_ratios=(2, 1))
     differences = {name: (spectra[name] - spectra["real"]).mean(0).cpu().numpy() for name in ("fake", "refined")}
     limit = max(float(np.quantile(np.abs(differences["fake"]), 0.999)), 1e-6)
-    for place, name in enumerate(("fake", "refined")):
-        axis = figure.add_subplot(grid[1, 2 * place : 2 * place + 2])
-        _show(axis, differences[name], f"mean spectrum: {name} minus real", cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axis = figure.add_subplot(grid[1, 4:])
+    for axis, (name, difference) in zip(maps.subplots(1, 2), differences.items(), strict=True):
+        title = f"mean spectrum: {name} minus real"
+        _key(maps, _show(axis, difference, title, cmap="RdBu_r", vmin=-limit, vmax=limit), axis)
+    axis = curves.subplots()
     for name, profile in profiles.items():
-        axis.plot((profile - profiles["real"]).cpu().numpy(), label=name, color=COLOURS.get(name), lw=1.3)
-    axis.set_xlabel("radial frequency (bins)")
+        difference = (profile - profiles["real"]).cpu().numpy()
+        axis.plot(difference, label=name, color=COLOURS.get(name), lw=1.6 if name in images else 0.8)
+    axis.set_xlabel("radial frequency (bins)", fontsize=9)
     axis.set_title("mean log power minus real", fontsize=9)
-    axis.legend(fontsize=8)
+    curves.legend(fontsize=8, ncols=3, loc="outside lower center", frameon=False)
     return save_figure(figure, path)
