@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from detect_commands.bench import Bench
-from detect_commands.image_sets import linear_filter_of, open_sets
+from detect_commands.image_sets import filtered_sets, open_sets
 from detect_commands.protocol import split_names, unseen
 from detect_commands.report import Judged, write_before_after, write_evaluation, write_matrix
 from models.detectors import PRETRAINED
@@ -16,6 +16,7 @@ from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile, scores_with_intervals
 from utils.distributed import resolve_device
 from utils.errors import UserError, refuse_several, script
+from utils.filters import filters_legend
 from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
@@ -35,11 +36,12 @@ def make_benches(options, size, processes):
     print(f"using {processes.device}, images of {size} x {size}")
     choices = {"vit": ("--vit_weights", options.vit_weights), "resnet50": ("--resnet_weights", options.resnet_weights)}
     benches = []
-    if "coherence" in options.classifier:
-        try:
-            check_aliases(size, size)
-        except ValueError as error:
-            raise UserError(f"--classifier coherence: {error}; give --size") from error
+    for option, names in (("--classifier coherence", options.classifier), ("--filters polyphase", options.filters)):
+        if option.split()[1] in names:
+            try:
+                check_aliases(size, size)
+            except ValueError as error:
+                raise UserError(f"{option}: {error}; give --size") from error
     for classifier in options.classifier:
         weights = None
         if options.is_train and classifier in choices:
@@ -193,10 +195,10 @@ def before_after_with(bench, options, real, fake, refined):
         learned = [
             images.indices(names[side]["train"] + names[side]["validation"]) for side, images in (("real", real), ("fake", fake))
         ]
-        filtered = linear_filter_of(real, learned[0], fake, learned[1], processes)
-        tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, filtered, refined)}
+        filtered = filtered_sets(options.filters, real, learned[0], fake, learned[1], processes)
+        tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, *filtered, refined)}
         for label, (images, _) in tests.items():
-            folder = home / label.replace(" ", "_") / f"run_{run:02d}"
+            folder = home / label / f"run_{run:02d}"
             judge, _ = bench.fit(folder, real, images, names, run)
             asked = list(tests.values()) if label == "fake" else [tests[label]]
             rows += judge_rows(bench, judge, run, label, (real, real.indices(names["real"]["test"])), asked)
@@ -204,7 +206,7 @@ def before_after_with(bench, options, real, fake, refined):
 
 
 def before_after(options, processes):
-    """Detectors trained on fakes, and afresh, asked about fakes, linearly filtered fakes and refined ones."""
+    """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
@@ -221,7 +223,8 @@ def before_after(options, processes):
     )
     how = (
         "Trained on fakes: what a detector of today makes of refined images. Trained afresh: what is left to find once refined "
-        "images are known. The linear filter (cepstral) is fitted on the same training part."
+        "images are known. Columns: `refined`, the images given as such; filters, fitted on the same training part and named as "
+        f"`--method` of `inference.py` calls them: {filters_legend(options.filters)}."
     )
     print(write_before_after(run_folder(options.dst) / "detection.md", rows, [counts, how, *warnings]))
 

@@ -502,7 +502,7 @@ class Detecting:
     """Mode, detectors and images."""
 
     mode: str = option(
-        "train and evaluate; compare fakes, refined and linearly filtered images; or write decay features of folders",
+        "train and evaluate; compare fakes, filtered and refined images; or write decay features of folders",
         "detect",
         choices=("detect", "before_after", "features"),
     )
@@ -524,6 +524,12 @@ class Detecting:
         (),
         type=lambda text: tuple(part for part in text.split(",") if part),
         metavar="DIR[,DIR...]",
+    )
+    filters: tuple = option(
+        f"before_after: filters ({', '.join(FILTERS)}) to set beside the refined images, each with a detector of its own to train",
+        ("linear", "cepstral"),
+        type=name_list(FILTERS),
+        metavar="NAME[,NAME...]",
     )
     robustness: bool = flag("evaluate again after JPEG, resizing, blur and noise")
 

@@ -149,7 +149,7 @@ def run_training(options, processes):
         exit_stopped(trainer.step, processes)
     if not processes.main:
         return
-    shown = {title: to_device(filters[kind], device) for kind, title in FILTERS.items()}
+    shown = {kind: to_device(filters[kind], device) for kind in FILTERS}
     rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
     print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples()))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")

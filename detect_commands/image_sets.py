@@ -10,8 +10,7 @@ import torch
 from data.folder import compare_classes, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
-from utils.fft import apply_gain
-from utils.linear_filter import fit_linear_filter
+from utils.filters import apply_filter, fit_filters
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
 
@@ -69,28 +68,27 @@ class ImageSet:
 
 
 class FilteredImages:
-    """Fakes after the linear filter, rounded to 8 bit like files: indexable with `.paths`."""
+    """Fakes after a filter (`utils.filters`), rounded to 8 bit like files: indexable with `.paths`."""
 
-    def __init__(self, fake, gain):
-        self.fake, self.paths, self.gain = fake, fake.paths, gain
+    def __init__(self, fake, fitted):
+        self.fake, self.paths, self.fitted = fake, fake.paths, fitted
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, index):
-        return to_8bit(apply_gain(self.fake[index][None], self.gain)[0])
+        return to_8bit(apply_filter(self.fake[index][None], self.fitted)[0])
 
 
-def linear_filter_of(real, real_indices, fake, fake_indices, processes):
-    """The cepstral linear filter from some fakes to some reals, fitted in the main process, as a set of all filtered fakes."""
+def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):
+    """Per filter of `kinds`, fitted from some fakes to some reals in the main process, a set of all fakes after it, so named."""
 
     def read(source, indices):
         return (source.images[int(i)][None] for i in indices)
 
     reads = functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices)
-    gain = processes.once(lambda: fit_linear_filter("cepstral", *reads))
-    filtered = FilteredImages(fake.images, gain)
-    return ImageSet("linear filter", fake.folder, filtered)
+    filters = processes.once(lambda: fit_filters(*reads, kinds))
+    return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted)) for kind, fitted in filters.items()]
 
 
 def open_sets(folders, options):

@@ -187,7 +187,7 @@ def write_matrix(folder, rows):
 
 
 def write_before_after(path, rows, notes):
-    """detection.md and .csv: detectors trained on the fakes, and afresh, on fakes, refined and linearly filtered images.
+    """detection.md and .csv: detectors trained on the fakes, and afresh, on fakes, filtered and refined images.
 
     Returns: the first table as Markdown.
     """

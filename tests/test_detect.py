@@ -245,6 +245,8 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "does not exist" in refused(capsys, "--classifier", "logreg", "--dst", "nothing_there")
     assert "looks at the spectrum" in refused(capsys, "--classifier", "knn", "--domain", "image", "--dst", "run")
     assert "multiples of 4" in refused(capsys, "--classifier", "coherence", "--size", "30", "--dst", "run")
+    polyphase = ["--mode", "before_after", "--classifier", "svm", "--filters", "polyphase", "--dst", "run"]
+    assert "--filters polyphase" in refused(capsys, *polyphase, "--size", "30")
     assert "multiple of 16" in refused(capsys, "--classifier", "vit", "--vit_weights", "none", "--size", "40", "--dst", "run")
     assert "training images per class" in refused(
         capsys, "--classifier", "knn", "--split", "0.2", "--dst", "few", "--real", str(run / "real"), "--fake", str(run / "fake")
@@ -348,16 +350,16 @@ def test_a_loss_that_is_not_finite_is_told(run, capsys):
 
 def test_before_and_after_goes_on_after_an_interruption(run, monkeypatch, capsys):
     command = ["--mode", "before_after", "--classifier", "logreg,svm", "--runs", "1", "--split", "0.5", "--dst", "run"]
-    linear, calls = detect.linear_filter_of, []
+    fit, calls = detect.filtered_sets, []
 
     def second(*arguments):
         if len(calls) == 1:
             signal.raise_signal(signal.SIGTERM)
         calls.append(1)
-        return linear(*arguments)
+        return fit(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(detect, "linear_filter_of", second)
+        patch.setattr(detect, "filtered_sets", second)
         with pytest.raises(SystemExit) as stop:
             detect.main(command)
     assert stop.value.code == 130 and "the same command with --resume goes on" in capsys.readouterr().err
@@ -431,7 +433,7 @@ def test_matrix_of_detectors_and_generators(run):
 def test_before_and_after(run, capsys):
     detect.main(["--mode", "before_after", "--classifier", "logreg", "--runs", "3", "--split", "0.6", "--dst", "run"])
     out = capsys.readouterr().out
-    assert "| balanced_accuracy | fake | linear filter | refined |" in plain(out)
+    assert "| balanced_accuracy | fake | linear | cepstral | refined |" in plain(out)
     text = Path("results/run/detection.md").read_text()
     assert "logreg, trained on fakes" in text and "logreg, trained afresh on each" in text
     with Path("results/run/detection.csv").open(newline="") as file:
@@ -439,12 +441,21 @@ def test_before_and_after(run, capsys):
     found = {(row["trained_on"], row["generator"]): float(row["mean"]) for row in rows if row["measure"] == "balanced_accuracy"}
     assert set(found) == {
         ("fake", "fake"),
-        ("fake", "linear filter"),
+        ("fake", "linear"),
+        ("fake", "cepstral"),
         ("fake", "refined"),
         ("refined", "refined"),
-        ("linear filter", "linear filter"),
+        ("linear", "linear"),
+        ("cepstral", "cepstral"),
     }
+    assert "`cepstral`, the same without its noise" in text
     assert found["fake", "fake"] > 0.8 and found["fake", "refined"] < 0.7 and found["refined", "refined"] < 0.8
+
+
+def test_before_and_after_any_filter(run):
+    command = ["--mode", "before_after", "--classifier", "logreg", "--runs", "1", "--split", "0.6", "--dst", "run"]
+    detect.main([*command, "--filters", "polyphase"])
+    assert "| balanced_accuracy | fake | polyphase | refined |" in plain(Path("results/run/detection.md").read_text())
 
 
 def test_features_of_folders(run):

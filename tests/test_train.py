@@ -66,7 +66,7 @@ def test_training_writes_everything(run):
             files = sorted(path.name for path in (run / "eval" / kind).iterdir())
             assert files == [f"{index:02d}.png" for index in range(count)]
     table = json.loads((run / "table.json").read_text())
-    assert list(table) == ["fake", *FILTERS.values(), "refined", "floor (two halves of real)"]
+    assert list(table) == ["fake", *FILTERS, "refined", "floor (two halves of real)"]
     assert {"lfd", "gap", "logreg", "coherence", "psnr"} <= table["refined"].keys()
     report = (run / "report.md").read_text()
     assert "overview.png" in report
@@ -261,7 +261,7 @@ def test_a_single_real_to_evaluate_on_has_no_floor(test, house, capsys):
     train.main([*SMALL, *test, "--dst", "single", "--overwrite"])
     shown = capsys.readouterr()
     assert "the table has no floor" in shown.err
-    assert list(json.loads(Path("results/single/table.json").read_text())) == ["fake", *FILTERS.values(), "refined"]
+    assert list(json.loads(Path("results/single/table.json").read_text())) == ["fake", *FILTERS, "refined"]
 
 
 def broken_checkpoints(content):
@@ -411,7 +411,7 @@ def test_bad_input_to_inference(run, house, capsys):
 
 def test_small_differences_are_not_called_better():
     same = dict.fromkeys(("lfd", "gap", "gap_upper", "logreg", "coherence"), 1.0)
-    table = {"fake": same | {"lfd": 2.0, "gap": None}, "linear filter": same | {"gap": 0.5}, "refined": same | {"lfd": 0.95}}
+    table = {"fake": same | {"lfd": 2.0, "gap": None}, "linear": same | {"gap": 0.5}, "refined": same | {"lfd": 0.95}}
     sentences = report.verdict(table)
     assert "Against the fakes, refined is better in LFD and about the same in the upper-half gap" in sentences
     assert "Against the best filter, refined is about the same in LFD, the upper-half gap" in sentences

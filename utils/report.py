@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from utils.fft import image_to_mag
-from utils.filters import FILTERS, apply_filter
+from utils.filters import FILTERS, apply_filter, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
@@ -30,6 +30,10 @@ FEATURES = {  # what fresh detectors look at
 }
 NEARLY = {"lfd": 0.1, "gap": 0.02, "gap_upper": 0.02, "logreg": 0.05, "coherence": 0.05}  # least differences that are spoken of
 DETECTED_IMAGES = 2000  # of a class, evenly spaced: an interval 0.03 wide, and a bounded memory
+ROWS = (
+    "Rows: `refined` is the network; between `fake` and it are the filters, named as `--method` of `inference.py` and `--base` of "
+    f"`train.py` call them: {filters_legend(FILTERS)}."
+)
 LEGEND = (
     "LFD and gaps: lower is better. Fresh detectors: balanced accuracy of a logistic regression on radial profiles, and on the "
     "coherence of frequencies with their aliases, trained to tell the row from real and judged by cross-validation (at most "
@@ -120,7 +124,7 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
 
     Args:
         refine: function (N, 3, H, W) -> (N, 3, H, W), on `device`.
-        filters: dict title -> filter (`utils.filters`) on `device` to show beside it.
+        filters: dict name of FILTERS -> filter (`utils.filters`) on `device` to show beside it.
         real, fake: datasets of images of one size with `.paths`.
         folder: where real, fake, refined and their _mag folders go.
     Returns: dict row name -> `Measured`: real, fake, each filter, refined.
@@ -155,7 +159,7 @@ def verdict(table):
     """Two sentences: where refined is better than the fakes and the best filter, about the same, or worse."""
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
     judged |= {name: f"the fresh {name}" for name in FEATURES}
-    filters = [numbers for name, numbers in table.items() if name in FILTERS.values()]
+    filters = [numbers for name, numbers in table.items() if name in FILTERS]
 
     def compare(others, label):
         better, same, worse = [], [], []
@@ -192,6 +196,6 @@ def write_report(run_folder, rows, title, examples):
     text = f"{format_table(table, COLUMNS)}\n\n{verdict(table)}"
     counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
     pictures = "![overview](overview.png)\n\n![mean spectra](spectra.png)\n\n![profiles](profiles.png)\n"
-    write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{LEGEND}\n\n{pictures}")
+    write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{ROWS}\n\n{LEGEND}\n\n{pictures}")
     write_json(run_folder / "table.json", table)
     return text
