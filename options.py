@@ -143,6 +143,18 @@ def as_plain(options):
     return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()}
 
 
+def as_arguments(options, defaults):
+    """Options dataclass -> the shortest list of arguments that gives it; `defaults` (a dict) go before those of its fields."""
+    arguments = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != defaults.get(field.name, field.default):
+            arguments.append(f"--{field.name}")
+            if field.metadata.get("action") != "store_true":
+                arguments.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return arguments
+
+
 # ------------------------------------------------------------------------------------------------- groups that scripts share
 
 DEVICES = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"

@@ -1,13 +1,12 @@
 """Folders of images as detectors see them: checked, with names, and with features that are computed once."""
 
 import functools
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.folder import compare_classes, first_of_other_size, load_folder
+from data.folder import Warnings, compare_classes, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.filters import apply_filter, fit_filters
@@ -93,11 +92,11 @@ def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):
 
 def open_sets(folders, options):
     """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
-    sets, infos = {}, {}
+    sets, infos, warnings = {}, {}, Warnings()
     labels = ["/".join(Path(folder).parts[-2:]) for folder in folders.values()]
     for (role, folder), label in zip(folders.items(), labels, strict=True):
         images, infos[role] = load_folder(
-            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers
+            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers, tell=warnings
         )
         sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
     first = next(iter(infos.values()))[0]
@@ -110,10 +109,7 @@ def open_sets(folders, options):
     side = options.size or first.width
     if side < SMALLEST:
         raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
-    warnings = []
     for role in (role for role in sets if role != "real" and "real" in sets):
-        found = compare_classes(infos["real"], infos[role])
-        warnings += [f"warning, {sets['real'].label} against {sets[role].label}: {text}" for text in found]
-    for text in warnings:
-        print(text, file=sys.stderr)
-    return sets, side, warnings
+        for text in compare_classes(infos["real"], infos[role]):
+            warnings(f"{sets['real'].label} against {sets[role].label}: {text}")
+    return sets, side, [f"Warning: {text}" for text in warnings]

@@ -396,6 +396,15 @@ def test_what_gives_the_label_away_is_told(run, capsys):
     assert "file formats differ" in Path("results/leak/logreg_classifier/evaluation.md").read_text()
 
 
+def test_images_that_were_resized_or_left_out_are_told(run):
+    write_folder(Path("large"), [generated(2000 + i, size=48) for i in range(COUNT)])
+    Path("large/broken.png").touch()
+    folders = ["--real", str(run / "real"), "--fake", "large", "--size", "32", "--skip_bad"]
+    detect.main(["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "told", *folders])
+    text = Path("results/told/logreg_classifier/evaluation.md").read_text()
+    assert "Warning: left out: large/broken.png" in text and "are resized to 32 x 32" in text
+
+
 def test_matrix_of_detectors_and_generators(run):
     write_folder(Path("other"), [photograph(3000 + i) for i in range(30)])
     detect.main(

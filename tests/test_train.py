@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from small import SMALL_NETWORK, draw, refused
 
 import inference
 import train
+from options import parse_train
 from utils import report
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.filters import FILTERS
@@ -75,6 +77,29 @@ def test_training_writes_everything(run):
     assert any((run / "tensorboard").iterdir())
     assert json.loads((run / "options.json").read_text())["base"] == "cepstral"
     assert not list(run.rglob("*.tmp*"))
+
+
+def test_the_report_says_how_the_run_was_made(house, capsys):
+    """Its command gives the same options again, and every warning stands in it."""
+    draw(house / "datasets/mixed/real", 3, 1)
+    draw(house / "datasets/mixed/fake", 3, 2, size=48)
+    (house / "datasets/mixed/fake/broken.png").touch()
+    command = [*SMALL, "--data", "mixed", "--dst", "told", "--skip_bad", "--preset", "released", "--nce_levels", "0,4"]
+    train.main([*command, "--amp"])
+    section = Path("results/told/report.md").read_text().split("## The run")[1]
+    words = shlex.split(section.split("```")[1])
+    assert words[:2] == ["python", "train.py"] and parse_train(words[2:]) == parse_train([*command, "--amp"])
+    assert "--amp" in words and "--norm" not in words and "--seed" not in words  # the preset's and the default
+    assert "Trained on 3 real and 3 fake images. Made by python" in section and "torch 2" in section
+    told = [line.removeprefix("warning: ") for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [line for line in section.splitlines() if line.startswith("- ")] == [f"- {text}" for text in told]
+    assert [any(words in text for text in told) for words in ("left out", "are resized", "image sizes differ")] == [True] * 3
+
+
+def test_many_warnings_are_counted(run):
+    assert "There were no warnings." in (run / "report.md").read_text()
+    section = report.run_section(["x"], {"train_real": [1], "train_fake": [2]}, [f"left out: {i}" for i in range(23)])
+    assert "- left out: 19\n- and 3 more" in section and "left out: 20" not in section
 
 
 def test_checkpoint_is_complete_and_plain(run):
