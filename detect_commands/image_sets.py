@@ -90,15 +90,22 @@ def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):
     return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted)) for kind, fitted in filters.items()]
 
 
+def folder_labels(folders):
+    """{POSIX path: name in tables} of folders: the last two parts of the path, or the whole of it where others end alike."""
+    paths = dict.fromkeys(Path(folder) for folder in folders)
+    short = ["/".join(path.parts[-2:]) for path in paths]
+    return {path.as_posix(): name if short.count(name) == 1 else path.as_posix() for path, name in zip(paths, short, strict=True)}
+
+
 def open_sets(folders, options):
     """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
     sets, infos, warnings = {}, {}, Warnings()
-    labels = ["/".join(Path(folder).parts[-2:]) for folder in folders.values()]
-    for (role, folder), label in zip(folders.items(), labels, strict=True):
+    labels = folder_labels(folders.values())
+    for role, folder in folders.items():
         images, infos[role] = load_folder(
             folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers, tell=warnings
         )
-        sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
+        sets[role] = ImageSet(labels[Path(folder).as_posix()], folder, images)
     first = next(iter(infos.values()))[0]
     other = first_of_other_size(*infos.values(), square=True) if options.size is None else None
     if other:
