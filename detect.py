@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from detect_commands.bench import Bench
-from detect_commands.image_sets import linear_filter_of, open_sets
+from detect_commands.image_sets import filtered_sets, open_sets
 from detect_commands.protocol import split_names, unseen
-from detect_commands.report import Judged, write_before_after, write_evaluation, write_matrix
+from detect_commands.records import Record, beside, keep, read_records, setting_of, setting_text
+from detect_commands.report import Judged, chosen, distinct, write_before_after, write_evaluation, write_matrix
 from models.detectors import PRETRAINED
 from options import as_plain, parse_detect
 from utils.aliases import check_aliases
@@ -16,6 +17,7 @@ from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile, scores_with_intervals
 from utils.distributed import resolve_device
 from utils.errors import UserError, refuse_several, script
+from utils.filters import FILTERS, filters_legend
 from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
@@ -35,11 +37,12 @@ def make_benches(options, size, processes):
     print(f"using {processes.device}, images of {size} x {size}")
     choices = {"vit": ("--vit_weights", options.vit_weights), "resnet50": ("--resnet_weights", options.resnet_weights)}
     benches = []
-    if "coherence" in options.classifier:
-        try:
-            check_aliases(size, size)
-        except ValueError as error:
-            raise UserError(f"--classifier coherence: {error}; give --size") from error
+    for option, names in (("--classifier coherence", options.classifier), ("--filters polyphase", options.filters)):
+        if option.split()[1] in names:
+            try:
+                check_aliases(size, size)
+            except ValueError as error:
+                raise UserError(f"{option}: {error}; give --size") from error
     for classifier in options.classifier:
         weights = None
         if options.is_train and classifier in choices:
@@ -109,8 +112,14 @@ def unseen_by(content, options, sets, count):
     return real, generated
 
 
+def check_records(options, kind):
+    """UserError if what an earlier call left for the table of this one is damaged."""
+    read_records(run_folder(options.dst), kind, options.classifier if options.overwrite else ())
+
+
 def check_detectors(benches, options, sets):
     """UserError for whatever would stop the work on any classifier later; nothing is made or deleted."""
+    check_records(options, "classifier")
     for bench in benches:
         find_home(options, bench.classifier)
         if options.is_train:
@@ -132,10 +141,10 @@ def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("n
 
 
 def detect_with(bench, options, sets):
-    """Train or read every run of one classifier and judge it: `Judged` rows, and where the detectors are."""
+    """Train or read every run of one classifier and judge it: `Judged` rows, their setting, and where the detectors are."""
     home, runs = bench.processes.once(lambda: open_home(options, bench.classifier))
     splits = splits_of(bench, options, sets["real"], sets["fake"]) if options.is_train else []
-    rows = []
+    rows, reals = [], []
     for run in range(runs):
         folder = home / f"run_{run:02d}"
         if options.is_train:
@@ -145,7 +154,9 @@ def detect_with(bench, options, sets):
         real, generated = unseen_by(content, options, sets, options.of(bench.classifier).num_samples)
         perturbations = PERTURBATIONS if options.robustness else ("none",)
         rows += judge_rows(bench, judge, run, content["trained_on"], real, generated, perturbations)
-    return rows, home
+        reals.append([real[0].names[index] for index in real[1]])
+    setting = setting_of(bench, content["training"], runs, reals, {"real": sets["real"]}, [images for images, _ in generated])
+    return rows, setting, home
 
 
 def open_named(options):
@@ -159,16 +170,27 @@ def open_named(options):
 def detect(options, processes):
     """Train and evaluate each classifier, and set them side by side."""
     sets, size, warnings = processes.once(lambda: open_named(options))
-    benches, every = make_benches(options, size, processes), []
+    benches = make_benches(options, size, processes)
     processes.once(lambda: check_detectors(benches, options, sets))
     for bench in benches:
-        rows, home = work_of(bench, processes, detect_with, options, sets)
-        counts = f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."
+        rows, setting, home = work_of(bench, processes, detect_with, options, sets)
         if processes.main:
-            print(f"\n{home}\n{write_evaluation(home, rows, [counts, *warnings])}")
-        every += rows
-    if processes.main and (len(sets) > 2 or len(options.classifier) > 1):
-        print(f"\n{write_matrix(run_folder(options.dst), every)}")
+            record = keep(home, Record(setting, rows, warnings))
+            rows = record.rows
+            counts = (
+                f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."
+            )
+            print(f"\n{home}\n{write_evaluation(home, rows, [counts, setting_text([record]), *record.warnings])}")
+    if processes.main:
+        tell_matrix(options)
+
+
+def tell_matrix(options):
+    """Write and print the table of all classifiers in results/<dst>, if there are several or several generators."""
+    rows, notes = beside(run_folder(options.dst), "classifier", options.classifier)
+    rows = chosen(rows, perturbation="none")
+    if max(len(distinct(rows, field)) for field in ("classifier", "generator")) > 1:
+        print(f"\n{write_matrix(run_folder(options.dst), rows, notes)}")
 
 
 def before_after_home(bench, options):
@@ -178,6 +200,7 @@ def before_after_home(bench, options):
 
 def check_before_after(benches, options, real, fake, refined):
     """As `check_detectors`."""
+    check_records(options, "before_after")
     for bench in benches:
         check_run_folder(*before_after_home(bench, options))
         for names in splits_of(bench, options, real, fake):
@@ -186,44 +209,51 @@ def check_before_after(benches, options, real, fake, refined):
 
 
 def before_after_with(bench, options, real, fake, refined):
-    """`Judged` rows of one classifier, trained on fakes and afresh."""
-    processes, rows = bench.processes, []
+    """`Judged` rows of one classifier, trained on fakes and afresh, their setting, and where the detectors are."""
+    processes, rows, reals = bench.processes, [], []
     home = processes.once(lambda: open_run_folder(*before_after_home(bench, options)))
     for run, names in enumerate(splits_of(bench, options, real, fake)):
         learned = [
             images.indices(names[side]["train"] + names[side]["validation"]) for side, images in (("real", real), ("fake", fake))
         ]
-        filtered = linear_filter_of(real, learned[0], fake, learned[1], processes)
-        tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, filtered, refined)}
+        filtered = filtered_sets(options.filters, real, learned[0], fake, learned[1], processes)
+        tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, *filtered, refined)}
         for label, (images, _) in tests.items():
-            folder = home / label.replace(" ", "_") / f"run_{run:02d}"
+            folder = home / label / f"run_{run:02d}"
             judge, _ = bench.fit(folder, real, images, names, run)
             asked = list(tests.values()) if label == "fake" else [tests[label]]
             rows += judge_rows(bench, judge, run, label, (real, real.indices(names["real"]["test"])), asked)
-    return rows
+        reals.append(names["real"]["test"])
+    sides = {"real": real, "fake": fake, "refined": refined}
+    return rows, setting_of(bench, bench.training(real, fake), len(reals), reals, sides), home
 
 
 def before_after(options, processes):
-    """Detectors trained on fakes, and afresh, asked about fakes, linearly filtered fakes and refined ones."""
+    """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
     real, fake, refined = (sets[name] for name in ("real", "fake", "refined"))
     fake.label, refined.label = "fake", "refined"
-    benches, rows = make_benches(options, size, processes), []
+    benches = make_benches(options, size, processes)
     processes.once(lambda: check_before_after(benches, options, real, fake, refined))
     for bench in benches:
-        rows += work_of(bench, processes, before_after_with, options, real, fake, refined)
+        rows, setting, home = work_of(bench, processes, before_after_with, options, real, fake, refined)
+        if processes.main:
+            keep(home, Record(setting, rows, warnings))
     if not processes.main:
         return
+    rows, notes = beside(run_folder(options.dst), "before_after", options.classifier)
+    filters = [kind for kind in FILTERS if kind in distinct(rows, "generator")]
     counts = (
         f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes (or their refined versions) per run for testing."
     )
     how = (
         "Trained on fakes: what a detector of today makes of refined images. Trained afresh: what is left to find once refined "
-        "images are known. The linear filter (cepstral) is fitted on the same training part."
+        "images are known. Columns: `refined`, the images given as such; filters, fitted on the same training part and named as "
+        f"`--method` of `inference.py` calls them: {filters_legend(filters)}."
     )
-    print(write_before_after(run_folder(options.dst) / "detection.md", rows, [counts, how, *warnings]))
+    print(write_before_after(run_folder(options.dst) / "detection.md", rows, [counts, how, *notes]))
 
 
 def features(options):

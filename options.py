@@ -166,6 +166,18 @@ def as_plain(options):
     return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()}
 
 
+def as_arguments(options, defaults):
+    """Options dataclass -> the shortest list of arguments that gives it; `defaults` (a dict) go before those of its fields."""
+    arguments = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value != defaults.get(field.name, field.default):
+            arguments.append(f"--{field.name}")
+            if field.metadata.get("action") != "store_true":
+                arguments.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return arguments
+
+
 # ------------------------------------------------------------------------------------------------- groups that scripts share
 
 DEVICES = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
@@ -531,7 +543,7 @@ class Detecting:
     """Mode, detectors and images."""
 
     mode: str = option(
-        "train and evaluate; compare fakes, refined and linearly filtered images; or write decay features of folders",
+        "train and evaluate; compare fakes, filtered and refined images; or write decay features of folders",
         "detect",
         choices=("detect", "before_after", "features"),
     )
@@ -553,6 +565,12 @@ class Detecting:
         (),
         type=lambda text: tuple(part for part in text.split(",") if part),
         metavar="DIR[,DIR...]",
+    )
+    filters: tuple = option(
+        f"before_after: filters ({', '.join(FILTERS)}) to set beside the refined images, each with a detector of its own to train",
+        ("linear", "cepstral"),
+        type=name_list(FILTERS),
+        metavar="NAME[,NAME...]",
     )
     robustness: bool = flag("evaluate again after JPEG, resizing, blur and noise")
 

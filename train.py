@@ -6,11 +6,12 @@ import time
 
 from tqdm import tqdm
 
+from data.folder import Warnings
 from data.pairs import PairLoader, save_holdout
 from data.training import training_sets
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import as_plain, parse_train
+from options import PRESETS, as_arguments, as_plain, parse_train
 from utils.checkpoint import fitting, read_resumed, save_checkpoint, way_on
 from utils.errors import UserError, check_finite, script
 from utils.filters import FILTERS, fit_filters, to_device
@@ -20,7 +21,7 @@ from utils.logging import ScalarLog
 from utils.measure import fitting_batches
 from utils.monitor import Monitor
 from utils.precision import double_device
-from utils.report import evaluate_refiner, write_report
+from utils.report import evaluate_refiner, run_section, write_report
 from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening
@@ -99,11 +100,19 @@ def train(trainer, loader, options, run, filters, log, monitor):
         return not processes.any(stop.asked)  # the last step's pictures and checkpoint take their time
 
 
+def command_of(options):
+    """The command that makes a run with these options, as a list of words."""
+    place = {"overwrite": options.overwrite, "resume": options.resume}  # these say what was there before
+    return ["python", "train.py", *as_arguments(options, PRESETS[options.preset] | place)]
+
+
 def read_run(options):
-    """What the main process reads before a training: the checkpoint to resume or None, and what `training_sets` returns."""
+    """What the main process reads first: warnings, the checkpoint to resume or None, and what `training_sets` returns."""
     run = check_run_folder(options.dst, options.overwrite, options.resume)
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
-    return resumed, *training_sets(options, run / "images.json" if resumed else None)
+    warnings = Warnings()
+    sets = training_sets(options, run / "images.json" if resumed else None, warnings)
+    return list(warnings), resumed, *sets
 
 
 def open_run(options, split):
@@ -118,7 +127,7 @@ def run_training(options, processes):
     device, run = processes.device, run_folder(options.dst)
     if options.batch_size < processes.world:
         raise UserError(f"--batch_size {options.batch_size} is less than one pair for each of the {processes.world} processes")
-    resumed, sets, source, split = processes.once(lambda: read_run(options))
+    warnings, resumed, sets, source, split = processes.once(lambda: read_run(options))
     print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
     seed_everything(options.seed, options.deterministic)
     filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
@@ -149,9 +158,10 @@ def run_training(options, processes):
         exit_stopped(trainer.step, processes)
     if not processes.main:
         return
-    shown = {title: to_device(filters[kind], device) for kind, title in FILTERS.items()}
+    shown = {kind: to_device(filters[kind], device) for kind in FILTERS}
     rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
-    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples()))
+    section = run_section(command_of(options), sets, warnings)
+    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples(), section))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")
 
 

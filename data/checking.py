@@ -25,6 +25,14 @@ def warn(message):
     print(f"warning: {message}", file=sys.stderr)
 
 
+class Warnings(list):
+    """Messages that the user was told: as `warn` when called with one, which is then kept."""
+
+    def __call__(self, message):
+        warn(message)
+        self.append(message)
+
+
 class ImageTable(Sequence):
     """`ImageInfo`s as columns (11 bytes an image), each made when asked for.
 
@@ -103,7 +111,7 @@ def _check(paths, num_workers):
     return rows, errors
 
 
-def check_images(paths, skip_bad=False, num_workers=0):
+def check_images(paths, skip_bad=False, num_workers=0, tell=warn):
     """See that every file is an image and whole, so that nothing unreadable turns up later.
 
     PNGs are read whole and compared with their checksums, JPEGs with their end mark; every other file, and whatever is unusual
@@ -111,8 +119,9 @@ def check_images(paths, skip_bad=False, num_workers=0):
 
     Args:
         paths: image files.
-        skip_bad: leave unreadable files out, naming them on stderr.
+        skip_bad: leave unreadable files out, with a warning that names them.
         num_workers: processes, for folders that are worth starting them; 0 or 1 for none.
+        tell: called with each warning about the images.
     Returns: `ImagePaths` of the good ones and their `ImageInfo`s (`ImageTable`), in the order given.
     Raises: UserError naming unreadable files, unless skip_bad; and if no file is left.
     """
@@ -133,7 +142,7 @@ def check_images(paths, skip_bad=False, num_workers=0):
         more = f" ({len(errors) - 1} more such files)" if len(errors) > 1 else ""
         raise UserError(f"{errors[0]}, or leave such files out by --skip_bad{more}")
     for error in errors:
-        warn(f"left out: {error}")
+        tell(f"left out: {error}")
     good = np.flatnonzero(rows["width"])
     if not len(good):
         raise UserError(f"none of the {len(paths)} images{f' in {paths[0].parent}' if paths else ''} is readable; replace them")

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
-from data.checking import check_images, column, warn
+from data.checking import Warnings, check_images, column, warn
 from data.listing import ImagePaths, list_images
 from data.reading import ImageInfo, fit_error, read_array, to_tensor
 from data.shards import is_shards, list_shards
@@ -15,6 +15,7 @@ from utils.errors import UserError
 __all__ = [
     "ImageFolder",
     "ImageInfo",
+    "Warnings",
     "check_images",
     "compare_classes",
     "first_of_other_size",
@@ -131,7 +132,7 @@ def first_of_other_size(*parts, square=False):
     return None
 
 
-def _check_sizes(folder, infos, size, fit):
+def _check_sizes(folder, infos, size, fit, tell):
     """UserError or one warning if images are not (size, size) already."""
     width, height = column(infos, "width"), column(infos, "height")
     others = np.flatnonzero((width != size) | (height != size))
@@ -142,24 +143,24 @@ def _check_sizes(folder, infos, size, fit):
             raise UserError(problem)
     if len(others) and fit == "resize":
         first = infos[others[0]]
-        warn(
+        tell(
             f"{len(others)} of {len(infos)} images in {folder} are resized to {size} x {size} (the first: {first.path.name}, "
             f"{first.width} x {first.height}): resizing erases the artefacts being studied; --fit crop keeps them"
         )
 
 
-def load_folder(folder, size, fit="resize", skip_bad=False, cache_gb=0.0, num_workers=0, recursive=False):
+def load_folder(folder, size, fit="resize", skip_bad=False, cache_gb=0.0, num_workers=0, recursive=False, tell=warn):
     """List, check and open a folder of images, or tar shards.
 
     Args:
         folder, recursive: as `list_images`; or the pattern of tar shards, as `list_shards`.
-        skip_bad, num_workers: as `check_images`.
+        skip_bad, num_workers, tell: as `check_images`.
         size, fit, cache_gb: as `ImageFolder`; the budget is this folder's own.
     Returns: `ImageFolder`, and the list of `ImageInfo`s.
     Raises: UserError, before anything is kept, for each mistake those name. Warns once if images will be resized.
     """
     listed = list_shards(folder) if is_shards(folder) else list_images(folder, recursive)
-    paths, infos = check_images(listed, skip_bad, num_workers)
+    paths, infos = check_images(listed, skip_bad, num_workers, tell)
     if size is not None:
-        _check_sizes(folder, infos, size, fit)
+        _check_sizes(folder, infos, size, fit, tell)
     return ImageFolder(paths, size, fit, cache_gb, infos), infos

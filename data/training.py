@@ -12,13 +12,13 @@ DATASETS = Path("datasets")
 DEMO = "demo"
 
 
-def open_dataset(name, options):
+def open_dataset(name, options, tell=warn):
     """Open datasets/<name>/{real,fake}, folders or shards real-000000.tar, ...; the name "demo" is made on first use.
 
     Args:
         options: has size, fit, skip_bad, num_workers.
-    Returns: dict real, fake -> (`ImageFolder` without a cache, list of `ImageInfo`). What gives the classes away apart from the
-        spectrum is told as a warning.
+        tell: called with each warning, of what gives the classes away apart from the spectrum, too.
+    Returns: dict real, fake -> (`ImageFolder` without a cache, list of `ImageInfo`).
     Raises: UserError for whatever is missing or unreadable.
     """
     folder = DATASETS / name
@@ -29,10 +29,10 @@ def open_dataset(name, options):
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {problem}; put photographs in {folder}/real and generated images in {folder}/fake")
     places = {side: _place(folder, side) for side in ("real", "fake")}
-    reading = {"skip_bad": options.skip_bad, "num_workers": options.num_workers}
+    reading = {"skip_bad": options.skip_bad, "num_workers": options.num_workers, "tell": tell}
     pair = {side: load_folder(place, options.size, options.fit, **reading) for side, place in places.items()}
     for sentence in compare_classes(pair["real"][1], pair["fake"][1]):
-        warn(sentence)
+        tell(sentence)
     return pair
 
 
@@ -44,19 +44,20 @@ def _place(folder, side):
     return shards or folder / side
 
 
-def training_sets(options, manifest=None):
+def training_sets(options, manifest=None, tell=warn):
     """The sets of train.py.
 
     Args:
         options: has data, test_data, holdout, seed, cache_gb and what `open_dataset` needs.
         manifest: the images.json of a run to resume, whose split holds; None splits anew.
+        tell: called with each warning.
     Returns:
         sets: dict of `ImageFolder`s train_real, train_fake, test_real, test_fake.
         source: what the test sets are, in words.
         split: dict of `ImagePaths`, as `split_holdout` gives it.
     Raises: UserError as `open_dataset`, `split_holdout` and `load_holdout`.
     """
-    pair = open_dataset(options.data, options)
+    pair = open_dataset(options.data, options, tell)
     real_paths, fake_paths = (pair[side][0].paths for side in ("real", "fake"))
     if manifest:
         split = load_holdout(manifest, real_paths, fake_paths)
@@ -64,7 +65,8 @@ def training_sets(options, manifest=None):
         split = split_holdout(real_paths, fake_paths, options.holdout, options.seed)
     parts = {f"train_{side}": (*pair[side], split[f"train_{side}"]) for side in pair}
     if options.test_data:
-        parts |= {f"test_{side}": (*opened, opened[0].paths) for side, opened in open_dataset(options.test_data, options).items()}
+        others = open_dataset(options.test_data, options, tell)
+        parts |= {f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()}
         source = f"{options.test_data}, another data set"
     elif options.holdout:
         parts |= {f"test_{side}": (*pair[side], split[f"holdout_{side}"]) for side in pair}
@@ -74,7 +76,7 @@ def training_sets(options, manifest=None):
     sets = _cached_parts(parts, options.cache_gb)
     sets = {f"test_{side}": sets[f"train_{side}"] for side in pair} | sets
     if len(sets["test_real"]) < 2:
-        warn("there is one real image to evaluate on, so the table has no floor; add images, or change --holdout or --test_data")
+        tell("there is one real image to evaluate on, so the table has no floor; add images, or change --holdout or --test_data")
     return sets, source, split
 
 

@@ -1,17 +1,15 @@
 """Folders of images as detectors see them: checked, with names, and with features that are computed once."""
 
 import functools
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.folder import compare_classes, first_of_other_size, load_folder
+from data.folder import Warnings, compare_classes, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
-from utils.fft import apply_gain
-from utils.linear_filter import fit_linear_filter
+from utils.filters import apply_filter, fit_filters
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
 
@@ -69,39 +67,45 @@ class ImageSet:
 
 
 class FilteredImages:
-    """Fakes after the linear filter, rounded to 8 bit like files: indexable with `.paths`."""
+    """Fakes after a filter (`utils.filters`), rounded to 8 bit like files: indexable with `.paths`."""
 
-    def __init__(self, fake, gain):
-        self.fake, self.paths, self.gain = fake, fake.paths, gain
+    def __init__(self, fake, fitted):
+        self.fake, self.paths, self.fitted = fake, fake.paths, fitted
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, index):
-        return to_8bit(apply_gain(self.fake[index][None], self.gain)[0])
+        return to_8bit(apply_filter(self.fake[index][None], self.fitted)[0])
 
 
-def linear_filter_of(real, real_indices, fake, fake_indices, processes):
-    """The cepstral linear filter from some fakes to some reals, fitted in the main process, as a set of all filtered fakes."""
+def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):
+    """Per filter of `kinds`, fitted from some fakes to some reals in the main process, a set of all fakes after it, so named."""
 
     def read(source, indices):
         return (source.images[int(i)][None] for i in indices)
 
     reads = functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices)
-    gain = processes.once(lambda: fit_linear_filter("cepstral", *reads))
-    filtered = FilteredImages(fake.images, gain)
-    return ImageSet("linear filter", fake.folder, filtered)
+    filters = processes.once(lambda: fit_filters(*reads, kinds))
+    return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted)) for kind, fitted in filters.items()]
+
+
+def folder_labels(folders):
+    """{POSIX path: name in tables} of folders: the last two parts of the path, or the whole of it where others end alike."""
+    paths = dict.fromkeys(Path(folder) for folder in folders)
+    short = ["/".join(path.parts[-2:]) for path in paths]
+    return {path.as_posix(): name if short.count(name) == 1 else path.as_posix() for path, name in zip(paths, short, strict=True)}
 
 
 def open_sets(folders, options):
     """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
-    sets, infos = {}, {}
-    labels = ["/".join(Path(folder).parts[-2:]) for folder in folders.values()]
-    for (role, folder), label in zip(folders.items(), labels, strict=True):
+    sets, infos, warnings = {}, {}, Warnings()
+    labels = folder_labels(folders.values())
+    for role, folder in folders.items():
         images, infos[role] = load_folder(
-            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers
+            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers, tell=warnings
         )
-        sets[role] = ImageSet(label if labels.count(label) == 1 else Path(folder).as_posix(), folder, images)
+        sets[role] = ImageSet(labels[Path(folder).as_posix()], folder, images)
     first = next(iter(infos.values()))[0]
     other = first_of_other_size(*infos.values(), square=True) if options.size is None else None
     if other:
@@ -112,10 +116,7 @@ def open_sets(folders, options):
     side = options.size or first.width
     if side < SMALLEST:
         raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
-    warnings = []
     for role in (role for role in sets if role != "real" and "real" in sets):
-        found = compare_classes(infos["real"], infos[role])
-        warnings += [f"warning, {sets['real'].label} against {sets[role].label}: {text}" for text in found]
-    for text in warnings:
-        print(text, file=sys.stderr)
-    return sets, side, warnings
+        for text in compare_classes(infos["real"], infos[role]):
+            warnings(f"{sets['real'].label} against {sets[role].label}: {text}")
+    return sets, side, [f"Warning: {text}" for text in warnings]

@@ -1,6 +1,7 @@
 """Tables, CSV files and pictures of how well detectors do."""
 
 import dataclasses
+import math
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,7 +33,9 @@ class Judged:
 
 
 def summary(rows, measure):
-    """Mean, low, high and standard deviation of a measure over the runs in `rows`."""
+    """Mean, low, high and standard deviation of a measure over the runs in `rows`; not-a-number without any."""
+    if not rows:
+        return (math.nan,) * 4
     values = np.array([row.measures[measure] for row in rows])  # (runs, 3)
     return (*values.mean(0).tolist(), float(values[:, 0].std(ddof=1)) if len(values) > 1 else 0.0)
 
@@ -105,7 +108,7 @@ def matrix_figure(rows, measures, path):
         axis.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
             colour = "white" if value > 0.6 else "black"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
+            axis.text(column, row, "-" if math.isnan(value) else f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
         axis.set_xticks(range(len(generators)), generators, rotation=20, ha="right", fontsize=8)
         axis.set_yticks(range(len(classifiers)), classifiers, fontsize=8)
         axis.set_title(measure, fontsize=9)
@@ -149,7 +152,7 @@ def legend():
 
 
 def write_evaluation(folder, rows, notes):
-    """evaluation.md, runs.csv, curves.png and, with perturbations, robustness.png of one classifier's `Judged` rows.
+    """evaluation.md, curves.png and, with perturbations, robustness.png of one classifier's `Judged` rows.
 
     Args:
         notes: sentences for the top of evaluation.md.
@@ -169,34 +172,37 @@ def write_evaluation(folder, rows, notes):
         parts += ["## Robustness", generators_text(rows, "perturbation", "balanced_accuracy"), "![robustness](robustness.png)"]
         robustness_figure(rows, folder / "robustness.png")
     curves_figure(plain, folder / "curves.png")
-    write_runs_csv(folder / "runs.csv", rows)
     write_text(folder / "evaluation.md", "\n\n".join(parts) + "\n")
     return table
 
 
-def write_matrix(folder, rows):
-    """detection_matrix.md, .csv and .png in `folder`: every classifier on every folder of generated images."""
+def write_matrix(folder, rows, notes):
+    """detection_matrix.md, .csv and .png in `folder`: every classifier on every folder of generated images.
+
+    Args:
+        notes: sentences for the top.
+    Returns: the first table as Markdown.
+    """
     measures = ("balanced_accuracy", "fake_right", "auc")
     plain = chosen(rows, perturbation="none")
     tables = [generators_text(plain, "classifier", measure) for measure in measures]
-    notes = [INTERVAL_NOTE, legend(), "![matrix](detection_matrix.png)"]
-    write_text(folder / "detection_matrix.md", "\n\n".join(["# Detector x generator", *tables, *notes]) + "\n")
+    parts = ["# Detector x generator", *notes, *tables, INTERVAL_NOTE, legend(), "![matrix](detection_matrix.png)"]
+    write_text(folder / "detection_matrix.md", "\n\n".join(parts) + "\n")
     write_runs_csv(folder / "detection_matrix.csv", plain)
     matrix_figure(plain, measures, folder / "detection_matrix.png")
     return tables[0]
 
 
 def write_before_after(path, rows, notes):
-    """detection.md and .csv: detectors trained on the fakes, and afresh, on fakes, refined and linearly filtered images.
+    """detection.md and .csv: detectors trained on the fakes, and afresh, on fakes, filtered and refined images.
 
     Returns: the first table as Markdown.
     """
-    tables = []
+    tables, generators = [], distinct(rows, "generator")
     for measure in ("balanced_accuracy", "auc", "fake_right"):
         body = {}
         for classifier in distinct(rows, "classifier"):
             own = chosen(rows, classifier=classifier)
-            generators = distinct(own, "generator")
             for how, trained_on in (("trained on fakes", "fake"), ("trained afresh on each", None)):
                 cells = {name: cell(chosen(own, trained_on=trained_on or name, generator=name), measure) for name in generators}
                 body[f"{classifier}, {how}"] = cells

@@ -20,7 +20,7 @@ import detect
 import detect_commands.bench as bench_module
 import models.detectors as detectors
 from data.folder import load_folder
-from detect_commands import image_sets
+from detect_commands import image_sets, records
 from detect_commands.image_sets import ImageSet, open_sets
 from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
@@ -245,6 +245,8 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "does not exist" in refused(capsys, "--classifier", "logreg", "--dst", "nothing_there")
     assert "looks at the spectrum" in refused(capsys, "--classifier", "knn", "--domain", "image", "--dst", "run")
     assert "multiples of 4" in refused(capsys, "--classifier", "coherence", "--size", "30", "--dst", "run")
+    polyphase = ["--mode", "before_after", "--classifier", "svm", "--filters", "polyphase", "--dst", "run"]
+    assert "--filters polyphase" in refused(capsys, *polyphase, "--size", "30")
     assert "multiple of 16" in refused(capsys, "--classifier", "vit", "--vit_weights", "none", "--size", "40", "--dst", "run")
     assert "training images per class" in refused(
         capsys, "--classifier", "knn", "--split", "0.2", "--dst", "few", "--real", str(run / "real"), "--fake", str(run / "fake")
@@ -348,16 +350,16 @@ def test_a_loss_that_is_not_finite_is_told(run, capsys):
 
 def test_before_and_after_goes_on_after_an_interruption(run, monkeypatch, capsys):
     command = ["--mode", "before_after", "--classifier", "logreg,svm", "--runs", "1", "--split", "0.5", "--dst", "run"]
-    linear, calls = detect.linear_filter_of, []
+    fit, calls = detect.filtered_sets, []
 
     def second(*arguments):
         if len(calls) == 1:
             signal.raise_signal(signal.SIGTERM)
         calls.append(1)
-        return linear(*arguments)
+        return fit(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(detect, "linear_filter_of", second)
+        patch.setattr(detect, "filtered_sets", second)
         with pytest.raises(SystemExit) as stop:
             detect.main(command)
     assert stop.value.code == 130 and "the same command with --resume goes on" in capsys.readouterr().err
@@ -392,6 +394,15 @@ def test_what_gives_the_label_away_is_told(run, capsys):
     )
     assert "file formats differ" in capsys.readouterr().err
     assert "file formats differ" in Path("results/leak/logreg_classifier/evaluation.md").read_text()
+
+
+def test_images_that_were_resized_or_left_out_are_told(run):
+    write_folder(Path("large"), [generated(2000 + i, size=48) for i in range(COUNT)])
+    Path("large/broken.png").touch()
+    folders = ["--real", str(run / "real"), "--fake", "large", "--size", "32", "--skip_bad"]
+    detect.main(["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "told", *folders])
+    text = Path("results/told/logreg_classifier/evaluation.md").read_text()
+    assert "Warning: left out: large/broken.png" in text and "are resized to 32 x 32" in text
 
 
 def test_matrix_of_detectors_and_generators(run):
@@ -431,7 +442,7 @@ def test_matrix_of_detectors_and_generators(run):
 def test_before_and_after(run, capsys):
     detect.main(["--mode", "before_after", "--classifier", "logreg", "--runs", "3", "--split", "0.6", "--dst", "run"])
     out = capsys.readouterr().out
-    assert "| balanced_accuracy | fake | linear filter | refined |" in plain(out)
+    assert "| balanced_accuracy | fake | linear | cepstral | refined |" in plain(out)
     text = Path("results/run/detection.md").read_text()
     assert "logreg, trained on fakes" in text and "logreg, trained afresh on each" in text
     with Path("results/run/detection.csv").open(newline="") as file:
@@ -439,12 +450,122 @@ def test_before_and_after(run, capsys):
     found = {(row["trained_on"], row["generator"]): float(row["mean"]) for row in rows if row["measure"] == "balanced_accuracy"}
     assert set(found) == {
         ("fake", "fake"),
-        ("fake", "linear filter"),
+        ("fake", "linear"),
+        ("fake", "cepstral"),
         ("fake", "refined"),
         ("refined", "refined"),
-        ("linear filter", "linear filter"),
+        ("linear", "linear"),
+        ("cepstral", "cepstral"),
     }
+    assert "`cepstral`, the same without its noise" in text
     assert found["fake", "fake"] > 0.8 and found["fake", "refined"] < 0.7 and found["refined", "refined"] < 0.8
+
+
+def test_before_and_after_any_filter(run):
+    command = ["--mode", "before_after", "--classifier", "logreg", "--runs", "1", "--split", "0.6", "--dst", "run"]
+    detect.main([*command, "--filters", "polyphase"])
+    assert "| balanced_accuracy | fake | polyphase | refined |" in plain(Path("results/run/detection.md").read_text())
+
+
+SHORT = ["--runs", "1", "--split", "0.5", "--dst", "run"]
+
+
+def matrix():
+    """detection_matrix.csv -> {(classifier, generator): balanced accuracy}."""
+    with Path("results/run/detection_matrix.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["measure"] == "balanced_accuracy"]
+    return {(row["classifier"], row["generator"]): row["mean"] for row in rows}
+
+
+def test_later_calls_keep_what_earlier_ones_measured(run, capsys):
+    """Three calls leave the table that one call would have; what is measured again is there once."""
+    write_folder(Path("a/fake"), [generated(3000 + i) for i in range(COUNT)])
+    write_folder(Path("b/a/fake"), [photograph(3000 + i) for i in range(COUNT)])
+    detect.main(["--classifier", "svm", *SHORT, "--robustness"])
+    detect.main(["--classifier", "logreg", *SHORT, "--eval_root", "a/fake"])
+    assert matrix().keys() == {("svm", "eval/fake"), ("logreg", "eval/fake"), ("logreg", "a/fake")}
+    assert "| svm | " in plain(Path("results/run/detection_matrix.md").read_text())
+    one = matrix()
+    detect.main(["--classifier", "logreg", "--is_train", "False", "--dst", "run", "--eval_root", "b/a/fake"])
+    assert "setting" not in capsys.readouterr().out
+    two = matrix()  # in which the second folder's name does not hide the first's
+    assert one.items() < two.items() and two.keys() - one.keys() == {("logreg", "b/a/fake")}
+    home = Path("results/run/logreg_classifier")
+    assert {generator for generator, _, _ in table(home / "runs.csv")} == {"eval/fake", "a/fake", "b/a/fake"}
+    text = plain((home / "evaluation.md").read_text())
+    assert "results/run/eval/real (24 images)" in text and "logreg: 1 run, --split 0.5" in text
+    detect.main(["--classifier", "svm", "--is_train", "False", "--dst", "run"])  # without --robustness
+    assert {key[1] for key in table("results/run/svm_classifier/runs.csv")} == set(PERTURBATIONS)
+    with Path("results/run/logreg_classifier/scores.json").open() as file:
+        assert len(json.load(file)["rows"][0]["real_scores"]) == COUNT // 2
+
+
+def test_numbers_of_another_setting_are_set_aside_and_not_mixed(run, capsys):
+    write_folder(Path("other"), [photograph(900 + i) for i in range(COUNT)])
+    detect.main(["--classifier", "svm,knn", *SHORT])
+    detect.main(["--classifier", "logreg", *SHORT, "--split", "0.6"])
+    told = "Left out, being of another setting (split 0.5, here 0.6): results/run/svm_classifier/runs.csv."
+    assert told in capsys.readouterr().out
+    home, before = Path("results/run/svm_classifier"), table("results/run/svm_classifier/runs.csv")
+    detect.main(["--classifier", "svm", "--is_train", "False", "--dst", "run", "--real", "other", "--eval_root", str(run / "fake")])
+    said = capsys.readouterr().out
+    assert f"earlier tables of {home} are of another setting" in said and f"now in {home / 'earlier_1'}" in said
+    assert table(home / "earlier_1/runs.csv") == before and (home / "earlier_1/evaluation.md").is_file()
+    assert "other (24 images)" in (home / "evaluation.md").read_text()
+    for folder in ("real", "fake"):
+        Image.fromarray(photograph(77)).save(run / folder / "new.png")
+    detect.main(["--classifier", "mlp", *SHORT])
+    said = capsys.readouterr().out
+    assert said.count("Left out") == 3 and "knn_classifier" in said and "(24 images), here" in said
+    (home / "scores.json").unlink()  # as an earlier version left it
+    detect.main(["--classifier", "svm", "--is_train", "False", "--dst", "run"])
+    assert (home / "earlier_2/evaluation.md").is_file() and "they do not say which" in capsys.readouterr().out
+
+
+def test_classifiers_of_an_earlier_call_stay_in_before_and_after(run, capsys):
+    command = ["--mode", "before_after", *SHORT]
+    detect.main([*command, "--classifier", "svm", "--filters", "linear"])
+    detect.main([*command, "--classifier", "logreg"])
+    text = plain(Path("results/run/detection.md").read_text())
+    assert "| svm, trained on fakes |" in text and "| logreg, trained on fakes |" in text
+    assert "`linear`, one fixed" in text and "`cepstral`, the same" in text
+    shutil.copytree(run / "refined", "others")
+    detect.main([*command, "--classifier", "knn", "--eval_root", "others"])
+    text = plain(Path("results/run/detection.md").read_text())
+    assert "| svm, trained on fakes |" not in text and "svm_before_after/runs.csv" in text
+    assert (
+        "Left out, being of another setting (refined results/run/eval/refined (24 images), here others (24 images))"
+        in capsys.readouterr().out
+    )
+
+
+def test_damaged_records_are_named_before_the_work(run, capsys):
+    detect.main(["--classifier", "svm", *SHORT])
+    path = Path("results/run/svm_classifier/scores.json")
+    for content in ("{", "[]", "{}", '{"setting": {}, "rows": [], "warnings": []}'):
+        path.write_text(content)
+        assert str(path) in refused(capsys, "--classifier", "logreg", *SHORT)
+        assert not Path("results/run/logreg_classifier").exists()
+    detect.main(["--classifier", "svm", *SHORT, "--overwrite"])
+
+
+def test_what_may_stand_in_one_table(run):
+    """The classifiers' own defaults may, and equal numbers; detectors of one classifier only if they are the same ones."""
+    sets, size, _ = open_sets({"real": run / "real", "fake": run / "fake"}, parse_detect(["--dst", "run"]))
+
+    def setting(classifier, *arguments, names=("1",), **training):
+        options = parse_detect(["--classifier", classifier, "--dst", "run", *arguments]).of(classifier)
+        bench = bench_module.Bench(classifier, size, as_plain(options), Processes(torch.device("cpu")))
+        made = bench.training(sets["real"], sets["fake"]) | training
+        return records.setting_of(bench, made, options.runs, [names], {"real": sets["real"]}, [sets["fake"]])
+
+    assert records.difference(setting("cnn"), setting("knn")) is None
+    assert records.difference(setting("cnn"), setting("knn", "--split", "0.8")) is None
+    assert "split 0.8, here 0.1" in records.difference(setting("knn"), setting("svm", "--split", "0.8"))
+    assert "seed 1, here 42" in records.difference(setting("knn"), setting("svm", "--seed", "1"))
+    assert "other photographs" in records.difference(setting("knn"), setting("svm", names=("2",)))
+    assert "trained otherwise" in records.difference(setting("cnn"), setting("cnn", "--lr", "0.1"))
+    assert records.difference(setting("cnn"), setting("vit", "--lr", "0.1")) is None
 
 
 def test_features_of_folders(run):

@@ -113,6 +113,10 @@ def halted(house):
         if run.epoch == 1:
             signal.raise_signal(signal.SIGINT)
 
+    def halting(folder):
+        (folder / "detector.pt").unlink()
+        raise KeyboardInterrupt
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(house)
         shared_steps.commands(processes, "one")
@@ -120,9 +124,10 @@ def halted(house):
         with pytest.raises(SystemExit) as stop:
             gan_train.train(parse_gan([*shared_steps.GAN.split(), "--dst", "gan_two"])[1], processes)
         assert stop.value.code == 130
-        patch.setattr(bench, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
+        patch.setattr(bench, "remove_progress", halting)
         first = ["--classifier", "cnn", "--class_epoch", "1", "--dst", "detector_two"]
-        detect.detect(parse_detect([*shared_steps.DETECT.split(), *first]), processes)
+        with pytest.raises(KeyboardInterrupt):
+            detect.detect(parse_detect([*shared_steps.DETECT.split(), *first]), processes)
     assert (house / "results/detector_two/cnn_classifier/run_00/last.pt").exists()
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from small import SMALL_NETWORK, draw, refused
 
 import inference
 import train
+from options import parse_train
 from utils import report
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.filters import FILTERS
@@ -66,7 +68,7 @@ def test_training_writes_everything(run):
             files = sorted(path.name for path in (run / "eval" / kind).iterdir())
             assert files == [f"{index:02d}.png" for index in range(count)]
     table = json.loads((run / "table.json").read_text())
-    assert list(table) == ["fake", *FILTERS.values(), "refined", "floor (two halves of real)"]
+    assert list(table) == ["fake", *FILTERS, "refined", "floor (two halves of real)"]
     assert {"lfd", "gap", "logreg", "coherence", "psnr"} <= table["refined"].keys()
     report = (run / "report.md").read_text()
     assert "overview.png" in report
@@ -75,6 +77,29 @@ def test_training_writes_everything(run):
     assert any((run / "tensorboard").iterdir())
     assert json.loads((run / "options.json").read_text())["base"] == "cepstral"
     assert not list(run.rglob("*.tmp*"))
+
+
+def test_the_report_says_how_the_run_was_made(house, capsys):
+    """Its command gives the same options again, and every warning stands in it."""
+    draw(house / "datasets/mixed/real", 3, 1)
+    draw(house / "datasets/mixed/fake", 3, 2, size=48)
+    (house / "datasets/mixed/fake/broken.png").touch()
+    command = [*SMALL, "--data", "mixed", "--dst", "told", "--skip_bad", "--preset", "released", "--nce_levels", "0,4"]
+    train.main([*command, "--amp"])
+    section = Path("results/told/report.md").read_text().split("## The run")[1]
+    words = shlex.split(section.split("```")[1])
+    assert words[:2] == ["python", "train.py"] and parse_train(words[2:]) == parse_train([*command, "--amp"])
+    assert "--amp" in words and "--norm" not in words and "--seed" not in words  # the preset's and the default
+    assert "Trained on 3 real and 3 fake images. Made by python" in section and "torch 2" in section
+    told = [line.removeprefix("warning: ") for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [line for line in section.splitlines() if line.startswith("- ")] == [f"- {text}" for text in told]
+    assert [any(words in text for text in told) for words in ("left out", "are resized", "image sizes differ")] == [True] * 3
+
+
+def test_many_warnings_are_counted(run):
+    assert "There were no warnings." in (run / "report.md").read_text()
+    section = report.run_section(["x"], {"train_real": [1], "train_fake": [2]}, [f"left out: {i}" for i in range(23)])
+    assert "- left out: 19\n- and 3 more" in section and "left out: 20" not in section
 
 
 def test_checkpoint_is_complete_and_plain(run):
@@ -261,7 +286,7 @@ def test_a_single_real_to_evaluate_on_has_no_floor(test, house, capsys):
     train.main([*SMALL, *test, "--dst", "single", "--overwrite"])
     shown = capsys.readouterr()
     assert "the table has no floor" in shown.err
-    assert list(json.loads(Path("results/single/table.json").read_text())) == ["fake", *FILTERS.values(), "refined"]
+    assert list(json.loads(Path("results/single/table.json").read_text())) == ["fake", *FILTERS, "refined"]
 
 
 def broken_checkpoints(content):
@@ -411,7 +436,7 @@ def test_bad_input_to_inference(run, house, capsys):
 
 def test_small_differences_are_not_called_better():
     same = dict.fromkeys(("lfd", "gap", "gap_upper", "logreg", "coherence"), 1.0)
-    table = {"fake": same | {"lfd": 2.0, "gap": None}, "linear filter": same | {"gap": 0.5}, "refined": same | {"lfd": 0.95}}
+    table = {"fake": same | {"lfd": 2.0, "gap": None}, "linear": same | {"gap": 0.5}, "refined": same | {"lfd": 0.95}}
     sentences = report.verdict(table)
     assert "Against the fakes, refined is better in LFD and about the same in the upper-half gap" in sentences
     assert "Against the best filter, refined is about the same in LFD, the upper-half gap" in sentences

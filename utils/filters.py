@@ -11,17 +11,22 @@ from utils.lifter import apply_lifter, fit_lifter
 from utils.linear_filter import fit_linear_filter
 from utils.polyphase import ALIASES, apply_polyphase, apply_to_unseen, fit_polyphase
 
-FILTERS = {  # name -> as tables call it
-    "linear": "linear filter",
-    "cepstral": "linear filter, cepstral",
-    "lifter": "cepstral filter and lifter",
-    "polyphase": "polyphase filter and lifter",
+FILTERS = {  # name, in tables as for --method and --base -> what it is
+    "linear": "one fixed gain per frequency",
+    "cepstral": "the same without its noise, colours mixed",
+    "lifter": "cepstral, then each image's own spectrum spread as photographs' are",
+    "polyphase": "lifter, once what upsampling left in common between frequencies and their aliases is taken out",
 }
 FILTER_PARTS = {  # name -> shape before (H, W), and how it is applied; in the order in which they are
     "polyphase": ((2, 3, len(ALIASES)), apply_polyphase),
     "gain": ((3, 3), apply_gain),
     "lifter": ((2, 3), apply_lifter),
 }
+
+
+def filters_legend(kinds):
+    """What some of FILTERS are, in words for the reader of a table."""
+    return "; ".join(f"`{kind}`, {FILTERS[kind]}" for kind in kinds)
 
 
 def _filtered(read, fitted):

@@ -14,10 +14,10 @@ COLOURS = {
     "real": "black",
     "fake": "tab:red",
     "refined": "tab:blue",
-    "linear filter": "tab:orange",
-    "linear filter, cepstral": "tab:green",
-    "cepstral filter and lifter": "tab:olive",
-    "polyphase filter and lifter": "tab:purple",
+    "linear": "tab:orange",
+    "cepstral": "tab:green",
+    "lifter": "tab:olive",
+    "polyphase": "tab:purple",
 }
 
 

@@ -1,19 +1,20 @@
 """The evaluation that ends a training: folders of pictures, the table of numbers and report.md."""
 
 import functools
+import shlex
 from collections import Counter
 from pathlib import Path
 
 import torch
 
 from utils.fft import image_to_mag
-from utils.filters import FILTERS, apply_filter
+from utils.filters import FILTERS, apply_filter, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.plots import overview_figure, profile_figure, spectra_figure
 from utils.run_dir import write_json, write_png, write_text
-from utils.tables import format_table
+from utils.tables import format_table, software_versions
 
 COLUMNS = {
     "lfd_8bit": "LFD 8-bit",
@@ -30,6 +31,11 @@ FEATURES = {  # what fresh detectors look at
 }
 NEARLY = {"lfd": 0.1, "gap": 0.02, "gap_upper": 0.02, "logreg": 0.05, "coherence": 0.05}  # least differences that are spoken of
 DETECTED_IMAGES = 2000  # of a class, evenly spaced: an interval 0.03 wide, and a bounded memory
+SHOWN_WARNINGS = 20
+ROWS = (
+    "Rows: `refined` is the network; between `fake` and it are the filters, named as `--method` of `inference.py` and `--base` of "
+    f"`train.py` call them: {filters_legend(FILTERS)}."
+)
 LEGEND = (
     "LFD and gaps: lower is better. Fresh detectors: balanced accuracy of a logistic regression on radial profiles, and on the "
     "coherence of frequencies with their aliases, trained to tell the row from real and judged by cross-validation (at most "
@@ -120,7 +126,7 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
 
     Args:
         refine: function (N, 3, H, W) -> (N, 3, H, W), on `device`.
-        filters: dict title -> filter (`utils.filters`) on `device` to show beside it.
+        filters: dict name of FILTERS -> filter (`utils.filters`) on `device` to show beside it.
         real, fake: datasets of images of one size with `.paths`.
         folder: where real, fake, refined and their _mag folders go.
     Returns: dict row name -> `Measured`: real, fake, each filter, refined.
@@ -155,7 +161,7 @@ def verdict(table):
     """Two sentences: where refined is better than the fakes and the best filter, about the same, or worse."""
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
     judged |= {name: f"the fresh {name}" for name in FEATURES}
-    filters = [numbers for name, numbers in table.items() if name in FILTERS.values()]
+    filters = [numbers for name, numbers in table.items() if name in FILTERS]
 
     def compare(others, label):
         better, same, worse = [], [], []
@@ -171,7 +177,23 @@ def verdict(table):
     return compare([table["fake"]], "the fakes") + " " + compare(filters, "the best filter")
 
 
-def write_report(run_folder, rows, title, examples):
+def run_section(command, sets, warnings):
+    """How a run was made, as Markdown.
+
+    Args:
+        command: list of words. sets: dict "train_real", "train_fake" -> images. warnings: sentences that the user was told.
+    """
+    counts = f"Trained on {len(sets['train_real'])} real and {len(sets['train_fake'])} fake images."
+    versions = ", ".join(f"{name} {version}" for name, version in software_versions().items())
+    told = [f"- {text}" for text in warnings[:SHOWN_WARNINGS]] or ["There were no warnings."]
+    if len(warnings) > SHOWN_WARNINGS:
+        told.append(f"- and {len(warnings) - SHOWN_WARNINGS} more")
+    return "\n\n".join(
+        ["## The run", f"```\n{shlex.join(command)}\n```", f"{counts} Made by {versions}.", "### Warnings", "\n".join(told)]
+    )
+
+
+def write_report(run_folder, rows, title, examples, section):
     """Write report.md, table.json and the pictures beside it.
 
     Args:
@@ -179,6 +201,7 @@ def write_report(run_folder, rows, title, examples):
         rows: as `evaluate_refiner` gives them.
         title: what was evaluated, one line.
         examples: dict "fake", "refined", "real" -> (3, H, W) in [0, 1].
+        section: how the run was made, Markdown.
     Returns: the text printed at the end of a run.
     """
     run_folder = Path(run_folder)
@@ -192,6 +215,6 @@ def write_report(run_folder, rows, title, examples):
     text = f"{format_table(table, COLUMNS)}\n\n{verdict(table)}"
     counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
     pictures = "![overview](overview.png)\n\n![mean spectra](spectra.png)\n\n![profiles](profiles.png)\n"
-    write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{LEGEND}\n\n{pictures}")
+    write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{ROWS}\n\n{LEGEND}\n\n{section}\n\n{pictures}")
     write_json(run_folder / "table.json", table)
     return text
