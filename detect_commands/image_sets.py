@@ -11,7 +11,7 @@ from data.folder import compare_classes, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.fft import apply_gain
-from utils.linear_filter import fit_linear_filter
+from utils.filters import fit_filters
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
 
@@ -88,7 +88,7 @@ def linear_filter_of(real, real_indices, fake, fake_indices, processes):
         return (source.images[int(i)][None] for i in indices)
 
     reads = functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices)
-    gain = processes.once(lambda: fit_linear_filter("cepstral", *reads))
+    gain = processes.once(lambda: fit_filters(*reads, ["cepstral"])["cepstral"]["gain"])
     filtered = FilteredImages(fake.images, gain)
     return ImageSet("linear filter", fake.folder, filtered)
 
