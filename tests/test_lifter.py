@@ -7,7 +7,7 @@ import torch
 from small import SIZE, photographs
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.filters import FILTERS, apply_filter, fit_filters
+from utils.filters import FILTERS, apply_filter, fit_filters, statistics_of
 from utils.lifter import apply_lifter, fit_lifter, quefrency_groups
 from utils.linear_filter import high_band
 
@@ -22,7 +22,8 @@ def varied(count, seed, deviation):
 
 
 def fitted(real, fake):
-    return fit_lifter(*(functools.partial(images.split, 7) for images in (real, fake)))
+    reals, fakes = (statistics_of(functools.partial(images.split, 7), ["energies"]) for images in (real, fake))
+    return fit_lifter(reals["energies"], fakes["energies"], fakes["mean"].mean)
 
 
 def energy(images, row, column):
@@ -99,6 +100,31 @@ def test_filters_are_fitted_together_or_alone():
     image = varied(2, 3, 0.2)
     assert torch.equal(apply_filter(image, alone["lifter"]), apply_filter(image, every["lifter"]))
     assert torch.equal(apply_filter(image, {}), image)
+
+
+PASSES = {("linear",): (1, 1), ("cepstral",): (1, 2), ("lifter",): (2, 4), ("polyphase",): (2, 6), tuple(FILTERS): (2, 9)}
+
+
+@pytest.mark.parametrize("kinds", PASSES, ids="-".join)
+def test_images_are_read_no_more_often_than_they_must_be(kinds):
+    """Whatever kinds are fitted: the reals once for their means and spectra, and once for what is measured against the means."""
+    passes = [0, 0]
+
+    def read(side):
+        passes[side] += 1
+        return photographs(6, side).split(4)
+
+    fit_filters(*(functools.partial(read, side) for side in (0, 1)), kinds)
+    assert tuple(passes) == PASSES[kinds]
+
+
+def test_nothing_is_measured_that_was_not_asked_for():
+    def found(*wanted):
+        return set(statistics_of(lambda: [photographs(2, 0)], wanted))
+
+    assert found("mean") == {"mean"}
+    assert found("spectrum", "energies") == {"spectrum", "mean", "energies"}
+    assert found("opponent_spectrum", "halved_lags") == {"opponent_spectrum", "opponent_mean", "halved_lags"}
 
 
 def test_grey_factors_change_all_channels_alike():

@@ -8,7 +8,8 @@ from small import SIZE, photographs, smooth_gain_with_peaks
 
 from utils import measure
 from utils.fft import apply_gain, fourier, mirror
-from utils.linear_filter import OPPONENT, diagonal_gain, fit_linear_filter, mean_log_spectrum, spectrum_of
+from utils.filters import fit_filters, statistics_of
+from utils.linear_filter import OPPONENT, diagonal_gain, spectrum_of
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings
 
@@ -16,7 +17,7 @@ KINDS = ("linear", "cepstral")
 
 
 def fitted(kind, real, fake):
-    return fit_linear_filter(kind, *(functools.partial(images.split, 7) for images in (real, fake)))
+    return fit_filters(*(functools.partial(images.split, 7) for images in (real, fake)), [kind])[kind]["gain"]
 
 
 def diagonal(gain):
@@ -97,14 +98,14 @@ def test_filtered_images_are_real_and_their_mean_stays():
 
 def test_order_and_batches_of_images_do_not_matter():
     real, fake = photographs(9, 0), photographs(9, 1)
-    once = fit_linear_filter("cepstral", lambda: [real], lambda: [fake])
+    once = fit_filters(lambda: [real], lambda: [fake], ["cepstral"])["cepstral"]["gain"]
     assert torch.allclose(once, fitted("cepstral", real.flip(0), fake.flip(0)), atol=1e-5)
 
 
 def test_log_spectrum_is_the_mean_and_its_variance():
     images = torch.rand(9, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     logs = fourier(images.double()).abs().log()
-    assert torch.allclose(mean_log_spectrum(images.split(4)), logs.mean(0), atol=1e-3)
+    assert torch.allclose(statistics_of(lambda: images.split(4), ["mean"])["mean"].mean, logs.mean(0), atol=1e-3)
     spectrum = spectrum_of(images.split(4))
     assert torch.allclose((spectrum.even.bins.mean + spectrum.odd.bins.mean), logs.mean(0), atol=1e-3)
     even = (logs + mirror(logs)) / 2
@@ -121,7 +122,7 @@ def test_half_octaves():
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="linear"):
+    with pytest.raises(KeyError, match="shrunk"):
         fitted("shrunk", photographs(2, 0), photographs(2, 1))
 
 

@@ -8,13 +8,22 @@ from small import SIZE, photographs, upsampled
 
 from utils.aliases import PERIOD, alias_features
 from utils.fft import fourier
-from utils.filters import FILTERS, apply_filter, check_filter, fit_filters
-from utils.linear_filter import fit_linear_filter, mean_log_spectrum
+from utils.filters import FILTERS, apply_filter, check_filter, fit_filters, statistics_of
 from utils.polyphase import ALIASES, _blocks, _from_blocks, _transport, apply_polyphase, apply_to_unseen, fit_polyphase
 
 
+def fitted_halves(real, fake):
+    reals = statistics_of(functools.partial(real.split, 7), ["lags"])
+    fakes = statistics_of(functools.partial(fake.split, 7), ["halved_lags"])
+    return fit_polyphase(*reals["lags"].parts, fakes["halved_lags"].parts, fakes["opponent_mean"].mean)
+
+
 def fitted(real, fake):
-    return fit_polyphase(*(functools.partial(images.split, 7) for images in (real, fake)))[0]
+    return fitted_halves(real, fake)[0]
+
+
+def mean_log_spectrum(images):
+    return statistics_of(lambda: [images], ["mean"])["mean"].mean
 
 
 def difference(real, other):
@@ -28,7 +37,7 @@ def test_what_upsampling_left_is_taken_out_of_other_fakes():
     found, left, noise = (difference(photographs(60, 3), images) for images in (others, refined, photographs(60, 4)))
     assert found > 10 * noise
     assert left - noise < 0.15 * (found - noise)
-    before, after = (mean_log_spectrum([images]) for images in (others, refined))
+    before, after = (mean_log_spectrum(images) for images in (others, refined))
     assert (before - after).abs().mean() < 0.1  # its part is coherence, the gain's is amplitude
 
 
@@ -63,9 +72,8 @@ def test_result_does_not_depend_on_the_batch():
 
 
 def test_each_fake_passes_what_was_fitted_without_it():
-    reads = [functools.partial(images.split, 7) for images in (photographs(20, 0), upsampled(20, 1))]
-    every, halves = fit_polyphase(*reads)
     fake = upsampled(20, 1)
+    every, halves = fitted_halves(photographs(20, 0), fake)
     for side in (0, 1):
         alone = fitted(photographs(20, 0), fake[1 - side :: 2])  # but for the typical amplitudes, which all fakes tell
         own, other = ((alone - halves[place]).square().mean() for place in (side, 1 - side))
@@ -76,7 +84,7 @@ def test_each_fake_passes_what_was_fitted_without_it():
     # a filter takes more from the fakes it was fitted on than from others
     new = upsampled(60, 2)
     taken = [
-        (mean_log_spectrum([before]) - mean_log_spectrum([after])).mean()
+        (mean_log_spectrum(before) - mean_log_spectrum(after)).mean()
         for before, after in ((fake, apply_polyphase(fake, every)), (fake, unseen), (new, apply_polyphase(new, every)))
     ]
     assert taken[0] > 1.25 * taken[2] and abs(taken[1] - taken[2]) < 0.5 * (taken[0] - taken[2])
@@ -89,7 +97,7 @@ def test_the_last_batch_may_hold_one_fake(count):
 
 
 def test_so_few_fakes_cannot_be_halved():
-    weights, halves = fit_polyphase(lambda: [photographs(3, 0)], lambda: [upsampled(3, 1)])
+    weights, halves = fitted_halves(photographs(3, 0), upsampled(3, 1))
     assert all(torch.equal(weights, half) for half in halves)
 
 
@@ -141,7 +149,7 @@ def test_it_comes_before_gain_and_lifter():
     assert torch.equal(apply_filter(fake, alone), apply_filter(first, rest))
     assert torch.equal(apply_filter(fake, every["polyphase"]), apply_filter(fake, alone))
     assert not torch.equal(every["polyphase"]["gain"], every["lifter"]["gain"])  # fitted on what the first part leaves of others
-    halves = fit_polyphase(*reads)[1]
-    expected = fit_linear_filter("cepstral", reads[0], lambda: apply_to_unseen(reads[1](), halves))
+    halves = fitted_halves(photographs(20, 0), upsampled(20, 1))[1]
+    expected = fit_filters(reads[0], lambda: apply_to_unseen(reads[1](), halves), ["cepstral"])["cepstral"]["gain"]
     assert torch.equal(alone["gain"], expected)
     assert (fourier(first) - fourier(fake)).abs().max() > 1e-2

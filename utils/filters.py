@@ -7,9 +7,9 @@ A filter is a dict of tensors over FILTER_PARTS: "polyphase" (`utils.polyphase`)
 import functools
 
 from utils.fft import apply_gain
-from utils.lifter import apply_lifter, fit_lifter
-from utils.linear_filter import fit_linear_filter
-from utils.polyphase import ALIASES, apply_polyphase, apply_to_unseen, fit_polyphase
+from utils.lifter import LogEnergies, apply_lifter, fit_lifter
+from utils.linear_filter import OPPONENT, LogSpectrum, MeanLogSpectrum, fit_cepstral, fit_linear
+from utils.polyphase import ALIASES, LagMoments, apply_polyphase, apply_to_unseen, fit_polyphase
 
 FILTERS = {  # name, in tables as for --method and --base -> what it is
     "linear": "one fixed gain per frequency",
@@ -23,20 +23,75 @@ FILTER_PARTS = {  # name -> shape before (H, W), and how it is applied; in the o
     "lifter": ((2, 3), apply_lifter),
 }
 
+FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then updated with every batch
+    "mean": MeanLogSpectrum,
+    "opponent_mean": functools.partial(MeanLogSpectrum, OPPONENT),
+    "spectrum": LogSpectrum,
+    "opponent_spectrum": functools.partial(LogSpectrum, OPPONENT),
+}
+SECOND_PASS = {  # statistic -> how it begins, and with which mean of the first pass
+    "energies": (LogEnergies, "mean"),
+    "lags": (LagMoments, "opponent_mean"),
+    "halved_lags": (functools.partial(LagMoments, parts=2), "opponent_mean"),
+}
+FITTED_TO = {  # kind -> statistics of the reals, and of the fakes before any filter
+    "linear": (["mean"], ["mean"]),
+    "cepstral": (["opponent_spectrum", "spectrum"], ["opponent_spectrum"]),
+    "lifter": (["opponent_spectrum", "spectrum", "energies"], ["opponent_spectrum"]),
+    "polyphase": (["opponent_spectrum", "spectrum", "energies", "lags"], ["halved_lags"]),
+}
+
 
 def filters_legend(kinds):
     """What some of FILTERS are, in words for the reader of a table."""
     return "; ".join(f"`{kind}`, {FILTERS[kind]}" for kind in kinds)
 
 
-def _filtered(read, fitted):
-    return (apply_filter(image, fitted) for image in read())
+def _update(statistics, read):
+    """Update statistics in one pass over the images; in none if there are no statistics."""
+    for image in read() if statistics else ():
+        for statistic in statistics:
+            statistic.update(image)
 
 
-def _fit_lifted(real, fake):
-    """Filters "cepstral" and "lifter"."""
-    cepstral = {"gain": fit_linear_filter("cepstral", real, fake)}
-    return cepstral, cepstral | {"lifter": fit_lifter(real, functools.partial(_filtered, fake, cepstral))}
+def statistics_of(read, wanted):
+    """Statistics of a set of images, each computed once, and all that can be in the same pass over them.
+
+    Args:
+        read: function without arguments that returns an iterable of batches (N, 3, H, W) in [0, 1] of all images.
+        wanted: names out of FIRST_PASS and SECOND_PASS.
+    Returns: {name: statistic}, those wanted and the means that these begin with.
+    Raises: ValueError if lags are wanted and images have no aliases (`utils.aliases.check_aliases`).
+    """
+    means = {SECOND_PASS[name][1] for name in wanted if name in SECOND_PASS}
+    first = {name: begin() for name, begin in FIRST_PASS.items() if name in wanted or name in means}
+    _update(first.values(), read)
+    second = {name: begin(first[mean].mean) for name, (begin, mean) in SECOND_PASS.items() if name in wanted}
+    _update(second.values(), read)
+    return first | second
+
+
+def _fit_cepstral(reals, fakes, fake):
+    """Filter "cepstral" from what `statistics_of` gives and the function that reads the fakes."""
+    gain = fit_cepstral(reals["spectrum"], reals["opponent_spectrum"], fakes["opponent_spectrum"], fake())
+    return {"gain": gain}
+
+
+def _with_lifter(cepstral, reals, fake):
+    """Filter "lifter" from filter "cepstral"."""
+    fakes = statistics_of(lambda: (apply_filter(image, cepstral) for image in fake()), ["energies"])
+    return cepstral | {"lifter": fit_lifter(reals["energies"], fakes["energies"], fakes["mean"].mean)}
+
+
+def _fit_polyphase(reals, fakes, fake):
+    """Filter "polyphase"."""
+    weights, halves = fit_polyphase(*reals["lags"].parts, fakes["halved_lags"].parts, fakes["opponent_mean"].mean)
+
+    def unseen():
+        return apply_to_unseen(fake(), halves)
+
+    cepstral = _fit_cepstral(reals, statistics_of(unseen, ["opponent_spectrum"]), unseen)
+    return {"polyphase": weights, **_with_lifter(cepstral, reals, unseen)}
 
 
 def fit_filters(real, fake, kinds=tuple(FILTERS)):
@@ -44,19 +99,23 @@ def fit_filters(real, fake, kinds=tuple(FILTERS)):
 
     Args:
         real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images.
+            The reals are read twice at most.
         kinds: which of FILTERS.
     Returns: {kind: filter}, tensors float32 on the images' device.
+    Raises: KeyError for another kind; ValueError if a polyphase filter cannot have images of this size.
     """
+    reals, fakes = (
+        statistics_of(read, {name for kind in kinds for name in FITTED_TO[kind][side]}) for side, read in enumerate((real, fake))
+    )
     filters = {}
     if "linear" in kinds:
-        filters["linear"] = {"gain": fit_linear_filter("linear", real, fake)}
+        filters["linear"] = {"gain": fit_linear(reals["mean"].mean, fakes["mean"].mean)}
+    if "cepstral" in kinds or "lifter" in kinds:
+        filters["cepstral"] = _fit_cepstral(reals, fakes, fake)
     if "lifter" in kinds:
-        filters["cepstral"], filters["lifter"] = _fit_lifted(real, fake)
-    elif "cepstral" in kinds:
-        filters["cepstral"] = {"gain": fit_linear_filter("cepstral", real, fake)}
+        filters["lifter"] = _with_lifter(filters["cepstral"], reals, fake)
     if "polyphase" in kinds:
-        weights, halves = fit_polyphase(real, fake)
-        filters["polyphase"] = {"polyphase": weights, **_fit_lifted(real, lambda: apply_to_unseen(fake(), halves))[1]}
+        filters["polyphase"] = _fit_polyphase(reals, fakes, fake)
     return {kind: filters[kind] for kind in kinds}
 
 

@@ -9,7 +9,7 @@ import functools
 import torch
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.linear_filter import OPPONENT, high_band, log_amplitude, mean_log_spectrum, mixed, trust
+from utils.linear_filter import OPPONENT, high_band, log_amplitude, mixed, trust
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, quefrencies
 
@@ -37,39 +37,41 @@ def _deviation_cepstrum(log_spectrum, mean):
     return cepstrum(mixed(OPPONENT, deviation))
 
 
-def _log_energies(images, mean):
-    """`RunningMoments` over images of the log energy per opponent colour and group of quefrencies, (3, groups)."""
-    moments, groups = RunningMoments(), None
-    for image in images:
-        values = _deviation_cepstrum(log_amplitude(fourier(image)).double(), mean)
-        if groups is None:
-            groups = quefrency_groups(*image.shape[-2:]).flatten().to(image.device)
-            sizes = torch.bincount(groups)
-        energies = values.new_zeros(*values.shape[:2], len(sizes)).index_add(2, groups, values.square().flatten(2)) / sizes
-        moments.update(energies.clamp_min(SMALLEST).log())
-    return moments
+class LogEnergies(RunningMoments):
+    """`RunningMoments` of each image's log energy per opponent colour and group of quefrencies, (3, groups).
+
+    Args:
+        mean: mean log spectrum of the images, (3, H, W) float64.
+    """
+
+    def __init__(self, mean):
+        super().__init__()
+        self._mean_spectrum = mean
+        self._groups = quefrency_groups(*mean.shape[-2:]).flatten().to(mean.device)
+        self._sizes = torch.bincount(self._groups)
+
+    def update(self, image):
+        """Add images (N, 3, H, W)."""
+        values = _deviation_cepstrum(log_amplitude(fourier(image)).double(), self._mean_spectrum)
+        sums = values.new_zeros(*values.shape[:2], len(self._sizes)).index_add(2, self._groups, values.square().flatten(2))
+        super().update((sums / self._sizes).clamp_min(SMALLEST).log())
 
 
-def fit_lifter(real, fake):
-    """Fit a lifter on images.
+def fit_lifter(reals, fakes, mean):
+    """Fit a lifter.
 
     Energies are compared by their mean logarithm over images: that of a typical image, which few wild ones do not move. A factor
     is kept as far as it exceeds its own uncertainty (`utils.linear_filter.trust`); of few images nothing may be left.
 
     Args:
-        real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images, the fakes
-            as the linear filter before the lifter leaves them; both are read twice.
+        reals, fakes: `LogEnergies`, the fakes' as the linear filter before the lifter leaves them. mean: their mean log spectrum,
+            (3, H, W) float64.
     Returns: (2, 3, H, W) float32 for `apply_lifter`: mean log spectrum of the fakes, DC at (H // 2, W // 2), and factors per
         opponent colour and quefrency, quefrency 0 at (0, 0).
     """
-    means = [mean_log_spectrum(read()) for read in (real, fake)]
-    reals, fakes = (_log_energies(read(), mean) for read, mean in zip((real, fake), means, strict=True))
-    difference, variance = (
-        reals.mean - fakes.mean,
-        reals.variance_of_mean + fakes.variance_of_mean,
-    )
+    difference, variance = reals.mean - fakes.mean, reals.variance_of_mean + fakes.variance_of_mean
     factors = (trust(difference.square(), variance, DOUBT) * difference / 2).exp()  # of amplitudes: the root of energies'
-    return torch.stack([means[1], factors[:, quefrency_groups(*means[1].shape[-2:]).to(factors.device)]]).float()
+    return torch.stack([mean, factors[:, quefrency_groups(*mean.shape[-2:]).to(factors.device)]]).float()
 
 
 def apply_lifter(image, lifter):

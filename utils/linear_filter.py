@@ -37,8 +37,20 @@ class BinsAndCepstrum:
         self.cepstrum.update(cepstrum(fields))
 
 
+class MeanLogSpectrum(RunningMoments):
+    """`RunningMoments` of log(abs(F)), (C, H, W) float64, of colours mixed by `matrix` (`mixed`)."""
+
+    def __init__(self, matrix=None):
+        super().__init__()
+        self._matrix = matrix
+
+    def update(self, image):
+        """Add images (N, C, H, W)."""
+        super().update(log_amplitude(fourier(mixed(self._matrix, image))).double())
+
+
 class LogSpectrum:
-    """Running statistics of log(abs(F)) in float64.
+    """Running statistics of log(abs(F)) in float64, of colours mixed by `matrix` (`mixed`).
 
     Attributes:
         even, odd: `BinsAndCepstrum` of half the sum and half the difference of each log spectrum and its mirror image; each has
@@ -46,25 +58,18 @@ class LogSpectrum:
         rings: `RunningMoments` of each image's means over radial rings, (C, R).
     """
 
-    def __init__(self):
+    def __init__(self, matrix=None):
+        self._matrix = matrix
         self.even, self.odd, self.rings = BinsAndCepstrum(), BinsAndCepstrum(), RunningMoments()
 
     def update(self, image):
         """Add images (N, C, H, W)."""
-        for part in chunks(image):
+        for part in chunks(mixed(self._matrix, image)):
             log_spectra = log_amplitude(fourier(part)).double()
             mirrored = mirror(log_spectra)
             self.even.update((log_spectra + mirrored) / 2)
             self.odd.update((log_spectra - mirrored) / 2)
             self.rings.update(ring_means(log_spectra, radial_rings(*log_spectra.shape[-2:])))
-
-
-def mean_log_spectrum(images):
-    """Mean log amplitude (C, H, W) float64 over an iterable of batches (N, C, H, W)."""
-    moments = RunningMoments()
-    for image in images:
-        moments.update(log_amplitude(fourier(image)).double())
-    return moments.mean
 
 
 def spectrum_of(images):
@@ -147,28 +152,28 @@ def diagonal_gain(log_gain):
 
 
 def mixed(matrix, image):
-    """Colours (N, C, H, W) mixed by a matrix (C, C)."""
-    return torch.einsum("ab,nbhw->nahw", matrix.to(image), image)
+    """Colours (N, C, H, W) mixed by a matrix (C, C); None leaves them."""
+    return image if matrix is None else torch.einsum("ab,nbhw->nahw", matrix.to(image), image)
 
 
-def fit_linear_filter(kind, real, fake):
-    """Fit a linear filter on images.
+def fit_linear(real, fake):
+    """Plain filter from mean log spectra (C, H, W) of reals and fakes: (C, C, H, W) float32 for `utils.fft.apply_gain`."""
+    return diagonal_gain(_keep_dc(real - fake)).float()
+
+
+def fit_cepstral(reals, opponent_reals, opponent_fakes, fake):
+    """Fit the cepstral filter.
+
+    It has two stages: a gain for each opponent colour (grey, red - blue, green against both), then one for red, green and blue that
+    moves their means all the way.
 
     Args:
-        kind: "linear" or "cepstral". The cepstral filter has two stages: a gain for each opponent colour (grey, red - blue, green
-            against both), then one for red, green and blue that moves their means all the way.
-        real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images; the
-            cepstral filter reads them twice.
+        reals: `LogSpectrum` of the reals. opponent_reals, opponent_fakes: those of opponent colours.
+        fake: iterable of batches (N, 3, H, W) in [0, 1] of all fakes.
     Returns: (3, 3, H, W) float32 for `utils.fft.apply_gain`.
-    Raises: ValueError for another kind.
     """
-    if kind == "linear":
-        return diagonal_gain(_keep_dc(mean_log_spectrum(real()) - mean_log_spectrum(fake()))).float()
-    if kind != "cepstral":
-        raise ValueError(f"kind must be linear or cepstral, not {kind!r}")
-    opponents = (spectrum_of(mixed(OPPONENT, image) for image in read()) for read in (real, fake))
-    first = diagonal_gain(cepstral_log_gain(*opponents))  # (3, 3, H, W) over opponent colours
+    first = diagonal_gain(cepstral_log_gain(opponent_reals, opponent_fakes))  # (3, 3, H, W) over opponent colours
     matrix = OPPONENT.to(first)
     first = torch.einsum("ka,klhw,lb->abhw", matrix, first, matrix)  # over red, green, blue
-    second = cepstral_log_gain(spectrum_of(real()), spectrum_of(apply_gain(image, first.float()) for image in fake()))
+    second = cepstral_log_gain(reals, spectrum_of(apply_gain(image, first.float()) for image in fake))
     return (second.exp()[:, None] * first).float()

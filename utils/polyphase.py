@@ -13,7 +13,7 @@ import torch
 
 from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shifted
 from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
-from utils.linear_filter import OPPONENT, mean_log_spectrum, mixed, trust_bands
+from utils.linear_filter import OPPONENT, mixed, trust_bands
 from utils.moments import RunningMoments
 
 WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
@@ -32,22 +32,30 @@ def _lag_window(height, width):
     return window / window[0, 0]
 
 
-def _lag_moments(images, mean, parts=1):
+class LagMoments:
     """`RunningMoments` of `alias_lags` of whitened opponent colours, (3, S, 2, H, W), for each part of the images, dealt in turn.
 
-    The pair in the third place is real and imaginary part. A frequency is in units of its typical amplitude, exp of `mean`, and of
-    the image's own energy around it: no image counts more than another.
+    The pair in the third place is real and imaginary part. A frequency is in units of its typical amplitude, and of the image's own
+    energy around it: no image counts more than another.
 
-    Returns: list of as many as there are parts.
+    Args:
+        mean: mean log spectrum of the images' opponent colours, (3, H, W) float64. parts: how many.
+    Attributes: parts, list of `RunningMoments`.
+    Raises: ValueError if a side of the images is no multiple of PERIOD.
     """
-    moments, window = [RunningMoments() for _ in range(parts)], _lag_window(*mean.shape[-2:]).to(mean.device)
-    number = itertools.count()
-    for image in images:
-        spectrum = fourier(mixed(OPPONENT, image.double())) / mean.exp()
-        energy = from_cepstrum(window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST)
+
+    def __init__(self, mean, parts=1):
+        check_aliases(*mean.shape[-2:])
+        self.parts, self._number = [RunningMoments() for _ in range(parts)], itertools.count()
+        self._amplitude, self._window = mean.exp(), _lag_window(*mean.shape[-2:]).to(mean.device)
+
+    def update(self, image):
+        """Add images (N, 3, H, W)."""
+        spectrum = fourier(mixed(OPPONENT, image.double())) / self._amplitude
+        energy = from_cepstrum(self._window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST)
         for one in spectrum / energy.sqrt():
-            moments[next(number) % parts].update(torch.view_as_real(alias_lags(one)).movedim(-1, -3)[None])
-    return moments
+            part = self.parts[next(self._number) % len(self.parts)]
+            part.update(torch.view_as_real(alias_lags(one)).movedim(-1, -3)[None])
 
 
 def _blocks(field):
@@ -111,23 +119,19 @@ def _transport(fake, target, amplitude):
     return scale[..., None] * matrices / scale[..., None, :]
 
 
-def fit_polyphase(real, fake):
-    """Fit a polyphase filter on images.
+def fit_polyphase(reals, halves, mean):
+    """Fit a polyphase filter.
 
     Lags at which reals and fakes differ beyond what so few images leave open (`utils.linear_filter.trust_bands`) are moved; equal
     sets leave nothing to do.
 
     Args:
-        real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images; both are
-            read twice.
+        reals: `RunningMoments` of the reals' lags. halves: those of the fakes', of which every second belongs to the same half
+            (`LagMoments` of two parts). mean: mean log spectrum of the fakes' opponent colours, (3, H, W) float64.
     Returns: weights (2, 3, ALIASES, H, W) float32 for `apply_polyphase`: real and imaginary part of what each opponent colour at f
         takes of itself at f - shift, for each shift of ALIASES, DC at (H // 2, W // 2); and a pair of such for `apply_to_unseen`.
-    Raises: ValueError if a side of the images is no multiple of PERIOD.
     """
-    means = [mean_log_spectrum(mixed(OPPONENT, image) for image in read()) for read in (real, fake)]
-    check_aliases(*means[0].shape[-2:])
-    (reals,), halves = _lag_moments(real(), means[0]), _lag_moments(fake(), means[1], parts=2)
-    fit = functools.partial(_fit, reals, means[1].exp())
+    fit = functools.partial(_fit, reals, mean.exp())
     every = fit(halves[0] + halves[1])
     return every, [every, every] if halves[1].count < 2 else [fit(other) for other in reversed(halves)]
 
