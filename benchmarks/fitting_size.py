@@ -24,7 +24,7 @@ from utils.tables import format_table
 
 SEED = 73  # of images that no other benchmark shows
 TITLES = COLUMNS | {"seconds": "fitting (s)"}
-SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "coherence", "cnn", "psnr", "seconds")
+SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "coherence", "cnn", "cnn_opponent", "psnr", "seconds")
 
 
 def some(images, first, last, prefix):
@@ -69,7 +69,7 @@ def main(argv=None):
     parser.add_argument("--data", help="set in datasets/ to fit on; needs --test_data")
     parser.add_argument("--test_data", help="set in datasets/ to judge on")
     parser.add_argument("--size", type=image_size, default=128)
-    parser.add_argument("--cnn", action="store_true", help="judge by the CNN, too")
+    parser.add_argument("--cnn", action="store_true", help="judge by the CNNs, too")
     options = parser.parse_args(argv)
     if bool(options.data) != bool(options.test_data):
         parser.error("argument --data: goes with --test_data; give both or neither")

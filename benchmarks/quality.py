@@ -27,7 +27,20 @@ from benchmarks.quality_rows import ROWS, hash_of, is_trained, prepare_row
 from data.training import DEMO
 from models import batch_norm, classical_detectors, detectors
 from options import image_size, number, number_list
-from utils import aliases, chunks, decay, detection, feature_metrics, fft, fresh_detector, metrics, precision, profiles
+from utils import (
+    aliases,
+    chunks,
+    decay,
+    detection,
+    feature_metrics,
+    fft,
+    fresh_detector,
+    linear_filter,
+    metrics,
+    moments,
+    precision,
+    profiles,
+)
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.report import to_8bit
@@ -42,7 +55,20 @@ except ModuleNotFoundError:  # Windows
 BATCH = 8
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(aliases, chunks, decay, detection, feature_metrics, fft, fresh_detector, metrics, precision, profiles),
+    *(
+        aliases,
+        chunks,
+        decay,
+        detection,
+        feature_metrics,
+        fft,
+        fresh_detector,
+        linear_filter,
+        metrics,
+        moments,
+        precision,
+        profiles,
+    ),
 )
 
 

@@ -14,6 +14,7 @@ from utils.filters import fit_filters
 from utils.linear_filter import cepstral_log_gain, diagonal_gain, log_amplitude, spectrum_of
 from utils.moments import RunningMoments
 from utils.profiles import radial_rings, ring_means, to_grey
+from utils.transport import transport
 
 NODES = 8  # of the piecewise linear profile that `matched_profiles` moves
 REACH = 2.5  # standard deviations beyond which an image counts as at most that far out
@@ -73,14 +74,13 @@ def matched_profiles(real, fake, device):
         return ring_means(log_spectrum, rings.cpu()) @ weights / weights.sum(0)  # (N, NODES)
 
     reals, fakes = nodes(real), torch.cat([nodes(filtered(part)) for part in fake.split(16)])
-    root = _root(_covariance(fakes))
-    transport = torch.linalg.inv(root) @ _root(root @ _covariance(reals) @ root) @ torch.linalg.inv(root)
+    matrix = transport(_covariance(fakes), _covariance(reals))
     mean, reach = fakes.mean(0), REACH * fakes.std(0)
 
     def refine(image):
         image = filtered(image)
         excess = (nodes(image) - mean).clamp(-reach, reach)
-        change = ((reals.mean(0) - mean + excess @ transport - excess) @ hats.T)[:, rings]  # (N, H, W)
+        change = ((reals.mean(0) - mean + excess @ matrix - excess) @ hats.T)[:, rings]  # (N, H, W)
         change[:, change.shape[-2] // 2, change.shape[-1] // 2] = 0
         gains = torch.eye(3, device=device)[..., None, None] * change.exp()[:, None, None]  # (N, 3, 3, H, W)
         return torch.cat([apply_gain(one[None], gain.float()) for one, gain in zip(image, gains, strict=True)])
@@ -92,9 +92,3 @@ def _covariance(points):
     """Covariance of (N, NODES), of whose correlations a tenth is not believed."""
     covariance = torch.cov(points.T)
     return 0.9 * covariance + 0.1 * covariance.diag().diag()
-
-
-def _root(covariance):
-    """Symmetric root of a symmetric matrix without negative eigenvalues."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(1e-9).sqrt() @ vectors.T

@@ -12,6 +12,7 @@ from models.detectors import PaperCNN
 from utils.feature_metrics import Moments, kernel_distance
 from utils.fft import fourier, image_to_mag
 from utils.fresh_detector import balanced_interval, classical_features, cross_validated
+from utils.linear_filter import OPPONENT, log_amplitude, mixed
 from utils.metrics import GREY_LEVEL, PSNR_CEILING, SpectrumMean, psnr, spectral_distances, ssim
 
 COLUMNS = {
@@ -25,10 +26,12 @@ COLUMNS = {
     "knn": "fresh knn",
     "coherence": "fresh coherence",
     "cnn": "fresh cnn",
+    "cnn_opponent": "fresh opponent cnn",
     "seen_logreg": "fakes' logreg",
     "seen_knn": "fakes' knn",
     "seen_coherence": "fakes' coherence",
     "seen_cnn": "fakes' cnn",
+    "seen_cnn_opponent": "fakes' opponent cnn",
     "kid": "KID",
     "fid": "FID",
     "psnr": "PSNR to fake (dB)",
@@ -44,7 +47,7 @@ LEGEND = (
     "chance, lower is better. Floor: other reals in place of the row; they show other scenes, so a row that shows those of the "
     "judged reals may lie below it."
 )
-FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "coherence": 4, "cnn": 1}
+FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "coherence": 4, "cnn": 1, "cnn_opponent": 1}
 EPOCHS, RATE, BATCH = 15, 1e-3, 16  # of the small CNN (Adam)
 
 
@@ -55,7 +58,7 @@ def fit_on_features(classifier, real, other, seed):
 
 
 def fit_cnn(real, other, seed):
-    """The same for the paper's CNN on log-magnitudes (N, 3, S, S), each bin standardised over the training images.
+    """The same for the paper's CNN on log spectra (N, 3, S, S), each bin standardised over the training images.
 
     Standardising lets a few hundred steps do: otherwise the decay with frequency, common to all images, is learnt first.
     """
@@ -88,7 +91,10 @@ def fit_cnn(real, other, seed):
 DETECTORS = {  # name -> what it looks at (function of a batch), how it is fitted
     name: (functools.partial(classical_features, name, corners=True), functools.partial(fit_on_features, name))
     for name in ("logreg", "knn", "coherence")
-} | {"cnn": (lambda image: image_to_mag(image)[0], fit_cnn)}
+} | {
+    "cnn": (lambda image: image_to_mag(image)[0], fit_cnn),
+    "cnn_opponent": (lambda image: log_amplitude(fourier(mixed(OPPONENT, image))), fit_cnn),
+}
 
 
 class Measured:
@@ -135,12 +141,12 @@ class Judge:
 
     Args:
         case: `quality_data.Case`.
-        quick: leave the CNN out.
+        quick: leave the CNNs out.
         inception: as `Measured`; without it the columns kid and fid are missing.
     """
 
     def __init__(self, case, quick=False, inception=None):
-        self.detectors, self.inception = [name for name in DETECTORS if not (quick and name == "cnn")], inception
+        self.detectors, self.inception = [name for name in DETECTORS if not (quick and DETECTORS[name][1] is fit_cnn)], inception
         self.fake_pixels, self.real = case.fake.pixels, self._measure(case.real)
         sides = [self._measure(images) for images in (case.fit_real, case.fit_fake)]
         self.seen = {name: DETECTORS[name][1](*(side.features[name] for side in sides), 0) for name in self.detectors}

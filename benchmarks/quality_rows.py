@@ -17,7 +17,7 @@ from benchmarks.quality_filters import fitted_filter, matched_profiles, rgb_ceps
 from inference import trained_model
 from models import batch_norm, nested_unet, stig
 from options import as_plain, parse_train
-from utils import aliases, filters, lifter, linear_filter, moments, polyphase
+from utils import aliases, filters, lifter, linear_filter, moments, polyphase, transport
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.run_dir import read_json, run_folder
@@ -52,7 +52,7 @@ ROWS = {
     "abs": ["--inverse", "abs"],
 }
 
-APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter, moments)  # what every refiner may go through
+APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter, moments, transport)  # what every refiner may go through
 CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (stig, nested_unet, batch_norm, *APPLIED)  # what decides a row beside its data
 
 

@@ -9,7 +9,7 @@ from small import SIZE, photographs, upsampled
 from utils.aliases import PERIOD, alias_features
 from utils.fft import fourier
 from utils.filters import FILTERS, apply_filter, check_filter, fit_filters, statistics_of
-from utils.polyphase import ALIASES, _blocks, _from_blocks, _transport, apply_polyphase, apply_to_unseen, fit_polyphase
+from utils.polyphase import ALIASES, _blocks, _from_blocks, _towards, apply_polyphase, apply_to_unseen, fit_polyphase
 
 
 def fitted_halves(real, fake):
@@ -120,9 +120,9 @@ def test_transport_gives_the_wanted_covariance(contrast):
 
     fake, wanted = coherence(), coherence()
     amplitude = contrast ** torch.rand(3, 2, 2, 16, dtype=torch.float64)
-    matrices = _transport(fake, wanted, amplitude) * amplitude[..., None, :] / amplitude[..., None]  # in units of amplitudes
+    matrices = _towards(fake, wanted, amplitude) * amplitude[..., None, :] / amplitude[..., None]  # in units of amplitudes
     assert torch.allclose(matrices @ fake @ matrices.mH, wanted, atol=1e-6)
-    same = _transport(fake, fake, amplitude)
+    same = _towards(fake, fake, amplitude)
     assert torch.allclose(same, torch.eye(16).to(same).expand_as(same), atol=1e-3)
     if contrast == 1:  # the map that changes least is Hermitian
         assert torch.allclose(matrices, matrices.mH, atol=1e-6)
@@ -145,7 +145,7 @@ def test_it_comes_before_gain_and_lifter():
     fake = upsampled(3, 2)
     first = apply_polyphase(fake, alone["polyphase"])
     rest = {name: tensor for name, tensor in alone.items() if name != "polyphase"}
-    assert set(rest) == {"gain", "lifter"}
+    assert set(rest) == {"gain", "lifter", "joint"}
     assert torch.equal(apply_filter(fake, alone), apply_filter(first, rest))
     assert torch.equal(apply_filter(fake, every["polyphase"]), apply_filter(fake, alone))
     assert not torch.equal(every["polyphase"]["gain"], every["lifter"]["gain"])  # fitted on what the first part leaves of others

@@ -123,7 +123,7 @@ def test_sets_that_are_missing_or_small_are_refused(demo):
 def test_judge_finds_the_fakes_and_nothing_in_other_reals(case):
     judge = quality_judge.Judge(case)
     fake, floor = judge(case.fake), judge(drawn(4, 24))
-    for detector in ("logreg", "knn", "coherence", "cnn"):
+    for detector in ("logreg", "knn", "coherence", "cnn", "cnn_opponent"):
         low, high = floor[f"{detector}_interval"]
         assert low <= 0.5 <= high and 0.3 < floor[detector] < 0.7
         assert fake[detector] > 0.85 and fake[f"seen_{detector}"] > 0.8
@@ -136,7 +136,7 @@ def test_judge_finds_the_fakes_and_nothing_in_other_reals(case):
 def test_judge_of_the_reals_themselves(case):
     numbers = quality_judge.Judge(case, quick=True)(case.real)
     assert all(numbers[column] == 0 for column in ("lfd", "mean_gap", "gap", "spread"))
-    assert "cnn" not in numbers and "psnr" not in numbers and "kid" not in numbers
+    assert not {"cnn", "cnn_opponent", "psnr", "kid"} & set(numbers)
     flat = Images(case.real.names, case.real.pixels * 0 + 0.5)
     assert quality_judge.Judge(case, quick=True)(flat)["spread"] > 0.1
 

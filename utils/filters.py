@@ -1,13 +1,13 @@
 """The refiners that need no training, as train.py fits them, shows them and starts from one of them.
 
-A filter is a dict of tensors over FILTER_PARTS: "polyphase" (`utils.polyphase`), "gain" (`utils.linear_filter`) and "lifter"
-(`utils.lifter`), each for some kinds only; an empty one changes nothing.
+A filter is a dict of tensors over FILTER_PARTS: "polyphase" (`utils.polyphase`), "gain" (`utils.linear_filter`), "lifter" and
+"joint" (`utils.lifter`), each for some kinds only; an empty one changes nothing.
 """
 
 import functools
 
 from utils.fft import apply_gain
-from utils.lifter import LogEnergies, apply_lifter, fit_lifter
+from utils.lifter import JOINT, Deviations, apply_lifter, fit_lifter
 from utils.linear_filter import OPPONENT, LogSpectrum, MeanLogSpectrum, fit_cepstral, fit_linear
 from utils.polyphase import ALIASES, LagMoments, apply_polyphase, apply_to_unseen, fit_polyphase
 
@@ -17,10 +17,11 @@ FILTERS = {  # name, in tables as for --method and --base -> what it is
     "lifter": "cepstral, then each image's own spectrum spread as photographs' are",
     "polyphase": "lifter, once what upsampling left in common between frequencies and their aliases is taken out",
 }
-FILTER_PARTS = {  # name -> shape before (H, W), and how it is applied; in the order in which they are
-    "polyphase": ((2, 3, len(ALIASES)), apply_polyphase),
-    "gain": ((3, 3), apply_gain),
-    "lifter": ((2, 3), apply_lifter),
+FILTER_PARTS = {  # name -> its shape, of images that are `size` wide and high
+    "polyphase": lambda size: (2, 3, len(ALIASES), size, size),
+    "gain": lambda size: (3, 3, size, size),
+    "lifter": lambda size: (2, 3, size, size),
+    "joint": lambda size: (JOINT + 1, JOINT),
 }
 
 FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then updated with every batch
@@ -30,15 +31,15 @@ FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then up
     "opponent_spectrum": functools.partial(LogSpectrum, OPPONENT),
 }
 SECOND_PASS = {  # statistic -> how it begins, and with which mean of the first pass
-    "energies": (LogEnergies, "mean"),
+    "deviations": (Deviations, "opponent_mean"),
     "lags": (LagMoments, "opponent_mean"),
     "halved_lags": (functools.partial(LagMoments, parts=2), "opponent_mean"),
 }
 FITTED_TO = {  # kind -> statistics of the reals, and of the fakes before any filter
     "linear": (["mean"], ["mean"]),
     "cepstral": (["opponent_spectrum", "spectrum"], ["opponent_spectrum"]),
-    "lifter": (["opponent_spectrum", "spectrum", "energies"], ["opponent_spectrum"]),
-    "polyphase": (["opponent_spectrum", "spectrum", "energies", "lags"], ["halved_lags"]),
+    "lifter": (["opponent_spectrum", "spectrum", "deviations"], ["opponent_spectrum"]),
+    "polyphase": (["opponent_spectrum", "spectrum", "deviations", "lags"], ["halved_lags"]),
 }
 
 
@@ -79,8 +80,8 @@ def _fit_cepstral(reals, fakes, fake):
 
 def _with_lifter(cepstral, reals, fake):
     """Filter "lifter" from filter "cepstral"."""
-    fakes = statistics_of(lambda: (apply_filter(image, cepstral) for image in fake()), ["energies"])
-    return cepstral | {"lifter": fit_lifter(reals["energies"], fakes["energies"], fakes["mean"].mean)}
+    fakes = statistics_of(lambda: (apply_filter(image, cepstral) for image in fake()), ["deviations"])
+    return cepstral | fit_lifter(reals["deviations"], fakes["deviations"], fakes["opponent_mean"].mean)
 
 
 def _fit_polyphase(reals, fakes, fake):
@@ -121,16 +122,21 @@ def fit_filters(real, fake, kinds=tuple(FILTERS)):
 
 def apply_filter(image, fitted):
     """Pass images (N, 3, H, W) through a filter: (N, 3, H, W), not clamped."""
-    for name, (_, apply) in FILTER_PARTS.items():
-        if name in fitted:
-            image = apply(image, fitted[name])
+    if "polyphase" in fitted:
+        image = apply_polyphase(image, fitted["polyphase"])
+    if "gain" in fitted:
+        image = apply_gain(image, fitted["gain"])
+    if "lifter" in fitted:
+        image = apply_lifter(image, fitted["lifter"], fitted["joint"])
     return image
 
 
 def check_filter(fitted, size):
     """Raises: ValueError if a filter is none for images of size x size."""
+    if ("lifter" in fitted) != ("joint" in fitted):
+        raise ValueError("the filter holds half of a lifter")
     for name, tensor in fitted.items():
-        wanted = (*FILTER_PARTS[name][0], size, size)
+        wanted = FILTER_PARTS[name](size)
         if tensor.shape != wanted:
             raise ValueError(f"the filter's {name} is {tuple(tensor.shape)} and not {wanted}")
 

@@ -15,6 +15,7 @@ from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shift
 from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
 from utils.linear_filter import OPPONENT, mixed, trust_bands
 from utils.moments import RunningMoments
+from utils.transport import transport
 
 WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
 LEAST = 1e-3  # eigenvalue that a coherence matrix has at least; noise may leave a smaller one
@@ -95,26 +96,15 @@ def _nearest_coherence(matrices):
     return scale[..., None] * matrices * scale[..., None, :]
 
 
-def _root(matrices):
-    """Roots of Hermitian matrices without negative eigenvalues, up to rounding."""
-    values, vectors = torch.linalg.eigh(matrices)
-    return (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.mH
-
-
-def _transport(fake, target, amplitude):
+def _towards(fake, target, amplitude):
     """Matrices (h, w, ALIASES, ALIASES) that change fakes least, in the mean square, so that they get the target's coherence.
-
-    Optimal transport between Gaussians: with the fakes' covariance C = L L* and the wanted one D, the matrix is
-    L*^-1 (L* D L)^(1/2) L^-1.
 
     Args:
         fake, target: coherence matrices, (h, w, ALIASES, ALIASES). amplitude: of each alias, (h, w, ALIASES); stays.
     """
     weight = torch.maximum(amplitude, amplitude.amax(-1, keepdim=True) / CONTRAST)
     covariance, wanted = (weight[..., None] * matrices * weight[..., None, :] for matrices in (fake, target))
-    factor = torch.linalg.cholesky(covariance)
-    middle = torch.linalg.solve_triangular(factor.mH, _root(factor.mH @ wanted @ factor), upper=True)
-    matrices = torch.linalg.solve_triangular(factor, middle, upper=False, left=False)
+    matrices = transport(covariance, wanted)
     scale = amplitude / weight
     return scale[..., None] * matrices / scale[..., None, :]
 
@@ -154,10 +144,10 @@ def _weights(smooth, kept, amplitude):
     """
     one = torch.eye(len(ALIASES)).to(kept)
     found = _nearest_coherence(one + _coherence(smooth))
-    transport = _transport(found, _nearest_coherence(found + _coherence(kept)), _blocks(amplitude))
-    transport[0, 0] = one  # DC and what would be predicted from it
+    matrices = _towards(found, _nearest_coherence(found + _coherence(kept)), _blocks(amplitude))
+    matrices[0, 0] = one  # DC and what would be predicted from it
     own = torch.arange(len(ALIASES))
-    return torch.stack([_from_blocks(transport[..., own, _shifted_places(shift)]) for shift in ALIASES]).to(torch.complex64)
+    return torch.stack([_from_blocks(matrices[..., own, _shifted_places(shift)]) for shift in ALIASES]).to(torch.complex64)
 
 
 def apply_polyphase(image, weights):
