@@ -556,8 +556,7 @@ class Detecting:
         metavar="NAME[,NAME...]",
     )
     domain: str | None = option(
-        "what cnn and vit look at: spectrum (default), that of opponent colours, or image; resnet50: image, others: spectrum",
-        choices=("spectrum", "opponent", "image"),
+        "what cnn and vit look at (default spectrum); resnet50: image, others: spectrum", choices=("spectrum", "image")
     )
     real: str | None = option("folder of photographs", metavar="DIR")
     fake: str | None = option("folder of generated images to train on", metavar="DIR")

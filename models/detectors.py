@@ -7,12 +7,10 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from models.batch_norm import BatchNorm
 from utils.fft import image_to_mag
-from utils.linear_filter import OPPONENT, mixed
 
 NETWORKS = ("cnn", "vit", "resnet50")
 FAKE, REAL = 0, 1  # the paper's classes: places of a network's logits, and nothing else
-INPUTS = ("spectrum", "opponent", "image")
-DOMAINS = {"cnn": INPUTS, "vit": INPUTS, "resnet50": ("image",)}  # the first is the default
+DOMAINS = {"cnn": ("spectrum", "image"), "vit": ("spectrum", "image"), "resnet50": ("image",)}  # the first is the default
 PRETRAINED = {"vit": ViT_B_16_Weights.IMAGENET1K_V1, "resnet50": ResNet50_Weights.IMAGENET1K_V2}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIT = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}  # ViT-B/16
@@ -94,8 +92,7 @@ class Detector(nn.Module):
     Args:
         classifier: one of NETWORKS.
         size: side of the images: a multiple of 4 (cnn) or 16 (vit); any of 32 or more (resnet50).
-        domain: "spectrum" gives the network the normalised log-magnitude in [-1, 1] (paper), "opponent" that of opponent colours
-            (grey, red - blue, green against both), "image" the pixels.
+        domain: "spectrum" gives the network the normalised log-magnitude in [-1, 1] (paper), "image" the pixels.
         pretrained: None, or ImageNet weights as `adapt_pretrained` takes them.
     Raises: ValueError for a size or domain the network cannot take, or weights of another network.
     """
@@ -125,8 +122,6 @@ class Detector(nn.Module):
         """What the network sees: (N, 3, H, W) in [0, 1] -> (N, 3, H, W)."""
         if self.domain == "spectrum":
             return image_to_mag(image)[0]
-        if self.domain == "opponent":
-            return image_to_mag(mixed(OPPONENT, image))[0]
         if self.imagenet_input:
             mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
             return (image - mean) / std
