@@ -128,9 +128,13 @@ def test_unknown_kind_is_refused():
 
 def test_filters_of_many_images_are_fitted_on_some_of_them(monkeypatch):
     monkeypatch.setattr(measure, "FITTING_IMAGES", 4)
-    many, few = ([torch.full((3, 2, 2), float(number)) for number in range(count)] for count in (10, 3))
-    read = [torch.cat(list(measure.fitting_batches(images, "", "cpu")))[:, 0, 0, 0].tolist() for images in (many, few)]
-    assert read == [[0, 2, 5, 7], [0, 1, 2]]
+
+    def read(count, side):
+        images = [torch.full((3, side, side), float(number)) for number in range(count)]
+        return torch.cat(list(measure.fitting_batches(images, "", "cpu")))[:, 0, 0, 0].tolist()
+
+    assert read(10, 128) == read(10, 256) == [0, 2, 5, 7] and read(3, 128) == [0, 1, 2]
+    assert read(20, 64) == [int(1.25 * number) for number in range(16)]  # four times as many of a quarter of the pixels
 
 
 def test_what_only_fakes_have_on_one_diagonal_is_undone():

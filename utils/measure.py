@@ -17,7 +17,7 @@ from utils.fft import image_to_mag
 from utils.interrupts import leave_to_parent
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
 
-FITTING_IMAGES = 1000  # A mean log spectrum of more is no better: 2 % of its magnitude per bin, and shrinking removes even that.
+FITTING_IMAGES = 1000  # at least, of those that are there; and of small ones as many as these have pixels at 128 x 128
 
 
 def batches(images, title, device, batch_size=16, num_workers=0):
@@ -31,8 +31,9 @@ def batches(images, title, device, batch_size=16, num_workers=0):
 
 
 def fitting_batches(images, title, device):
-    """As `batches`, of at most `FITTING_IMAGES` images, evenly spaced: what filters are fitted on."""
-    chosen = evenly_spaced(len(images), FITTING_IMAGES)
+    """As `batches`, of at most `FITTING_IMAGES` images (of small ones, more), evenly spaced: what filters are fitted on."""
+    most = max(FITTING_IMAGES, FITTING_IMAGES * 128**2 // images[0][0].numel())
+    chosen = evenly_spaced(len(images), most)
     return batches(images if len(chosen) == len(images) else Subset(images, chosen), title, device)
 
 
