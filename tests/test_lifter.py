@@ -7,7 +7,7 @@ import torch
 from small import SIZE, photographs
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.filters import FILTERS, apply_filter, fit_filters, statistics_of
+from utils.filters import FILTERS, apply_filter, check_filter, fit_filters, statistics_of
 from utils.lifter import JOINT, NEAR_QUEFRENCIES, apply_lifter, fit_lifter, quefrency_groups
 from utils.linear_filter import OPPONENT, high_band, log_amplitude, mixed
 
@@ -172,6 +172,21 @@ def test_what_varies_together_in_photographs_is_made_to():
 def test_a_few_images_do_not_tell_what_varies_together(count):
     matrix = fitted(photographs(count, 0), photographs(count, 1))["joint"][:-1]
     assert torch.allclose(matrix, matrix.diag().diag(), atol=0.1)
+    assert ((matrix.diag() - 1).abs() > 0.1).float().mean() < 0.15  # two images deviate from their mean alike: no certainty
+
+
+def test_near_quefrencies_have_no_factor_beside_the_joint_matrix():
+    lifter = fitted(varied(60, 0, 0.3), varied(60, 1, 0.06))
+    assert lifter["joint"][:-1].diag().max() > 2
+    for sign in (1, -1):
+        assert all((lifter["lifter"][1][:, sign * row, sign * column] == 1).all() for row, column in NEAR_QUEFRENCIES)
+
+
+def test_half_a_lifter_is_refused():
+    lifter = fitted(photographs(4, 0), photographs(4, 1))
+    check_filter(lifter, SIZE)
+    with pytest.raises(ValueError, match="half of a lifter"):
+        check_filter({"lifter": lifter["lifter"]}, SIZE)
 
 
 def test_images_far_out_are_moved_like_those_at_the_limit():
