@@ -55,20 +55,8 @@ except ModuleNotFoundError:  # Windows
 BATCH = 8
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(
-        aliases,
-        chunks,
-        decay,
-        detection,
-        feature_metrics,
-        fft,
-        fresh_detector,
-        linear_filter,
-        metrics,
-        moments,
-        precision,
-        profiles,
-    ),
+    *(aliases, chunks, decay, detection, feature_metrics, fft),
+    *(fresh_detector, linear_filter, metrics, moments, precision, profiles),
 )
 
 
