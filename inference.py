@@ -9,7 +9,7 @@ from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import fitting, is_released, load_checkpoint, released_state
 from utils.errors import UserError, script
-from utils.filters import FILTER_PARTS, apply_filter, check_filter, fit_filters, to_device
+from utils.filters import FILTER_PARTS, check_filter, filtered, fit_filters, to_device
 from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.measure import Reader, fitting_batches
@@ -22,7 +22,8 @@ from utils.seeding import seed_everything
 def released_model(path, size):
     """`STIG` with the weights of a released checkpoint; UserError if they do not fit the network."""
     preset = PRESETS["released"]
-    objective = dataclasses.asdict(Objective(image_range=preset["image_range"], inverse=preset["inverse"]))
+    named = {field.name for field in dataclasses.fields(Objective)}
+    objective = dataclasses.asdict(Objective(**{name: value for name, value in preset.items() if name in named}))
     settings = {"size": size, "mode": preset["generator"], "norm": preset["norm"], "upsample": preset["upsample"], "width": 64}
     model = STIG.from_settings(settings | {"objective": objective})
     try:
@@ -48,9 +49,9 @@ def trained_model(checkpoint):
 
 
 def filter_refiner(fitted, device):
-    """Function that passes images (N, 3, H, W) through a filter (`utils.filters`) and clamps them to [0, 1]."""
+    """Function that passes images (N, 3, H, W) through a filter: as `utils.filters.filtered`."""
     fitted = to_device(fitted, device)
-    return lambda image: apply_filter(image, fitted).clamp(0, 1)
+    return lambda image: filtered(image, fitted)
 
 
 def fitted_filter(options, size, device):

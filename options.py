@@ -260,6 +260,7 @@ PRESETS = {
         "lambda_nce": 20.0,
         "image_range": "stretch",
         "inverse": "abs",
+        "compensate_rounding": False,
         "rolled_real_profile": True,
         "ema": 0.0,
     },
@@ -326,6 +327,7 @@ class TrainModel:
     upsample: str = option("upsampling in the generator", "bilinear", choices=("bilinear", "bicubic"))
     image_range: str = option("how refined images come to [0, 1]", "clamp", choices=("clamp", "stretch"))
     inverse: str = option("what is kept of the inverse transform", "real", choices=("real", "abs"))
+    compensate_rounding: bool = option("take from refined images the noise that rounding to 8 bit will add", True, type=boolean)
     rolled_real_profile: bool = option("grey weights of the real profile in the released channel order", False, type=boolean)
 
 
@@ -514,6 +516,7 @@ _DECAY_PROTOCOL = {"runs": 10, "num_samples": 1000, "split": 0.1, "lr": None}  #
 _FEATURE_PROTOCOL = _DECAY_PROTOCOL | {"split": 0.8}
 DETECT_DEFAULTS = {  # what an option left out means for each classifier
     "cnn": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 2e-4},
+    "cnn_whitened": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 1e-3},
     "vit": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 2e-4},
     "resnet50": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 1e-4},
     "knn": _DECAY_PROTOCOL,
@@ -549,14 +552,17 @@ class Detecting:
     )
     is_train: bool = option("False evaluates detectors that are there already", True, type=boolean)
     classifier: tuple = option(
-        "cnn, vit (paper), resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
+        "cnn, vit (paper); cnn_whitened (the strongest on spectra: each bin in units of its spread over the training images); "
+        "resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
         "frequencies with their aliases: phases, which no correction of magnitudes changes)",
         ("cnn",),
         type=name_list(DETECT_DEFAULTS),
         metavar="NAME[,NAME...]",
     )
     domain: str | None = option(
-        "what cnn and vit look at (default spectrum); resnet50: image, others: spectrum", choices=("spectrum", "image")
+        "cnn, vit: spectrum (default) or image; cnn_whitened: the spectrum of opponent colours (default) or of red, green and "
+        "blue (spectrum); resnet50: image; others: spectrum",
+        choices=("spectrum", "opponent", "image"),
     )
     real: str | None = option("folder of photographs", metavar="DIR")
     fake: str | None = option("folder of generated images to train on", metavar="DIR")
@@ -597,7 +603,9 @@ class Protocol:
 class DetectorTraining:
     """What decides one training."""
 
-    lr: float | None = option("networks' rate (cnn, vit: 2e-4; resnet50: 1e-4)", type=number(float, 0, open_low=True))
+    lr: float | None = option(
+        "networks' rate (cnn, vit: 2e-4; cnn_whitened: 1e-3; resnet50: 1e-4)", type=number(float, 0, open_low=True)
+    )
     class_epoch: int = option("networks: passes over the training images", 20, type=number(int, 1))
     class_batch_size: int = option("networks: images per step, over all processes", 32, type=number(int, 1))
     patience: int = option("networks: stop after so many epochs without progress; 0: never", 10, type=number(int, 0))

@@ -10,7 +10,7 @@ import torch
 
 from inference import filter_refiner
 from utils.fft import apply_gain, fourier
-from utils.filters import fit_filters
+from utils.filters import apply_filter, fit_filters
 from utils.linear_filter import cepstral_log_gain, diagonal_gain, log_amplitude, spectrum_of
 from utils.moments import RunningMoments
 from utils.profiles import radial_rings, ring_means, to_grey
@@ -24,6 +24,12 @@ def fitted_filter(real, fake, device, kind):
     """One of the filters that train.py fits."""
     reads = (functools.partial(images.split, 16) for images in (real, fake))
     return filter_refiner(fit_filters(*reads, [kind])[kind], device)
+
+
+def plain_rounding(real, fake, device):
+    """The polyphase filter without compensation for rounding."""
+    reads = (functools.partial(images.split, 16) for images in (real, fake))
+    return functools.partial(apply_filter, fitted=fit_filters(*reads, ["polyphase"])["polyphase"])
 
 
 def ring_shrunk_filter(real, fake, device, ring_doubt=4, bin_doubt=2):

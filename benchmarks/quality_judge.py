@@ -8,11 +8,10 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.quality_data import scene, strata
 from models.classical_detectors import classical_scores, fit_classical
-from models.detectors import PaperCNN
+from models.detectors import SPECTRA, PaperCNN
 from utils.feature_metrics import Moments, kernel_distance
-from utils.fft import fourier, image_to_mag
+from utils.fft import fourier
 from utils.fresh_detector import balanced_interval, classical_features, cross_validated
-from utils.linear_filter import OPPONENT, log_amplitude, mixed
 from utils.metrics import GREY_LEVEL, PSNR_CEILING, SpectrumMean, psnr, spectral_distances, ssim
 
 COLUMNS = {
@@ -92,8 +91,8 @@ DETECTORS = {  # name -> what it looks at (function of a batch), how it is fitte
     name: (functools.partial(classical_features, name, corners=True), functools.partial(fit_on_features, name))
     for name in ("logreg", "knn", "coherence")
 } | {
-    "cnn": (lambda image: image_to_mag(image)[0], fit_cnn),
-    "cnn_opponent": (lambda image: log_amplitude(fourier(mixed(OPPONENT, image))), fit_cnn),
+    "cnn": (SPECTRA["spectrum"], fit_cnn),
+    "cnn_opponent": (SPECTRA["opponent"], fit_cnn),
 }
 
 

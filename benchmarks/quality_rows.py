@@ -13,11 +13,11 @@ import inference
 import train
 from benchmarks import quality_filters
 from benchmarks.quality_data import HOME
-from benchmarks.quality_filters import fitted_filter, matched_profiles, rgb_cepstral_filter, ring_shrunk_filter
+from benchmarks.quality_filters import fitted_filter, matched_profiles, plain_rounding, rgb_cepstral_filter, ring_shrunk_filter
 from inference import trained_model
 from models import batch_norm, nested_unet, stig
 from options import as_plain, parse_train
-from utils import aliases, filters, lifter, linear_filter, moments, polyphase, transport
+from utils import aliases, filters, lifter, linear_filter, moments, polyphase, rounding, transport
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.run_dir import read_json, run_folder
@@ -28,13 +28,14 @@ ROWS = {
     "cepstral": functools.partial(fitted_filter, kind="cepstral"),
     "lifter": functools.partial(fitted_filter, kind="lifter"),
     "polyphase": functools.partial(fitted_filter, kind="polyphase"),
+    "plain_rounding": plain_rounding,
     "cepstral_rgb": rgb_cepstral_filter,
     "matched_profiles": matched_profiles,
     "default": [],
     "released": ["--preset", "released"],
     "paper": [
         *["--generator", "direct", "--base", "identity", "--whiten", "False", "--norm", "batch", "--ema", "0"],
-        *["--nce_levels", "0,1,2,3,4"],
+        *["--nce_levels", "0,1,2,3,4", "--compensate_rounding", "False"],
     ],
     "base_identity": ["--base", "identity"],
     "base_linear": ["--base", "linear"],
@@ -52,7 +53,17 @@ ROWS = {
     "abs": ["--inverse", "abs"],
 }
 
-APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter, moments, transport)  # what every refiner may go through
+APPLIED = (
+    inference,
+    filters,
+    polyphase,
+    aliases,
+    lifter,
+    linear_filter,
+    moments,
+    rounding,
+    transport,
+)  # what every refiner may go through
 CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (stig, nested_unet, batch_norm, *APPLIED)  # what decides a row beside its data
 
 

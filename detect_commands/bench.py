@@ -54,14 +54,13 @@ class Bench:
         settings, seed = self.settings, self.settings["seed"] + run
         if self.classifier in CLASSICAL:
             return ClassicalJudge(self.classifier, self.size, settings["profile_corners"], seed)
-        resnet = self.classifier == "resnet50"
         plan = TrainingPlan(
             epochs=settings["class_epoch"],
             batch_size=settings["class_batch_size"],
             lr=settings["lr"],
-            optimizer="adam" if resnet else "sgd",
+            optimizer="adam" if self.classifier in ("cnn_whitened", "resnet50") else "sgd",
             patience=settings["patience"],
-            augment=settings["augment"] if resnet else None,
+            augment=settings["augment"] if self.classifier == "resnet50" else None,
             crop=CROP,
             seed=seed,
             num_workers=settings["num_workers"],

@@ -9,7 +9,7 @@ import torch
 from data.folder import Warnings, compare_classes, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
-from utils.filters import apply_filter, fit_filters
+from utils.filters import filtered, fit_filters
 from utils.perturbations import PERTURBATIONS
 from utils.report import to_8bit
 
@@ -76,7 +76,7 @@ class FilteredImages:
         return len(self.paths)
 
     def __getitem__(self, index):
-        return to_8bit(apply_filter(self.fake[index][None], self.fitted)[0])
+        return to_8bit(filtered(self.fake[index][None], self.fitted)[0])
 
 
 def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):

@@ -8,12 +8,14 @@ import torch
 from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical, try_state
-from models.detectors import DOMAINS, Detector, fake_probability
+from models.detectors import DOMAINS, SPECTRA, Detector, fake_probability
 from utils.detection import best_threshold
 from utils.fresh_detector import LOOKS_AT, classical_features, fold_numbers, out_of_fold
 from utils.perturbations import PERTURBATIONS
+from utils.whitening import fit_whitening
 
 FOLDS = 5  # out-of-fold scores choose the threshold of classical detectors
+SMALLEST_DEVIATION = 1e-3  # of a bin of a log spectrum; rounding to 8 bit alone moves any but the zero frequency more
 FEWEST = 7  # training images per class that leave five in every fold
 
 
@@ -80,7 +82,7 @@ class ClassicalJudge:
 
 
 class NetworkJudge:
-    """cnn, vit or resnet50.
+    """cnn, cnn_whitened, vit or resnet50.
 
     Args:
         classifier, size, domain, pretrained: as `models.detectors.Detector`.
@@ -95,9 +97,13 @@ class NetworkJudge:
         self.threshold, self.best_epoch = 0.5, -1
 
     def fit(self, real, fake, split):
-        """Train, keep the best epoch and choose the threshold on the validation part."""
+        """Whiten if the network wants it, train, keep the best epoch and choose the threshold on the validation part."""
         train = LabelledImages(real.images, split["real"]["train"], fake.images, split["fake"]["train"], self.plan)
         validation = LabelledImages(real.images, split["real"]["validation"], fake.images, split["fake"]["validation"])
+        if self.network.whitening is not None:
+            batches = (image[None] for image, _ in train)
+            fitted = self.processes.once(lambda: fit_whitening(batches, SPECTRA[self.network.domain], SMALLEST_DEVIATION))
+            self.network.whitening.copy_(fitted)
         self.best_epoch = train_network(
             self.network, train, validation, self.plan, self.processes.device, self.folder, self.processes
         )

@@ -1,4 +1,4 @@
-"""Detectors that are networks: the paper's CNN and ViT-B/16 on spectra or images, and ResNet-50 on images."""
+"""Detectors that are networks: the paper's CNN and ViT-B/16 on spectra or images, its CNN on whitened ones, ResNet-50 on images."""
 
 import torch
 from torch import nn
@@ -6,14 +6,29 @@ from torchvision.models import ResNet50_Weights, ViT_B_16_Weights, resnet50
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from models.batch_norm import BatchNorm
-from utils.fft import image_to_mag
+from utils.fft import fourier
+from utils.linear_filter import OPPONENT, log_amplitude, mixed
+from utils.whitening import normalised_log_mag
 
-NETWORKS = ("cnn", "vit", "resnet50")
+NETWORKS = ("cnn", "cnn_whitened", "vit", "resnet50")
 FAKE, REAL = 0, 1  # the paper's classes: places of a network's logits, and nothing else
-DOMAINS = {"cnn": ("spectrum", "image"), "vit": ("spectrum", "image"), "resnet50": ("image",)}  # the first is the default
+DOMAINS = {  # the first is the default
+    "cnn": ("spectrum", "image"),
+    "cnn_whitened": ("opponent", "spectrum"),
+    "vit": ("spectrum", "image"),
+    "resnet50": ("image",),
+}
 PRETRAINED = {"vit": ViT_B_16_Weights.IMAGENET1K_V1, "resnet50": ResNet50_Weights.IMAGENET1K_V2}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIT = {"patch_size": 16, "num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}  # ViT-B/16
+
+
+def opponent_spectrum(image):
+    """Log amplitude of opponent colours (grey, red - blue, green against both): (N, 3, H, W) in [0, 1] -> (N, 3, H, W)."""
+    return log_amplitude(fourier(mixed(OPPONENT, image)))
+
+
+SPECTRA = {"spectrum": normalised_log_mag, "opponent": opponent_spectrum}  # of domains that are spectra: function of a batch
 
 
 class PaperCNN(nn.Module):
@@ -77,7 +92,7 @@ def check_detector(classifier, size, domain, pretrained=None):
     """
     if domain not in DOMAINS[classifier]:
         raise ValueError(f"{classifier} looks at the {DOMAINS[classifier][0]}, not at the {domain}")
-    step = {"cnn": 4, "vit": VIT["patch_size"], "resnet50": 1}[classifier]
+    step = {"cnn": 4, "cnn_whitened": 4, "vit": VIT["patch_size"], "resnet50": 1}[classifier]
     if size % step or size < 32:
         raise ValueError(f"{classifier} takes images whose side is a multiple of {step} and at least 32, not {size}")
     if pretrained is not None:
@@ -91,17 +106,23 @@ class Detector(nn.Module):
 
     Args:
         classifier: one of NETWORKS.
-        size: side of the images: a multiple of 4 (cnn) or 16 (vit); any of 32 or more (resnet50).
-        domain: "spectrum" gives the network the normalised log-magnitude in [-1, 1] (paper), "image" the pixels.
+        size: side of the images: a multiple of 4 (cnn, cnn_whitened) or 16 (vit); any of 32 or more (resnet50).
+        domain: "spectrum" gives the network the normalised log-magnitude in [-1, 1] (paper), "opponent" `opponent_spectrum`,
+            "image" the pixels.
         pretrained: None, or ImageNet weights as `adapt_pretrained` takes them.
     Raises: ValueError for a size or domain the network cannot take, or weights of another network.
+
+    Attributes: whitening: (2, 3, S, S) of the cnn_whitened, mean and deviation of each bin over its training images, to be filled
+        in (`utils.whitening.fit_whitening`) before it is trained; None of the others.
     """
 
     def __init__(self, classifier, size, domain, pretrained=None):
         super().__init__()
         check_detector(classifier, size, domain)
-        self.domain, self.imagenet_input = domain, classifier != "cnn" and domain == "image"
-        if classifier == "cnn":
+        self.domain, self.imagenet_input = domain, classifier in PRETRAINED and domain == "image"
+        is_whitened = classifier == "cnn_whitened"
+        self.register_buffer("whitening", torch.zeros(2, 3, size, size) if is_whitened else None)
+        if classifier in ("cnn", "cnn_whitened"):
             self.network = PaperCNN(size)
         elif classifier == "vit":
             self.network = VisionTransformer(image_size=size, num_classes=2, **VIT)
@@ -120,8 +141,9 @@ class Detector(nn.Module):
 
     def prepare(self, image):
         """What the network sees: (N, 3, H, W) in [0, 1] -> (N, 3, H, W)."""
-        if self.domain == "spectrum":
-            return image_to_mag(image)[0]
+        if self.domain in SPECTRA:
+            spectrum = SPECTRA[self.domain](image)
+            return spectrum if self.whitening is None else (spectrum - self.whitening[0]) / self.whitening[1]
         if self.imagenet_input:
             mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
             return (image - mean) / std

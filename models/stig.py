@@ -13,6 +13,7 @@ from models.patchnce import PatchHeads, patch_nce, sample_positions
 from utils.fft import image_to_mag, mag_to_image
 from utils.filters import FILTER_PARTS, apply_filter, check_filter
 from utils.profiles import chessboard_profile
+from utils.rounding import compensate_rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Objective:
     """Weights and constants of the objective; each weight is applied once, in `STIG.generator_loss`.
 
     nce_levels: encoder levels whose contrastive cross-entropies are averaged. image_range: "clamp" | "stretch" of the refined
-    image to [0, 1]. inverse: "real" | "abs", what is kept of the inverse transform. rolled_real_profile: take the real's grey
-    profile with the channel order (B, R, G), as the released code does (docs/fidelity.md).
+    image to [0, 1]. inverse: "real" | "abs", what is kept of the inverse transform. compensate_rounding: take from refined
+    images what rounding to 8 bit will add (`utils.rounding`). rolled_real_profile: take the real's grey profile with the channel
+    order (B, R, G), as the released code does (docs/fidelity.md).
     """
 
     lambda_gan: float = 3.0
@@ -36,6 +38,7 @@ class Objective:
     nce_levels: tuple = (0,)
     image_range: str = "clamp"
     inverse: str = "real"
+    compensate_rounding: bool = True
     rolled_real_profile: bool = False
 
 
@@ -148,6 +151,8 @@ class STIG(nn.Module):
         refined_mag, _ = self._generate(generator, mag)
         generator.train(was_training)
         refined_image = mag_to_image(refined_mag, phase, mag_range, self.objective.inverse)
+        if self.objective.compensate_rounding and not is_real:  # a photograph that comes back as it was needs no rounding
+            refined_image = compensate_rounding(refined_image)
         return to_unit_range(refined_image, self.objective.image_range)
 
     def translate(self, fake_image, real_image):

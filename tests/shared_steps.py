@@ -40,6 +40,7 @@ GANS = {
 }
 DETECTORS = {  # domain and epochs; a second one magnifies what rounding did to so small a network with batch normalisation
     "cnn": ("spectrum", 3),
+    "cnn_whitened": ("opponent", 3),
     "vit": ("image", 3),
     "resnet50": ("image", 1),
 }

@@ -91,6 +91,7 @@ def refused(capsys, *arguments):
 
 CHEAP = {
     "cnn": ["--class_epoch", "2", "--class_batch_size", "8"],
+    "cnn_whitened": ["--class_epoch", "2", "--class_batch_size", "8"],
     "vit": ["--class_epoch", "2", "--class_batch_size", "8", "--vit_weights", "none"],
     "resnet50": ["--class_epoch", "1", "--class_batch_size", "16", "--resnet_weights", "none", "--split", "0.5"],
     "knn": ["--runs", "2", "--split", "0.5"],

@@ -1,15 +1,19 @@
 """Detector networks, classical detectors as plain arrays, their training."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
+from small import photographs
 from torchvision.models import resnet50
 from torchvision.models.vision_transformer import VisionTransformer
 
 import models.detectors as detectors
+from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
 from detect_commands.training import LabelledImages, TrainingPlan, network_logits, train_network, validate
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
@@ -17,8 +21,10 @@ from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import log_profile
+from utils.distributed import Processes
 from utils.errors import UserError
 from utils.fresh_detector import classical_features
+from utils.linear_filter import OPPONENT, mixed
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
 from utils.pretrained import pretrained_weights
 
@@ -58,6 +64,40 @@ def test_spectrum_input_is_the_normalised_log_magnitude_of_each_image():
     magnitude = np.log1p(np.abs(np.fft.fftshift(np.fft.fft2(image[0].double().numpy()), axes=(-2, -1))))
     expected = 2 * (magnitude - magnitude.min()) / (magnitude.max() - magnitude.min()) - 1
     np.testing.assert_allclose(seen[0].numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("domain", detectors.DOMAINS["cnn_whitened"])
+def test_whitened_bins_have_mean_0_and_deviation_1_over_the_training_images(tmp_path, domain):
+    real, fake = photographs(12, seed=1), photographs(12, seed=2)
+    sides = [SimpleNamespace(images=images) for images in (real, fake)]
+    split = {side: {"train": range(8), "validation": range(8, 12)} for side in ("real", "fake")}
+    judge = NetworkJudge("cnn_whitened", 32, domain, None, Processes(torch.device("cpu")), plan(epochs=1), tmp_path)
+    judge.fit(*sides, split)
+    seen = judge.network.prepare(torch.cat([real[:8], fake[:8]])).double()
+    varies = judge.network.whitening[1] > SMALLEST_DEVIATION  # the zero frequency is the largest magnitude of every image
+    assert varies.sum() >= 3 * 32 * 32 - 3
+    assert seen.mean(0).abs().max() < 1e-3 and (seen.std(0)[varies] - 1).abs().max() < 1e-3
+
+
+def test_opponent_colours_show_what_varies_in_colour_alone(tmp_path):
+    """Reals' red - blue varies in level from image to image, all else is as in the fakes: grey pictures are the same."""
+    real, fake = photographs(60, seed=1), photographs(60, seed=2)
+    factor = torch.linspace(-1.5, 1.5, 60)[torch.randperm(60, generator=torch.Generator().manual_seed(3))].exp()
+    opponent = mixed(OPPONENT, real)
+    opponent[:, 1] *= factor[:, None, None]
+    real = mixed(OPPONENT.T, opponent)
+    sides = [SimpleNamespace(images=images) for images in (real, fake)]
+    split = {side: {"train": range(40), "validation": range(40, 60)} for side in ("real", "fake")}
+    accuracies = {}
+    for classifier in ("cnn", "cnn_whitened"):
+        chosen = plan(epochs=8, lr=1e-3, optimizer="adam", batch_size=8)
+        torch.manual_seed(0)
+        domain, processes = detectors.DOMAINS[classifier][0], Processes(torch.device("cpu"))
+        judge = NetworkJudge(classifier, 32, domain, None, processes, chosen, tmp_path / classifier)
+        judge.fit(*sides, split)
+        scores = [judge.scores(side, range(40, 60)) > 0.5 for side in sides]
+        accuracies[classifier] = ((~scores[0]).mean() + scores[1].mean()) / 2
+    assert accuracies["cnn_whitened"] > accuracies["cnn"] + 0.2
 
 
 def test_image_inputs(tiny_vit):
@@ -120,7 +160,15 @@ def test_weights_of_another_network_are_refused(tiny_vit, classifier):
 
 
 @pytest.mark.parametrize(
-    "classifier, size, domain", [("cnn", 34, "spectrum"), ("vit", 40, "image"), ("resnet50", 64, "spectrum"), ("cnn", 16, "image")]
+    "classifier, size, domain",
+    [
+        ("cnn", 34, "spectrum"),
+        ("vit", 40, "image"),
+        ("resnet50", 64, "spectrum"),
+        ("cnn", 16, "image"),
+        ("cnn", 32, "opponent"),
+        ("cnn_whitened", 32, "image"),
+    ],
 )
 def test_what_a_network_cannot_take_is_refused(classifier, size, domain):
     with pytest.raises(ValueError, match=f"{classifier} (takes|looks)"):

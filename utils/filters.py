@@ -10,6 +10,7 @@ from utils.fft import apply_gain
 from utils.lifter import JOINT, Deviations, apply_lifter, fit_lifter
 from utils.linear_filter import OPPONENT, LogSpectrum, MeanLogSpectrum, fit_cepstral, fit_linear
 from utils.polyphase import ALIASES, LagMoments, apply_polyphase, apply_to_unseen, fit_polyphase
+from utils.rounding import compensate_rounding
 
 FILTERS = {  # name, in tables as for --method and --base -> what it is
     "linear": "one fixed gain per frequency",
@@ -129,6 +130,15 @@ def apply_filter(image, fitted):
     if "lifter" in fitted:
         image = apply_lifter(image, fitted["lifter"], fitted["joint"])
     return image
+
+
+def filtered(image, fitted):
+    """What is kept of fakes after a filter: (N, 3, H, W) in [0, 1] -> the same, to be rounded to 8 bit.
+
+    Where the filter holds a lifter, which gives each image the spectrum it should have, rounding is compensated for.
+    """
+    image = apply_filter(image, fitted)
+    return (compensate_rounding(image) if "lifter" in fitted else image).clamp(0, 1)
 
 
 def check_filter(fitted, size):

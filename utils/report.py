@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from utils.fft import image_to_mag
-from utils.filters import FILTERS, apply_filter, filters_legend
+from utils.filters import FILTERS, filtered, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
@@ -143,7 +143,7 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
         rows["fake"].update(image)
         rows["refined"].update(refined_image, image)
         for name, fitted in filters.items():
-            rows[name].update(to_8bit(apply_filter(image, fitted)), image)
+            rows[name].update(to_8bit(filtered(image, fitted)), image)
     return rows
 
 

@@ -1,0 +1,32 @@
+"""What rounding to 8 bit will add to an image's spectrum, taken out before.
+
+Rounding adds white noise. The colours of photographs are hardly more than that noise at high frequencies: they were rounded once.
+An image that has a photograph's spectrum before it is rounded has up to twice as much after, which a detector sees.
+"""
+
+import torch
+
+from utils.fft import fourier, inverse_fourier
+from utils.linear_filter import OPPONENT, log_amplitude, mixed
+from utils.profiles import radial_rings, ring_means
+
+ROUNDING_VARIANCE = 1 / 12 / 255**2  # of one pixel and channel in [0, 1]: a uniform error, one grey level wide
+MEAN_LOG = float(torch.special.digamma(torch.tensor(1.0)))  # mean log power of a Gaussian field whose mean power is 1
+LEAST = 0.1  # share of the power that is left at least
+
+
+def compensate_rounding(image):
+    """Take from each opponent colour and radial ring the power that rounding to 8 bit will add; phases and DC stay.
+
+    Args:
+        image: (N, 3, H, W), not rounded yet; of one that was rounded before, rounding adds nothing, and too much would be taken.
+    Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
+    """
+    height, width = image.shape[-2:]
+    spectrum = fourier(mixed(OPPONENT, image))
+    rings = radial_rings(height, width)
+    power = (2 * ring_means(log_amplitude(spectrum), rings) - MEAN_LOG).exp()  # (N, 3, R)
+    added = height * width * ROUNDING_VARIANCE
+    gain = (1 - added / power).clamp_min(LEAST).sqrt()
+    gain[..., 0] = 1  # the first ring is DC alone
+    return mixed(OPPONENT.T, inverse_fourier(spectrum * gain[..., rings.to(image.device)]).real)
