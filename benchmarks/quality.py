@@ -40,6 +40,7 @@ from utils import (
     moments,
     precision,
     profiles,
+    whitening,
 )
 from utils.distributed import resolve_device
 from utils.errors import script
@@ -56,7 +57,7 @@ BATCH = 8
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
     *(aliases, chunks, decay, detection, feature_metrics, fft),
-    *(fresh_detector, linear_filter, metrics, moments, precision, profiles),
+    *(fresh_detector, linear_filter, metrics, moments, precision, profiles, whitening),
 )
 
 

@@ -53,18 +53,9 @@ ROWS = {
     "abs": ["--inverse", "abs"],
 }
 
-APPLIED = (
-    inference,
-    filters,
-    polyphase,
-    aliases,
-    lifter,
-    linear_filter,
-    moments,
-    rounding,
-    transport,
-)  # what every refiner may go through
-CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (stig, nested_unet, batch_norm, *APPLIED)  # what decides a row beside its data
+# What every refiner may go through, and what else decides a row beside its data.
+APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter, moments, rounding, transport)
+CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (stig, nested_unet, batch_norm, *APPLIED)
 
 
 def is_trained(row):
