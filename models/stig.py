@@ -10,9 +10,20 @@ from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
-from utils.fft import image_to_mag, mag_to_image
+from utils import fft
 from utils.filters import FILTER_PARTS, apply_filter, check_filter
+from utils.linear_filter import OPPONENT, mixed
 from utils.profiles import chessboard_profile
+
+
+def image_to_mag(image):
+    """`utils.fft.image_to_mag` of opponent colours."""
+    return fft.image_to_mag(mixed(OPPONENT, image))
+
+
+def mag_to_image(*arguments):
+    """Undo `image_to_mag`."""
+    return mixed(OPPONENT.T, fft.mag_to_image(*arguments))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +170,7 @@ class STIG(nn.Module):
         refined_mag, identity_mag = out_mag.chunk(2)
         refined_image, identity_image = out_image.chunk(2)
         # The profile is that of the image a user would get: what the inverse transform and the range undo does not count.
-        refined_mag_of_image = image_to_mag(to_unit_range(refined_image, self.objective.image_range))[0]
+        refined_mag_of_image = fft.image_to_mag(to_unit_range(refined_image, self.objective.image_range))[0]
         refined_profile = chessboard_profile(refined_mag_of_image)  # (N, R)
         return Translation(
             fake_image,
@@ -179,7 +190,7 @@ class STIG(nn.Module):
 
         Returns: dict of unweighted terms `d_patch`, `d_spectral` and `total`, their sum.
         """
-        real_mag = t.real_mag.roll(1, dims=1) if self.objective.rolled_real_profile else t.real_mag
+        real_mag = fft.image_to_mag(t.real_image)[0]
         with self._networks(t.real_mag):
             d_real, d_refined = (self.discriminator(self._seen(mag)) for mag in (t.real_mag, t.refined_mag.detach()))
         s_real = self.spectral_discriminator(chessboard_profile(real_mag))

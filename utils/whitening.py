@@ -3,6 +3,7 @@
 import torch
 
 from utils.fft import image_to_mag
+from utils.linear_filter import OPPONENT, mixed
 from utils.moments import RunningMoments
 
 SMALLEST = 0.02  # deviation that counts at least: 1 % of the range of a magnitude
@@ -17,6 +18,6 @@ def fit_whitening(images):
     """
     moments = RunningMoments()
     for image in images:
-        moments.update(image_to_mag(image)[0].double())
+        moments.update(image_to_mag(mixed(OPPONENT, image))[0].double())
     deviation = moments.variance.sqrt().clamp_min(SMALLEST)
     return torch.stack([moments.mean, deviation]).float()
