@@ -2,8 +2,8 @@
 
     python -m benchmarks.rounding --data cifar10_gan --size 32
 
-A polyphase filter is fitted on some images of a set and applied to the fakes of others, as `benchmarks.quality` splits them. Numbers
-are mean log amplitudes of opponent colours: those of the photographs, and how much higher others are.
+A polyphase filter is fitted on some images of a set and applied to the fakes of others, as `benchmarks.quality` splits them.
+Numbers are mean log amplitudes of opponent colours: those of the photographs, and how much higher others are.
 """
 
 import argparse

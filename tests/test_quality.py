@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import inference
-from benchmarks import fitting_size, quality, quality_data, quality_filters, quality_judge, quality_report, quality_rows
+from benchmarks import fitting_size, quality, quality_data, quality_filters, quality_judge, quality_report, quality_rows, rounding
 from benchmarks.quality_data import Case, Images
 from data.demo import dead_leaves, make_demo, through_generator
 from models import nested_unet, stig
@@ -313,3 +314,19 @@ def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         fitting_size.main(["--data", "many", "--test_data", "others", "--counts", "13", "--size", "16", "--judged", "8"])
     assert "holds 12 images; 13 are needed" in capsys.readouterr().err
+
+
+def test_what_rounding_adds_is_told(demo, capsys):
+    for path in Path("datasets/small").glob("*/*.png"):  # pale colours, which rounding drowns
+        grey = np.asarray(Image.open(path)).astype(float)
+        Image.fromarray((0.9 * grey.mean(2, keepdims=True) + 0.1 * grey).round().astype(np.uint8)).save(path)
+    rows = rounding.main(["--data", "small", "--size", str(SIZE)])
+    assert len(rows) == 15 and "| green against both, ring 20 |" in capsys.readouterr().out
+    plain, ours = (
+        [rows[f"red - blue, ring {ring}"][column] - rows[f"red - blue, ring {ring}"]["refined, not rounded"] for ring in (12, 16)]
+        for column in ("rounded", "compensated and rounded")
+    )
+    assert min(plain) > 0.03 and all(abs(after) < 0.7 * before for before, after in zip(plain, ours, strict=True))
+    with pytest.raises(SystemExit):
+        rounding.main(["--data", "nowhere"])
+    assert "nowhere" in capsys.readouterr().err
