@@ -13,10 +13,12 @@ from torchvision.models import resnet50
 from torchvision.models.vision_transformer import VisionTransformer
 
 import models.detectors as detectors
+from detect_commands.bench import Bench
 from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
 from detect_commands.training import LabelledImages, TrainingPlan, network_logits, train_network, validate
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
+from options import as_plain, parse_detect
 from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
@@ -77,6 +79,13 @@ def test_whitened_bins_have_mean_0_and_deviation_1_over_the_training_images(tmp_
     varies = judge.network.whitening[1] > SMALLEST_DEVIATION  # the zero frequency is the largest magnitude of every image
     assert varies.sum() >= 3 * 32 * 32 - 3
     assert seen.mean(0).abs().max() < 1e-3 and (seen.std(0)[varies] - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("classifier, optimizer, rate", [("cnn", "sgd", 2e-4), ("cnn_whitened", "adam", 1e-3)])
+def test_each_cnn_is_trained_its_own_way(tmp_path, classifier, optimizer, rate):
+    settings = as_plain(parse_detect(["--dst", "x", "--classifier", classifier]).of(classifier))
+    chosen = Bench(classifier, 32, settings, Processes(torch.device("cpu"))).new_judge(0, tmp_path).plan
+    assert (chosen.optimizer, chosen.lr) == (optimizer, rate)
 
 
 def test_opponent_colours_show_what_varies_in_colour_alone(tmp_path):

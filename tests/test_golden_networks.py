@@ -5,6 +5,7 @@ import pytest
 import torch
 from golden_recipe import ARRAYS, NUMBERS, RELEASED_ORDER, golden_image, golden_weights
 
+from inference import released_model
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import NestedUNet
 from models.patchnce import PatchHeads, patch_nce
@@ -88,6 +89,11 @@ def test_refined_image():
     refined_mag = ARRAYS["fake_B_train"][:, [ROLL.index(channel) for channel in range(3)]]
     refined_image = mag_to_image(refined_mag, phase, mag_range, "abs")
     assert torch.allclose(refined_image, ARRAYS["refined_image_train"], atol=4e-4)  # of a maximum of 3.9
+
+
+def test_a_released_checkpoint_refines_as_the_released_code(released_folder):
+    objective = released_model(released_folder, 64).objective
+    assert (objective.image_range, objective.inverse, objective.compensate_rounding) == ("stretch", "abs", False)
 
 
 def test_objective_with_released_checkpoint(released_stig):
