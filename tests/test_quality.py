@@ -327,6 +327,7 @@ def test_what_rounding_adds_is_told(demo, capsys):
         for column in ("rounded", "compensated and rounded")
     )
     assert min(plain) > 0.03 and all(abs(after) < 0.7 * before for before, after in zip(plain, ours, strict=True))
+    assert abs(rows["grey, ring 8"]["refined, not rounded"]) < 0.2 < rows["grey, ring 8"]["photographs"]
     with pytest.raises(SystemExit):
         rounding.main(["--data", "nowhere"])
     assert "nowhere" in capsys.readouterr().err
