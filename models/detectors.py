@@ -112,16 +112,16 @@ class Detector(nn.Module):
         pretrained: None, or ImageNet weights as `adapt_pretrained` takes them.
     Raises: ValueError for a size or domain the network cannot take, or weights of another network.
 
-    Attributes: whitening: (2, 3, S, S) of the cnn_whitened, mean and deviation of each bin over its training images, to be filled
-        in (`utils.whitening.fit_whitening`) before it is trained; None of the others.
+    Attributes: whitening: (2, 3, S, S) of the cnn_whitened, mean and deviation of each bin over its training images, 0 and 1 until
+        they are filled in (`utils.whitening.fit_whitening`); None of the others.
     """
 
     def __init__(self, classifier, size, domain, pretrained=None):
         super().__init__()
         check_detector(classifier, size, domain)
         self.domain, self.imagenet_input = domain, classifier in PRETRAINED and domain == "image"
-        is_whitened = classifier == "cnn_whitened"
-        self.register_buffer("whitening", torch.zeros(2, 3, size, size) if is_whitened else None)
+        plain = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).repeat(1, 3, size, size)
+        self.register_buffer("whitening", plain if classifier == "cnn_whitened" else None)
         if classifier in ("cnn", "cnn_whitened"):
             self.network = PaperCNN(size)
         elif classifier == "vit":

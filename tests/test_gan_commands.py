@@ -408,10 +408,11 @@ def test_finetuning_is_judged_by_a_saved_detector(capsys):
     assert "neither knn" in refused("finetune --generator base --dst no --pairs pairs --detector nothing --device cpu", capsys)
 
 
-def test_saved_network_detectors_judge_batches(tmp_path):
-    network = Detector("cnn", 32, "spectrum")
+@pytest.mark.parametrize("classifier, domain", [("cnn", "spectrum"), ("cnn_whitened", "opponent")])
+def test_saved_network_detectors_judge_batches(tmp_path, classifier, domain):
+    network = Detector(classifier, 32, domain)
     image = torch.rand(6, 3, 32, 32)
-    identity = {"classifier": "cnn", "size": 32, "domain": "spectrum", "profile_corners": None}
+    identity = {"classifier": classifier, "size": 32, "domain": domain, "profile_corners": None}
     for label, expected in ((FAKE, 1), (1 - FAKE, 0)):
         network.network.head.bias.data = torch.tensor([-50.0, -50.0])
         network.network.head.bias.data[label] = 50.0
