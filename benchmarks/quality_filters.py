@@ -20,16 +20,19 @@ NODES = 8  # of the piecewise linear profile that `matched_profiles` moves
 REACH = 2.5  # standard deviations beyond which an image counts as at most that far out
 
 
+def _fitted(real, fake, kind):
+    """One of the filters that train.py fits, on the images' device."""
+    return fit_filters(*(functools.partial(images.split, 16) for images in (real, fake)), [kind])[kind]
+
+
 def fitted_filter(real, fake, device, kind):
-    """One of the filters that train.py fits."""
-    reads = (functools.partial(images.split, 16) for images in (real, fake))
-    return filter_refiner(fit_filters(*reads, [kind])[kind], device)
+    """What train.py makes of one of its filters."""
+    return filter_refiner(_fitted(real, fake, kind), device)
 
 
 def plain_rounding(real, fake, device):
     """The polyphase filter without compensation for rounding."""
-    reads = (functools.partial(images.split, 16) for images in (real, fake))
-    return functools.partial(apply_filter, fitted=fit_filters(*reads, ["polyphase"])["polyphase"])
+    return functools.partial(apply_filter, fitted=_fitted(real, fake, "polyphase"))
 
 
 def ring_shrunk_filter(real, fake, device, ring_doubt=4, bin_doubt=2):

@@ -14,9 +14,8 @@ import torch
 from benchmarks.quality_data import open_case
 from options import image_size
 from utils.errors import script
-from utils.fft import fourier
 from utils.filters import apply_filter, fit_filters
-from utils.linear_filter import OPPONENT, log_amplitude, mixed
+from utils.linear_filter import OPPONENT, MeanLogSpectrum
 from utils.profiles import radial_rings, ring_means
 from utils.report import to_8bit
 from utils.rounding import compensate_rounding
@@ -28,11 +27,10 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.25)  # of the largest whole ring; beyond 1 onl
 
 def levels(images):
     """Mean log amplitude over images of opponent colours, per ring: (3, R)."""
-    sums = sum(
-        ring_means(log_amplitude(fourier(mixed(OPPONENT, part))), radial_rings(*part.shape[-2:])).double().sum(0)
-        for part in images.split(16)
-    )
-    return sums / len(images)
+    spectrum = MeanLogSpectrum(OPPONENT)
+    for part in images.split(16):
+        spectrum.update(part)
+    return ring_means(spectrum.mean, radial_rings(*images.shape[-2:]))
 
 
 @script

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.detectors import opponent_spectrum
 from models.stig import STIG, Objective
 from options import parse_train
-from utils.fft import fourier
 from utils.filters import filtered, fit_filters
-from utils.linear_filter import OPPONENT, log_amplitude, mixed
+from utils.linear_filter import OPPONENT, mixed
 from utils.profiles import radial_rings, ring_means
 from utils.report import to_8bit
 from utils.rounding import ROUNDING_VARIANCE, compensate_rounding
@@ -18,14 +18,14 @@ LEVEL = 1 / 255
 
 
 def noise(deviations, count=24, size=32, seed=0):
-    """Grey pictures with white noise of the given deviation in each opponent colour, (N, 3, S, S)."""
+    """Grey areas with white noise of the given deviation in each opponent colour, (N, 3, S, S)."""
     white = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
     return 0.5 + mixed(OPPONENT.T, white * torch.tensor(deviations)[:, None, None])
 
 
 def ring_levels(image):
     """Mean log amplitude per opponent colour and ring over images: (3, R)."""
-    return ring_means(log_amplitude(fourier(mixed(OPPONENT, image))), radial_rings(*image.shape[-2:])).mean(0)
+    return ring_means(opponent_spectrum(image), radial_rings(*image.shape[-2:])).mean(0)
 
 
 def test_the_variance_is_that_of_rounding():
@@ -71,7 +71,7 @@ def test_filters_that_know_the_wanted_spectrum_compensate_and_plain_ones_do_not(
     assert abs(excess["lifter"]) < 0.05
 
 
-def test_the_published_behaviour_does_not_compensate(tmp_path):
+def test_the_published_behaviour_does_not_compensate():
     fake = noise([20 * LEVEL, 0.4 * LEVEL, 0.4 * LEVEL], 2)
     model = STIG(32, Objective(), width=8)
     plain = STIG(32, Objective(compensate_rounding=False), width=8)
