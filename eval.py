@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from data.folder import compare_classes, first_of_other_size, load_folder
+from data.differences import class_differences
+from data.folder import first_of_other_size, load_folder
 from options import as_plain, parse_eval
 from utils.errors import UserError, script
 from utils.launch import run_processes
@@ -57,7 +58,7 @@ def open_folders(paths, options, at_least):
             f"{other.path} is {other.width} x {other.height}, but {first.path} is {first.width} x {first.height}; "
             "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
         )
-    return folders, compare_classes(infos["real"], infos["fake"])
+    return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake")))
 
 
 def open_magnitudes(paths, folders, options):

@@ -1,7 +1,6 @@
 """Folders (or tar shards) of images: listed in a fixed order, checked before any long work, read with an optional cache."""
 
 import functools
-from collections import Counter
 
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
@@ -17,55 +16,11 @@ __all__ = [
     "ImageInfo",
     "Warnings",
     "check_images",
-    "compare_classes",
     "first_of_other_size",
     "list_images",
     "load_folder",
     "warn",
 ]
-
-
-def _spread(real, fake):
-    """Mean distance of two samples' quantiles, and how much of it chance explains (three standard errors of the mean)."""
-    grid = np.linspace(0, 1, 21)
-    distance = np.abs(np.quantile(real, grid) - np.quantile(fake, grid)).mean()
-    return distance, 3 * np.sqrt(np.var(real) / len(real) + np.var(fake) / len(fake))
-
-
-def _tally(values):
-    return ", ".join(f"{value} {count}" for value, count in Counter(values).most_common(3))
-
-
-def compare_classes(real_infos, fake_infos):
-    """Differences between the classes that give the label away without any look at the spectrum.
-
-    Args:
-        real_infos, fake_infos: non-empty lists of `ImageInfo`.
-    Returns: list of sentences, empty if format, JPEG quality and size agree.
-    """
-    found = []
-    tail = "whatever tells the classes apart may be this and not the spectrum"
-    both = (real_infos, fake_infos)
-    shares = [Counter(column(infos, "format").tolist()) for infos in both]
-    names = sorted(shares[0] | shares[1])
-    distance = sum(abs(shares[0][name] / len(real_infos) - shares[1][name] / len(fake_infos)) for name in names) / 2
-    if distance >= 0.2:
-        formats = [_tally(column(infos, "format").tolist()) for infos in both]
-        found.append(f"file formats differ between the classes (real: {formats[0]}; fake: {formats[1]}): {tail}")
-    qualities = [values[values > 0].astype(int) for values in (column(infos, "jpeg_quality") for infos in both)]
-    if all(map(len, qualities)):
-        distance, chance = _spread(*qualities)
-        if distance > max(2, chance):
-            real, fake = (int(np.median(values)) for values in qualities)
-            found.append(f"JPEG quality differs between the classes (median: real {real}, fake {fake}): {tail}")
-    for side in ("width", "height"):
-        distance, chance = _spread(*(np.log(column(infos, side)) for infos in both))
-        if distance > max(0.02, chance):
-            sides = [zip(column(infos, "width").tolist(), column(infos, "height").tolist(), strict=True) for infos in both]
-            sizes = [_tally(f"{width} x {height}:" for width, height in pairs) for pairs in sides]
-            found.append(f"image sizes differ between the classes (real {sizes[0]}; fake {sizes[1]}): {tail}")
-            break
-    return found
 
 
 class ImageFolder(Dataset):

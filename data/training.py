@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from data.demo import make_demo
-from data.folder import ImageFolder, compare_classes, load_folder, warn
+from data.differences import class_differences
+from data.folder import ImageFolder, load_folder, warn
 from data.pairs import load_holdout, split_holdout
 from data.shards import shards_beside
 from utils.errors import UserError
@@ -31,7 +32,7 @@ def open_dataset(name, options, tell=warn):
     places = {side: _place(folder, side) for side in ("real", "fake")}
     reading = {"skip_bad": options.skip_bad, "num_workers": options.num_workers, "tell": tell}
     pair = {side: load_folder(place, options.size, options.fit, **reading) for side, place in places.items()}
-    for sentence in compare_classes(pair["real"][1], pair["fake"][1]):
+    for sentence in class_differences(pair["real"], pair["fake"]):
         tell(sentence)
     return pair
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder import Warnings, compare_classes, first_of_other_size, load_folder
+from data.differences import class_differences
+from data.folder import Warnings, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.filters import filtered, fit_filters
@@ -117,6 +118,6 @@ def open_sets(folders, options):
     if side < SMALLEST:
         raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
     for role in (role for role in sets if role != "real" and "real" in sets):
-        for text in compare_classes(infos["real"], infos[role]):
+        for text in class_differences(*((sets[one].images, infos[one]) for one in ("real", role))):
             warnings(f"{sets['real'].label} against {sets[role].label}: {text}")
     return sets, side, [f"Warning: {text}" for text in warnings]

@@ -8,7 +8,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import data.folder
-from data.folder import ImageFolder, ImageInfo, check_images, compare_classes, first_of_other_size, list_images, load_folder
+from data.differences import compare_files
+from data.folder import ImageFolder, ImageInfo, check_images, first_of_other_size, list_images, load_folder
 from data.training import training_sets
 from options import parse_train
 from utils.errors import UserError
@@ -74,19 +75,19 @@ def test_a_broken_link_is_named(tmp_path):
 
 
 def test_equal_classes_raise_no_warning():
-    assert compare_classes(infos(80), infos(60)) == []
-    assert compare_classes(infos(80, format="JPEG", jpeg_quality=90), infos(9, format="JPEG", jpeg_quality=91)) == []
+    assert compare_files(infos(80), infos(60)) == []
+    assert compare_files(infos(80, format="JPEG", jpeg_quality=90), infos(9, format="JPEG", jpeg_quality=91)) == []
 
 
 def test_class_differences_that_leak_the_label_are_told():
-    (format_told,) = compare_classes(infos(3, format="JPEG", jpeg_quality=90), infos(3))
+    (format_told,) = compare_files(infos(3, format="JPEG", jpeg_quality=90), infos(3))
     assert "formats differ" in format_told and "real: JPEG 3; fake: PNG 3" in format_told
     jpegs = [infos(5, format="JPEG", jpeg_quality=quality) for quality in (75, 95)]
-    (quality_told,) = compare_classes(*jpegs)
+    (quality_told,) = compare_files(*jpegs)
     assert "JPEG quality" in quality_told and "real 75, fake 95" in quality_told
-    (size_told,) = compare_classes(infos(4), infos(4, width=512, height=512))
+    (size_told,) = compare_files(infos(4), infos(4, width=512, height=512))
     assert "256 x 256: 4" in size_told and "512 x 512: 4" in size_told
-    assert len(compare_classes(infos(4, height=384), infos(4, width=384))) == 1
+    assert len(compare_files(infos(4, height=384), infos(4, width=384))) == 1
 
 
 def test_varied_sizes_of_one_kind_raise_no_warning():
@@ -95,7 +96,7 @@ def test_varied_sizes_of_one_kind_raise_no_warning():
     def draw(count):
         return [dataclasses.replace(infos(1)[0], width=int(w), height=int(h)) for w, h in rng.lognormal(6, 0.4, (count, 2))]
 
-    assert [compare_classes(draw(50), draw(40)) for _ in range(20)].count([]) >= 18
+    assert [compare_files(draw(50), draw(40)) for _ in range(20)].count([]) >= 18
 
 
 def test_loading_warns_once_about_resizing(tmp_path, capsys):
