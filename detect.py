@@ -23,13 +23,17 @@ from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
 from utils.pretrained import pretrained_weights
 from utils.run_dir import RESULTS, atomic_path, check_place, check_run_folder, open_run_folder, run_folder, write_json
+from utils.run_dir import real as real_path
 from utils.tables import write_csv
 
 
 def run_folders(options):
-    """Real and fake folder: those named, or the run's own."""
+    """Real and fake folder: those named, or the run's own; UserError if they are one."""
     run = run_folder(options.dst) / "eval"
-    return {"real": Path(options.real or run / "real"), "fake": Path(options.fake or run / "fake")}
+    folders = {"real": Path(options.real or run / "real"), "fake": Path(options.fake or run / "fake")}
+    if real_path(folders["real"]) == real_path(folders["fake"]):
+        raise UserError(f"--real and --fake are one folder, {folders['real']}; give photographs and generated images")
+    return folders
 
 
 def make_benches(options, size, processes):
@@ -262,6 +266,13 @@ def features(options):
     folders = {role: Path(folder) for role, folder in named.items() if folder} or run_folders(options)
     check_run_folder(*part_of(options, "features"))
     sets, _, _ = open_sets(folders, options)
+    files = {}
+    for label in (images.label for images in sets.values()):
+        other = files.setdefault(label.replace("/", "_"), label)
+        if other != label:
+            raise UserError(
+                f"{other} and {label} would both be written to {label.replace('/', '_')}.csv; measure them with two --dst"
+            )
     home = open_run_folder(*part_of(options, "features"))
     for images in sets.values():
         everything = range(len(images))

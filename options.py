@@ -44,7 +44,7 @@ def image_size(text):
     """Argparse type: a positive multiple of 16."""
     value = number(int, 16, 8192)(text)
     if value % 16:
-        raise argparse.ArgumentTypeError(f"{value} is not a multiple of 16; the network halves the spectrum four times")
+        raise argparse.ArgumentTypeError(f"{value} is not a multiple of 16; networks here halve it four times")
     return value
 
 
@@ -638,6 +638,10 @@ def parse_detect(argv=None):
     options = as_options(DetectOptions, parser, argv)
     if not options.is_train and (options.overwrite or options.resume):
         parser.error("--overwrite and --resume are for training; leave them out with --is_train False")
+    if not options.is_train and options.mode == "before_after":
+        parser.error("--mode before_after trains detectors of refined images; leave --is_train False out")
+    if options.robustness and options.mode != "detect":
+        parser.error(f"--robustness belongs to --mode detect; leave it out with --mode {options.mode}")
     if options.mode == "before_after" and len(options.eval_root) > 1:
         parser.error("--mode before_after takes one --eval_root, the folder of refined images")
     return options

@@ -132,7 +132,8 @@ def run_training(options, processes):
     seed_everything(options.seed, options.deterministic)
     filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
     part = (processes.rank, processes.world)
-    loader = PairLoader(sets["train_real"], sets["train_fake"], options.batch_size, options.seed, options.num_workers, part)
+    images, pin = (sets["train_real"], sets["train_fake"]), device.type == "cuda"
+    loader = PairLoader(*images, options.batch_size, options.seed, options.num_workers, part, pin)
     model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(device)
     if options.compile:
         model.compile_networks()

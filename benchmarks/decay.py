@@ -8,6 +8,7 @@ import argparse
 import torch
 
 from benchmarks.common import seconds
+from options import number
 from utils.decay import decay_features
 
 
@@ -16,8 +17,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.decay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=256, help="side of the images")
-    parser.add_argument("--images", type=int, default=64, help="how many to measure")
+    parser.add_argument("--size", type=number(int, 1), default=256, help="side of the images")
+    parser.add_argument("--images", type=number(int, 1), default=64, help="how many to measure")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     images = torch.rand(options.images, 3, options.size, options.size)

@@ -24,6 +24,7 @@ from benchmarks.common import best_times, draw_pictures, for_each, peak_mib
 from data.folder import ImageFolder, check_images, list_images, load_folder
 from data.pairs import PairLoader, load_holdout, save_holdout, split_holdout
 from data.reading import inspect
+from options import number
 from utils.tables import format_table
 
 DISTINCT = 500  # pictures that differ; the files repeat them
@@ -35,9 +36,9 @@ def make_tree(root, count, pictures):
     folder = root / "images"
     folder.mkdir()
     shards = -(-count // PER_SHARD)
-    for number in range(shards):
-        with tarfile.open(root / f"images-{number:06d}.tar", "w") as tar:
-            for index in range(number * PER_SHARD, min((number + 1) * PER_SHARD, count)):
+    for shard in range(shards):
+        with tarfile.open(root / f"images-{shard:06d}.tar", "w") as tar:
+            for index in range(shard * PER_SHARD, min((shard + 1) * PER_SHARD, count)):
                 picture, name = pictures[index % DISTINCT], f"{index:07d}.png"
                 (folder / name).write_bytes(picture)
                 os.utime(folder / name, (10**9, 10**9))
@@ -132,11 +133,11 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.input", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=100_000, help="images (default 100000)")
-    parser.add_argument("--size", type=int, default=64, help="their side in pixels (default 64)")
-    parser.add_argument("--num_workers", type=int, default=2, help="processes and threads (default 2)")
-    parser.add_argument("--read", type=int, default=3000, help="images that are read in each part (default 3000)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of reading, the best counts (default 3)")
+    parser.add_argument("--n", type=number(int, 1), default=100_000, help="images (default 100000)")
+    parser.add_argument("--size", type=number(int, 1), default=64, help="their side in pixels (default 64)")
+    parser.add_argument("--num_workers", type=number(int, 0), default=2, help="processes and threads (default 2)")
+    parser.add_argument("--read", type=number(int, 1), default=3000, help="images that are read in each part (default 3000)")
+    parser.add_argument("--rounds", type=number(int, 1), default=3, help="rounds of reading, the best counts (default 3)")
     parser.add_argument("--folder", help="where the temporary tree is made (default: the system's temporary folder)")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

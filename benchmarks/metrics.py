@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.common import best_times, draw_pictures, for_each
 from data.folder import ImageFolder, list_images
+from options import number
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.distributed import resolve_device
@@ -130,10 +131,10 @@ def main(argv=None):
         prog="benchmarks.metrics", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--sizes", default="64,256", help="image sides in pixels")
-    parser.add_argument("--n", type=int, default=256, help="files that are read and measured")
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--n", type=number(int, 1), default=256, help="files that are read and measured")
+    parser.add_argument("--batch_size", type=number(int, 1), default=16)
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes that read ahead")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts")
+    parser.add_argument("--rounds", type=number(int, 1), default=3, help="of which the best counts")
     parser.add_argument("--inception_weights", metavar="PATH", help="measure Inception features, too")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(argv)

@@ -156,7 +156,10 @@ def locked(path):
             fcntl.flock(file, fcntl.LOCK_EX)
         else:
             file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            while True:
+                with contextlib.suppress(OSError):  # after ten seconds
+                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                    break
         yield  # closing the file lets go
 
 
@@ -205,7 +208,7 @@ def judge_set(case, path, options, device, inception, inception_hash):
                 refined = refine_images(refine, case.fake, device)
             if not known:
                 if start is None:
-                    numbers = judge()(case.fake if row == "fake" else case.fit_real.take(len(case.real)))
+                    numbers = judge()(case.fake) if row == "fake" else judge().floor()
                 else:
                     numbers = judge_refiner(judge(), case, refined, refine, identify, device)
                 record = keep(path, case.name, new, row, seed, numbers, made_by)

@@ -146,7 +146,7 @@ class Judge:
 
     def __init__(self, case, quick=False, inception=None):
         self.detectors, self.inception = [name for name in DETECTORS if not (quick and DETECTORS[name][1] is fit_cnn)], inception
-        self.fake_pixels, self.real = case.fake.pixels, self._measure(case.real)
+        self.case, self.fake_pixels, self.real = case, case.fake.pixels, self._measure(case.real)
         sides = [self._measure(images) for images in (case.fit_real, case.fit_fake)]
         self.seen = {name: DETECTORS[name][1](*(side.features[name] for side in sides), 0) for name in self.detectors}
 
@@ -178,6 +178,11 @@ class Judge:
         for prefix, spectrum in (("", other.spectrum), ("real_", real.spectrum)):
             numbers |= {f"{prefix}profile": spectrum.profile.tolist(), f"{prefix}profile_std": spectrum.profile_std.tolist()}
         return numbers
+
+    def floor(self):
+        """Numbers of other photographs, those that refiners are fitted on; without the detectors of fakes, which know them."""
+        numbers = self(self.case.fit_real.take(len(self.case.real)))
+        return {name: value for name, value in numbers.items() if not name.startswith("seen_")}
 
 
 def mean_psnr(images, others):

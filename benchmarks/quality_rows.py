@@ -76,7 +76,7 @@ def prepare_row(row, seed, case, options, device):
             through, None for rows that know no reals; None for fake and floor, which have no refiner.
     """
     if row in ("fake", "floor"):
-        return {"how": "", "weights": None}, None
+        return {"how": row, "weights": None}, None
     refiner = ROWS[row]
     if not is_trained(row):
 

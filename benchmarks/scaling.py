@@ -14,6 +14,7 @@ import torch
 
 from models.stig import STIG
 from models.training import Trainer
+from options import number
 from utils.launch import run_processes, start, supervise
 from utils.run_dir import read_json, write_json
 from utils.tables import format_table
@@ -40,11 +41,11 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--batch_size", type=int, default=4, help="pairs per step, over all processes")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3, help="steps per turn")
-    parser.add_argument("--turns", type=int, default=3, help="turns of one and of several, alternating")
+    parser.add_argument("--size", type=number(int, 1), default=64)
+    parser.add_argument("--batch_size", type=number(int, 1), default=4, help="pairs per step, over all processes")
+    parser.add_argument("--processes", type=number(int, 1), default=2)
+    parser.add_argument("--steps", type=number(int, 1), default=3, help="steps per turn")
+    parser.add_argument("--turns", type=number(int, 1), default=3, help="turns of one and of several, alternating")
     parser.add_argument("--out", help="set for the processes that are measured")
     options = parser.parse_args(argv)
     if options.out:

@@ -17,6 +17,7 @@ from models import stig
 from models.losses import ssim
 from models.stig import STIG, Objective
 from models.training import Trainer
+from options import number
 from utils.distributed import resolve_device
 from utils.profiles import chessboard_profile, chessboard_rings, to_grey
 from utils.tables import format_table
@@ -113,10 +114,10 @@ def main(argv=None):
         prog="benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default="64,128")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--width", type=int, default=64, help="channels of the generator's first level")
+    parser.add_argument("--batch", type=number(int, 1), default=1)
+    parser.add_argument("--width", type=number(int, 1), default=64, help="channels of the generator's first level")
     parser.add_argument("--levels", default="0,1,2,3,4")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=number(int, 1), default=3)
     parser.add_argument("--plain", action="store_true", help="measure the plain variant too (raises the CPU's peak memory)")
     parser.add_argument("--amp", action="store_true")
     parser.add_argument("--device", default="auto")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from benchmarks.common import median_ratio, seconds
 from models.nested_unet import upsample_as_products
+from options import number
 from utils.distributed import resolve_device
 from utils.tables import format_table
 
@@ -48,8 +49,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.upsample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--batch", type=number(int, 1), default=2)
+    parser.add_argument("--turns", type=number(int, 1), default=9)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     device = resolve_device(args.device)

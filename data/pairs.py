@@ -54,17 +54,18 @@ class PairLoader:
         seed: fixes the order of every epoch.
         num_workers: threads that read ahead (decoding runs outside Python's lock); 0 reads when asked.
         part: (rank, world): of each batch, only the pairs that `dealt` gives this process are read.
+        pin: put batches into pinned memory, from which a GPU copies while it computes.
     """
 
-    def __init__(self, real, fake, batch_size, seed, num_workers=0, part=(0, 1)):
-        self.real, self.fake, self.part = real, fake, part
+    def __init__(self, real, fake, batch_size, seed, num_workers=0, part=(0, 1), pin=False):
+        self.real, self.fake, self.part, self.pin = real, fake, part, pin
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.steps_per_epoch = -(-len(fake) // batch_size)
 
     def _batch(self, pairs):
         real = torch.stack([self.real[index] for index in pairs[:, 0].tolist()])  # (N, 3, H, W)
         fake = torch.stack([self.fake[index] for index in pairs[:, 1].tolist()])  # (N, 3, H, W)
-        return (real.pin_memory(), fake.pin_memory()) if torch.cuda.is_available() else (real, fake)
+        return (real.pin_memory(), fake.pin_memory()) if self.pin else (real, fake)
 
     def whole(self, number):
         """Pairs in batch `number` of an epoch, over all parts."""

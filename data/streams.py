@@ -3,7 +3,9 @@
 What an epoch holds depends on its number and the seed alone, so a run that is resumed sees the same batches.
 """
 
+import glob
 import io
+import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +16,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.folder import load_folder
-from data.shards import is_shards
+from data.shards import expand_pattern, is_shards
 from utils.distributed import dealt
 from utils.errors import UserError
 from utils.run_dir import atomic_path, check_place
+from utils.run_dir import real as real_path
 
 
 def find_photographs(data):
@@ -27,6 +30,11 @@ def find_photographs(data):
         if folder.is_dir():
             return folder
     raise UserError(f"--data {data}: neither datasets/{data} nor a folder {data} exists; give one, or tar shards ending in .tar")
+
+
+def files_of(data):
+    """What lies where --data says: the folder, or the shards."""
+    return expand_pattern(str(data)) if is_shards(data) else [find_photographs(data)]
 
 
 def open_photographs(data, size, *reading):
@@ -76,14 +84,18 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     Returns: the brace pattern that names the shards.
     Raises: UserError for an existing shard without overwrite, or any mistake `load_folder` names.
     """
+    if not Path(prefix).name or str(prefix).endswith(("/", os.sep)):
+        raise UserError(f"--out {prefix} names a folder; put the beginning of the shards' names behind it, such as {prefix}images")
     check_place(Path(prefix).parent)
     images = open_photographs(data, size, fit, skip_bad, 0.0, num_workers)
     keys = _keys(images.paths.names)
     count = -(-len(images) // per_shard)
     shards = [Path(f"{prefix}-{number:06d}.tar") for number in range(count)]
-    existing = [shard for shard in shards if shard.exists()]
+    existing = sorted(Path(prefix).parent.glob(f"{glob.escape(Path(prefix).name)}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
     if existing and not overwrite:
         raise UserError(f"{existing[0]} exists already; --overwrite replaces it, or choose another --out")
+    if is_shards(data) and {*map(real_path, files_of(data))} & {*map(real_path, (*existing, *shards))}:
+        raise UserError(f"--out {prefix} names shards that --data {data} reads; choose another")
     for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
         with atomic_path(shard) as temporary, tarfile.open(temporary, "w") as tar:
             for index in range(number * per_shard, min((number + 1) * per_shard, len(images))):
@@ -91,6 +103,8 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
                 member = tarfile.TarInfo(f"{keys[index]}.png")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+    for shard in set(existing) - set(shards):  # of an earlier, longer row
+        shard.unlink()
     return f"{prefix}-{{000000..{count - 1:06d}}}.tar"
 
 

@@ -2,7 +2,7 @@
 
 from detect_commands.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
 from detect_commands.protocol import PARTS
-from detect_commands.training import TrainingPlan, remove_progress
+from detect_commands.training import TrainingPlan, check_origin, remove_progress
 from models.classical_detectors import CLASSICAL
 from models.detectors import check_detector
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
@@ -40,17 +40,20 @@ class Bench:
         batch, world = settings["class_batch_size"], self.processes.world
         if batch < world:
             raise UserError(f"--class_batch_size {batch} is less than one image for each of the {world} processes")
+        if classifier == "resnet50" and batch == 1:
+            raise UserError("--class_batch_size 1 is too small for resnet50: its batch normalisation needs two images or more")
         self.domain = settings["domain"] or domains(classifier)[0]
         if self.domain not in domains(classifier):
-            raise UserError(f"--domain {self.domain}: {classifier} looks at the {domains(classifier)[0]}; leave the option out")
+            choices = " or the ".join(domains(classifier))
+            raise UserError(f"--domain {self.domain}: {classifier} looks at the {choices}; leave the option out")
         try:
             if self.shared:
                 check_detector(classifier, size, self.domain, pretrained)
         except ValueError as error:
             raise UserError(f"--classifier {classifier}: {error}") from error
 
-    def new_judge(self, run, folder):
-        """An unfitted judge; the same run starts the same way. Networks log to `folder`."""
+    def new_judge(self, run, folder, origin=None):
+        """An unfitted judge; the same run starts the same way. Networks log to `folder`, and resume what has the same origin."""
         settings, seed = self.settings, self.settings["seed"] + run
         if self.classifier in CLASSICAL:
             return ClassicalJudge(self.classifier, self.size, settings["profile_corners"], seed)
@@ -66,7 +69,7 @@ class Bench:
             num_workers=settings["num_workers"],
         )
         seed_everything(seed, settings["deterministic"])
-        return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.processes, plan, folder)
+        return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.processes, plan, folder, origin)
 
     def identity(self):
         """What a saved detector must share with this bench to be used at all."""
@@ -96,37 +99,33 @@ class Bench:
         Returns: judge, content of its checkpoint.
         Raises: UserError if the finished one, or what an interrupted training left, is damaged or was trained otherwise.
         """
-        path, training = folder / "detector.pt", self.training(real, fake)
+        path = folder / "detector.pt"
+        origin = {"identity": self.identity(), "training": self.training(real, fake), "names": names}
         if self.processes.once(path.is_file):
-            found = self.load(folder, training)
+            found = self.load(folder, origin)
             if self.processes.main:
                 remove_progress(folder)  # an interruption may have come between saving and this
             return found
-        judge, sides = self.new_judge(run, folder), {"real": real, "fake": fake}
+        judge, sides = self.new_judge(run, folder, origin), {"real": real, "fake": fake}
         split = {side: {part: images.indices(names[side][part]) for part in PARTS} for side, images in sides.items()}
         judge.fit(real, fake, split)
-        record = {"identity": self.identity(), "training": training, "names": names, "trained_on": fake.label}
-        content = {**record, **judge.content()}
+        content = {**origin, "trained_on": fake.label, **judge.content()}
         if self.processes.main:
             save_checkpoint(path, "detector", content)
             remove_progress(folder)
         return judge, content
 
-    def load(self, folder, training=None):
+    def load(self, folder, origin=None):
         """Read a saved detector: (judge, content).
 
         Args:
-            training: what it must have been trained with, None = anything.
+            origin: what it must have been made with, as `check_origin`; None = anything that has this bench's identity.
         Raises: UserError if it is not there, not a detector, or made for something else.
         """
         content = self.processes.once(lambda: load_checkpoint(folder / "detector.pt", "detector"))
-        advice = "--overwrite trains anew" if training else "train one for this with --is_train True"
+        advice = "--overwrite trains anew" if origin else "train one for this with --is_train True"
         with fitting(folder / "detector.pt"):
-            for kind, wanted in (("identity", self.identity()), ("training", training or {})):
-                for name, value in wanted.items():
-                    found = content[kind].get(name)
-                    if found != value:
-                        raise UserError(f"{folder / 'detector.pt'} was made with {name} = {found}, not {value}; {advice}")
+            check_origin(folder / "detector.pt", content, origin or {"identity": self.identity()}, advice)
             sides, content["trained_on"] = ("real", "fake"), str(content["trained_on"])
             content["training"] |= {side: str(content["training"][side]) for side in sides}
             content["names"] = {side: {part: [*map(str, content["names"][side][part])] for part in PARTS} for side in sides}

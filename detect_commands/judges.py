@@ -88,12 +88,13 @@ class NetworkJudge:
         classifier, size, domain, pretrained: as `models.detectors.Detector`.
         processes: `Processes` that share its work; it lives on their device, and all stay alike.
         plan: `TrainingPlan`. folder: where training logs and keeps its progress. Without them it scores batches, and no more.
+        origin: as `train_network`.
     """
 
-    def __init__(self, classifier, size, domain, pretrained, processes, plan=None, folder=None):
+    def __init__(self, classifier, size, domain, pretrained, processes, plan=None, folder=None, origin=None):
         self.network = Detector(classifier, size, domain, pretrained).to(processes.device)
         share_statistics(self.network, processes)
-        self.processes, self.plan, self.folder = processes, plan, folder
+        self.processes, self.plan, self.folder, self.origin = processes, plan, folder, origin
         self.threshold, self.best_epoch = 0.5, -1
 
     def fit(self, real, fake, split):
@@ -105,7 +106,7 @@ class NetworkJudge:
             fitted = self.processes.once(lambda: fit_whitening(batches, SPECTRA[self.network.domain], SMALLEST_DEVIATION))
             self.network.whitening.copy_(fitted)
         self.best_epoch = train_network(
-            self.network, train, validation, self.plan, self.processes.device, self.folder, self.processes
+            self.network, train, validation, self.plan, self.processes.device, self.folder, self.processes, self.origin
         )
         sides = (("real", real), ("fake", fake))
         self.threshold = best_threshold(*(self.scores(images, split[side]["validation"]) for side, images in sides))

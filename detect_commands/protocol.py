@@ -53,32 +53,33 @@ def split_names(real, fake, num_samples, train_share, seed):
     return {side: {part: where[f"{key}_{side}"].names for part, (where, key) in parts.items()} for side in ("real", "fake")}
 
 
-def _versions(image_set, trained_on):
-    """Whether a folder holds versions of the images a detector was trained on, and not others that happen to have the same names.
+def _is_version(image_set, name, path):
+    """Whether an image of a set looks like the file a detector was trained on, or that is gone (better one too many left out)."""
+    try:
+        sides = image_set.images[int(image_set.indices([name])[0])], read_image(path, image_set.images.size, image_set.images.fit)
+    except UserError:
+        return True
+    thumbnails = [adaptive_avg_pool2d(to_grey(image[None]), THUMBNAIL).flatten().double().numpy() for image in sides]
+    with np.errstate(invalid="ignore"):  # of an image of one colour
+        return not np.corrcoef(thumbnails)[0, 1] < ALIKE
+
+
+def _mostly_versions(image_set, trained_on):
+    """Whether a folder holds versions of the images a detector was trained on, rather than others of the same names.
 
     Args:
-        image_set: of the folder. trained_on: {name in the set: path of the training image of that name}, not empty.
+        image_set: of the folder. trained_on: {name in the set: path of the training image of that name}.
     """
-    names = sorted(trained_on)[:: -(-len(trained_on) // COMPARED)]
-    alike = 0
-    for name, index in zip(names, image_set.indices(names), strict=True):
-        try:
-            sides = image_set.images[index], read_image(trained_on[name], image_set.images.size, image_set.images.fit)
-        except UserError:  # the training image is gone: better to leave one out too many
-            alike += 1
-            continue
-        thumbnails = [adaptive_avg_pool2d(to_grey(image[None]), THUMBNAIL).flatten().double().numpy() for image in sides]
-        with np.errstate(invalid="ignore"):  # of an image of one colour
-            alike += not np.corrcoef(thumbnails)[0, 1] < ALIKE
-    return 2 * alike >= len(names)
+    names = sorted(trained_on)[:: -(-len(trained_on) // COMPARED)] if trained_on else []
+    return 2 * sum(_is_version(image_set, name, trained_on[name]) for name in names) >= max(len(names), 1)
 
 
 def unseen(image_set, side, content, count, seed):
     """Positions of the images of a folder that may judge a detector.
 
     Of the folder it was trained on: the test part. Of a folder that holds versions of those images under their names
-    (results/NAME/eval/refined, say): all but those of training or validation images. Of any other folder: all. At most `count` of
-    the last two.
+    (results/NAME/eval/refined, say): all but those of training or validation images. Of any other folder: all but copies of those.
+    At most `count` of the last two.
 
     Args:
         side: "real" or "fake", what the images stand for.
@@ -90,9 +91,9 @@ def unseen(image_set, side, content, count, seed):
         return image_set.indices(names["test"])
     seen = {version_key(name): trained / name for part in ("train", "validation") for name in names[part]}
     trained_on = {name: seen[key] for name in image_set.names if (key := version_key(name)) in seen}
-    left = image_set.names
-    if trained_on and _versions(image_set, trained_on):
-        left = [name for name in left if name not in trained_on]
+    versions = trained_on if _mostly_versions(image_set, trained_on) else {}
+    left = draw_samples([name for name in image_set.names if name not in versions], count, seed)
+    left = [name for name in left if name not in trained_on or not _is_version(image_set, name, trained_on[name])]
     if not left:
         raise UserError(f"every image of {image_set.folder} is a version of one the detector was trained on; give others")
-    return image_set.indices(draw_samples(left, count, seed))
+    return image_set.indices(left)

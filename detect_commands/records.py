@@ -19,7 +19,7 @@ from utils.run_dir import read_json, write_text
 
 SCORES = "scores.json"
 TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
-SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "size", "fit", "seed")  # alike in one table
+SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit", "size", "fit", "seed")  # alike in one table
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
 
@@ -49,6 +49,7 @@ def setting_of(bench, training, runs, reals, sides, generated=()):
         **{name: f"{images.folder.as_posix()} ({len(images)} images)" for name, images in sides.items()},
         "trained_real": training["real"],
         "trained_fake": training["fake"],
+        "trained_fit": training["fit"],
         "seed": training.get("seed"),
         "runs": runs,
         "split": training.get("split"),
@@ -88,9 +89,10 @@ def setting_text(records):
         f"{'at most ' if setting['num_samples'] else ''}{setting['num_samples'] or 'all'} images of a class"
         for setting in (record.setting for record in records)
     ]
+    judged = "" if shared["fit"] == shared["trained_fit"] else f"; they judge images brought to that size by --fit {shared['fit']}"
     return (
-        f"Photographs: {shared['real']}. Detectors trained on {shared['trained_real']} and "
-        f"{shared['trained_fake']}, at {shared['size']} x {shared['size']} px, --fit {shared['fit']}, --seed {shared['seed']}. "
+        f"Photographs: {shared['real']}. Detectors trained on {shared['trained_real']} and {shared['trained_fake']}, at "
+        f"{shared['size']} x {shared['size']} px, --fit {shared['trained_fit']}, --seed {shared['seed']}{judged}. "
         f"{'; '.join(protocols)}."
     )
 
@@ -180,12 +182,12 @@ def beside(root, kind, asked):
     """
     found, shown, notes = read_records(root, kind), [], []
     for name, record in found.items():
-        reasons = filter(None, (difference(found[one].setting, record.setting) for one in asked))
-        reason = next(reasons, None)
+        reasons = {one: difference(found[one].setting, record.setting) for one in asked}
+        one, reason = next(((one, reason) for one, reason in reasons.items() if reason), (None, None))
         if name in asked or not reason:
             shown.append(record)
         if name in asked and reason:
-            notes.append(f"Not of one setting: {name} ({reason}).")
+            notes.append(f"{name} is of another setting than {one} ({reason}).")
         elif reason:
             notes.append(f"Left out, being of another setting ({reason}): {root / f'{name}_{kind}' / 'runs.csv'}.")
     print("\n".join(notes), end="\n" * bool(notes))

@@ -156,12 +156,29 @@ def network_logits(network, images, indices, batch_size, device, change=None, pr
     for start in range(mine.start, mine.stop, batch_size):
         chosen = [int(i) for i in indices[start : start + batch_size]]
         batch = torch.stack([images[i] if change is None else change(images[i], i) for i in chosen])
-        parts.append(network(batch.to(device)).double().cpu())
+        parts.append(network(batch.to(device)).cpu().double())
     gathered = processes.gather(parts)
     return processes.once(lambda: torch.cat([part for parts in gathered for part in parts]))
 
 
-def train_network(network, train, validation, plan, device, folder, processes=None):
+def check_origin(path, found, wanted, advice):
+    """UserError if a detector, or what a training left of one, was made otherwise.
+
+    Args:
+        path: where it is kept.
+        found, wanted: dicts of what it was made with and of what it must have been made with; each value a dict of plain values,
+            or for "names" the split. Only what is wanted is compared.
+        advice: end of the sentence.
+    """
+    for kind in wanted.keys() - {"names"}:
+        for name, value in wanted[kind].items():
+            if found[kind].get(name) != value:
+                raise UserError(f"{path} was made with {name} = {found[kind].get(name)}, not {value}; {advice}")
+    if "names" in wanted and found["names"] != wanted["names"]:
+        raise UserError(f"{path} was made of other images than those now in the folders (or of another part of them); {advice}")
+
+
+def train_network(network, train, validation, plan, device, folder, processes=None, origin=None):
     """Train in place and end at the epoch with the lowest validation loss.
 
     Every epoch leaves folder/last.pt, from which a later call with the same arguments goes on, on any number of processes; at the
@@ -172,17 +189,19 @@ def train_network(network, train, validation, plan, device, folder, processes=No
         train, validation: `LabelledImages`.
         folder: gets log.csv, tensorboard/ and, while training, last.pt and best.pt.
         processes: `Processes` that share each batch; every one of them trains, all stay alike, and the main one writes.
+        origin: what the training is one of, as `check_origin` takes it; what is resumed must be of the same.
     Returns: the number of the best epoch, from 0.
     Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop; UserError if what is resumed is
-            damaged, or the loss is not finite.
+            damaged or of another origin, or a loss is not finite.
     """
-    folder, processes = Path(folder), processes or Processes()
+    folder, processes, origin = Path(folder), processes or Processes(), origin or {}
     optimizer, scheduler = _optimizer(network, plan)
     start, best_epoch, best_loss = 0, -1, float("inf")
     if processes.once((folder / "last.pt").is_file):
         _load(folder / "best.pt", network, processes)  # what will be needed at the end
         last = _load(folder / "last.pt", network, processes)
         with fitting(folder / "last.pt"):
+            check_origin(folder / "last.pt", last, origin, "give the same options to resume, or --overwrite")
             load_optimiser(optimizer, last["optimizer"])
             load_scheduler(scheduler, last["scheduler"])
             start, best_epoch, best_loss = int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
@@ -196,10 +215,10 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             train_loss = _train_epoch(network, train, optimizer, plan, device, processes, stop)
             if train_loss is None:
                 break
-            if not math.isfinite(train_loss):
-                raise UserError(f"the loss is not finite in epoch {epoch} of {folder}; try a lower --lr, with --overwrite")
             scheduler.step()
             loss, accuracy = validate(network, validation, plan.batch_size, device, processes)
+            if not math.isfinite(train_loss + loss):
+                raise UserError(f"the loss is not finite in epoch {epoch} of {folder}; try a lower --lr, with --overwrite")
             bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")
             is_best = loss < best_loss
             best_epoch, best_loss = (epoch, loss) if is_best else (best_epoch, best_loss)
@@ -209,7 +228,7 @@ def train_network(network, train, validation, plan, device, folder, processes=No
                 if is_best:
                     save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]})
                 progress = {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss}
-                save_checkpoint(folder / "last.pt", "detector-training", {**progress, **states})
+                save_checkpoint(folder / "last.pt", "detector-training", {**origin, **progress, **states})
     if log is not None:
         log.close()
     if processes.any(stop.asked):

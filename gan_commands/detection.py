@@ -17,20 +17,25 @@ def features_of(classifier, batches):
     return np.concatenate([classical_features(classifier, image).cpu().numpy() for image in batches])
 
 
+def training_rows(count, fraction):
+    """How many of `count` rows train a detector: this share of them, at least five."""
+    return max(5, round(fraction * count))
+
+
 class SplitDetector:
     """A detector trained on some rows of one real and one fake feature table; the other rows of both are left to judge it.
 
     Args:
         classifier: one of CLASSICAL.
         real, fake: (N, F), (M, F).
-        fraction: share of each that trains, at least five rows.
+        fraction: share of each that trains, as `training_rows`.
         seed: of the split, drawn without replacement, and of the classifier.
     """
 
     def __init__(self, classifier, real, fake, fraction, seed):
         rng = np.random.default_rng(seed)
         real, fake = (table[rng.permutation(len(table))] for table in (real, fake))
-        cuts = [max(5, round(fraction * len(table))) for table in (real, fake)]
+        cuts = [training_rows(len(table), fraction) for table in (real, fake)]
         self.classifier = classifier
         self.state = fit_classical(classifier, real[: cuts[0]], fake[: cuts[1]], seed)
         self.unseen_real, self.unseen_fake = real[cuts[0] :], fake[cuts[1] :]

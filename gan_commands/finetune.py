@@ -21,7 +21,7 @@ from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
 from utils.checkpoint import fitting, read_resumed
 from utils.distributed import Processes, resolve_device
-from utils.errors import UserError, check_finite
+from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
 from utils.precision import double_device, to_double
@@ -168,7 +168,7 @@ class FinetuneRun(GanRun):
         values = torch.stack([torch.stack([*terms.values()]) for _, terms in self._unseen]).tolist()
         for (step, terms), row in zip(self._unseen, values, strict=True):
             numbers = dict(zip(terms, row, strict=True))
-            check_finite(numbers, step, "the last epoch is kept: try a lower --lr")
+            self.check_finite(numbers, step)
             log.write(step, numbers)
         self._unseen = []
 
@@ -208,7 +208,7 @@ def read_numbers(path):
 def finetune(options):
     """Fine-tune, judge every epoch, and draw the figures; or stop where the user asks to (then exit code 130)."""
     device = resolve_device(options.device)
-    inputs = (run_folder(options.generator), options.pairs)
+    inputs = (run_folder(options.generator), options.pairs, options.detector)
     check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
     checkpoint, real, latents, threshold = open_inputs(options)
     options = dataclasses.replace(options, threshold=threshold)

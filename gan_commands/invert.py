@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.folder import load_folder
+from data.folder import load_folder, warn
 from data.streams import find_photographs
 from gan_commands.common import INVERT, batches_of, load_run
 from models.gan import from_image, generate, seeded_latents
@@ -17,20 +17,24 @@ from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names
 from utils.run_dir import atomic_path, check_place, write_json, write_png
+from utils.run_dir import real as real_path
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
 PARTS = ("real", "fake", "latent")
 
 
-def open_pairs_folder(folder, overwrite):
-    """Make room for pairs in a folder; an earlier one is refused, or emptied with `overwrite`."""
+def open_pairs_folder(folder, overwrite, source):
+    """Make room for pairs in a folder; an earlier one is refused, or emptied with `overwrite`, if it does not hold the `source`."""
     check_place(folder)
     existing = [folder / part for part in PARTS if (folder / part).exists()]
     if existing and not overwrite:
         raise UserError(f"{existing[0]} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
     if existing and not (folder / "pairs.json").is_file():
         raise UserError(f"{folder} holds folders that gan.py invert did not write; choose another --out")
+    for part in existing:
+        if real_path(source).is_relative_to(real_path(part)) or real_path(part).is_relative_to(real_path(source)):
+            raise UserError(f"--overwrite would delete {part}, which this inversion reads; choose another --out")
     for part in existing:
         shutil.rmtree(part)
 
@@ -70,7 +74,7 @@ def invert(options):
     reading = (options.fit, options.skip_bad)
     images = load_folder(root, size, *reading, num_workers=options.num_workers, recursive=True)[0]
     out = Path(options.out)
-    open_pairs_folder(out, options.overwrite)
+    open_pairs_folder(out, options.overwrite, root)
     write_json(out / "pairs.json", {"options": as_plain(options)})  # by which an interrupted inversion is known as one
     generator = restore_generator(checkpoint).to(device).requires_grad_(False)
     count = len(images) if options.n is None else min(options.n, len(images))
@@ -99,6 +103,8 @@ def invert(options):
     summary = {"kept": kept, "dropped": count - kept, "median_loss": float(np.median(losses)), "options": as_plain(options)}
     write_json(out / "pairs.json", summary)
     print(f"{kept} pairs kept, {count - kept} dropped (median loss {np.median(losses):.4f}); they are in {out}")
+    if not kept:
+        warn("no pair is good enough: give more --steps or a higher --threshold, or train the generator longer")
 
 
 def write_triplet(folder, name, real_image, latent, fake_image):

@@ -21,6 +21,8 @@ def choose_monitor(kind, weights):
     Without a `kind`, fid if its weights are there or can be downloaded, else lfd, which is said on stderr.
     """
     if kind == "lfd":
+        if weights:
+            raise UserError("--inception_weights is for --monitor fid or kid; leave it out with lfd")
         return kind, None
     try:
         return kind or "fid", find_weights(weights)

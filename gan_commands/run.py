@@ -5,6 +5,7 @@ from typing import ClassVar
 from gan_commands.common import KIND
 from options import as_plain
 from utils.checkpoint import save_checkpoint
+from utils.errors import check_finite
 from utils.run_dir import run_folder
 from utils.seeding import random_state, set_random_state
 
@@ -32,6 +33,12 @@ class GanRun:
     def load_own_state(self, checkpoint):
         """Undo `own_state`, given the content of the whole checkpoint."""
         raise NotImplementedError
+
+    def check_finite(self, numbers, step=None):
+        """UserError if one of {name: float} at this step (by default the trainer's) is infinite or not a number."""
+        kept = "the last epoch is kept: " if (self.folder / "checkpoint.pt").is_file() else ""
+        step = self.trainer.steps if step is None else step
+        check_finite(numbers, step, f"{kept}try a lower --lr, with --overwrite or another --dst")
 
     def save(self, name="checkpoint.pt"):
         """Write results/<dst>/<name> with everything that `load` needs, in the main process."""

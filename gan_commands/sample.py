@@ -6,6 +6,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator
+from models.gan_training import restore_generator
+from utils.checkpoint import digest_of
 from utils.errors import UserError
 from utils.run_dir import check_place, read_json, write_json, write_png
 from utils.seeding import seed_everything
@@ -23,7 +25,7 @@ def open_sample_folder(folder, origin, overwrite):
         for image in folder.glob("[0-9]*.png"):
             image.unlink()
     elif path.is_file() and read_json(path) != origin:
-        raise UserError(f"{folder} holds samples of another run or seed; --overwrite replaces them, or choose another --out")
+        raise UserError(f"{folder} holds samples of another generator or seed; --overwrite replaces them, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, origin)
 
@@ -32,6 +34,7 @@ def open_run(options):
     """The run's checkpoint, and the numbers of the images that the folder, made here, lacks."""
     checkpoint, folder = load_run(options.dst, options.checkpoint), Path(options.out)
     origin = {"run": options.dst, "checkpoint": options.checkpoint, "steps": checkpoint["steps"], "seed": options.seed}
+    origin["weights"] = digest_of(restore_generator(checkpoint).state_dict())
     open_sample_folder(folder, origin, options.overwrite)
     return checkpoint, [index for index in range(options.n) if not (folder / f"{index:06d}.png").is_file()]
 

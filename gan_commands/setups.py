@@ -4,16 +4,17 @@ import dataclasses
 
 import numpy as np
 
-from data.streams import open_photographs
+from data.streams import files_of, open_photographs, open_stream
 from gan_commands.common import batches_of, draw, images_of, load_run
-from gan_commands.detection import SplitDetector, features_of
+from gan_commands.detection import SplitDetector, features_of, training_rows
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.options import GanTrainOptions
 from gan_commands.train import train
 from options import as_plain
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
-from utils.run_dir import open_run_folder, run_folder, write_json, write_text
+from utils.errors import UserError
+from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json, write_text
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv
 
@@ -47,10 +48,16 @@ def train_setup(options, setup):
 
 
 def open_reals(options):
-    """The reals of the comparison and which of them are used."""
+    """The reals of the comparison and which of them are used; UserError if they, or those to train on, are too few."""
     reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
-    images = open_photographs(options.reference or options.data, options.size, *reading)
-    return images, images_of(images, options.n, options.seed)
+    images = open_stream(options.data, options.size, options.batch_size, options.seed, *reading).images
+    if options.reference:
+        images = open_photographs(options.reference, options.size, *reading)
+    chosen = images_of(images, options.n, options.seed)
+    for count, where in ((len(chosen), f"images in {options.reference or options.data}"), (options.n, "fakes (--n)")):
+        if training_rows(count, options.train_fraction) >= count:
+            raise UserError(f"{count} {where} leave none to judge the detectors; give more, or change --train_fraction")
+    return images, chosen
 
 
 def detection_rates(real, fakes, options):
@@ -78,6 +85,8 @@ def compare_setups(options):
     device = resolve_device(options.device)
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
+    inputs = [path for data in (options.data, options.reference) if data for path in files_of(data)]
+    check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
     images, chosen = open_reals(options)
     folder = open_run_folder(options.dst, options.overwrite, options.resume)
     write_json(folder / "options.json", as_plain(options))

@@ -6,7 +6,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from data.streams import open_stream
+from data.streams import files_of, open_stream
 from gan_commands.common import GRID, KIND
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.run import GanRun
@@ -14,7 +14,7 @@ from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
 from options import as_plain
 from utils.checkpoint import fitting, load_scheduler, read_resumed
-from utils.errors import UserError, check_finite
+from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_json, write_png
@@ -81,7 +81,7 @@ class Run(GanRun):
 
     def _write_terms(self, terms, log, bar):
         numbers = self.processes.numbers(terms)
-        check_finite(numbers, self.trainer.steps, "the last epoch is kept: try a lower --lr")
+        self.check_finite(numbers)
         if self.processes.main:
             log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
         bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
@@ -89,6 +89,7 @@ class Run(GanRun):
     def end_epoch(self, monitor, log):
         """Score, rate decay, pictures and checkpoints at the end of an epoch."""
         score = monitor.score(self.trainer.sampler)
+        self.check_finite({monitor.kind: score})
         rate = self.trainer.generator_optimiser.param_groups[0]["lr"]
         if self.processes.main:
             log.write(self.trainer.steps, {"epoch": self.epoch, monitor.kind: score, "lr": rate}, table="epochs")
@@ -114,12 +115,15 @@ def read_run(options):
 
     Returns: the options with their monitor, the path of its weights, the checkpoint to resume or None, and the stream of images.
     """
-    folder = check_run_folder(options.dst, options.overwrite, options.resume)
+    folder = check_run_folder(options.dst, options.overwrite, options.resume, inputs=files_of(options.data))
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
     resumed = read_resumed(folder, KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
     reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
     stream = open_stream(options.data, options.size, options.batch_size, options.seed, *reading)
+    total = options.epochs * stream.steps_per_epoch
+    if total < options.critic_steps:
+        raise UserError(f"--critic_steps {options.critic_steps}: in {total} steps the generator would never be trained; give less")
     return options, weights, resumed, stream
 
 

@@ -1,5 +1,7 @@
 """Detectors that are networks: the paper's CNN and ViT-B/16 on spectra or images, its CNN on whitened ones, ResNet-50 on images."""
 
+import math
+
 import torch
 from torch import nn
 from torchvision.models import ResNet50_Weights, ViT_B_16_Weights, resnet50
@@ -8,6 +10,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 from models.batch_norm import BatchNorm
 from utils.fft import fourier
 from utils.linear_filter import OPPONENT, log_amplitude, mixed
+from utils.precision import to_double
 from utils.whitening import normalised_log_mag
 
 NETWORKS = ("cnn", "cnn_whitened", "vit", "resnet50")
@@ -80,6 +83,12 @@ def adapt_pretrained(classifier, size, state):
     if mark not in state:
         raise ValueError(f"these weights are not of {classifier}: they lack {mark}")
     if classifier == "vit":
+        shape, kind = tuple(state[mark].shape), state[mark].dtype
+        grid = (
+            math.isqrt(max(shape[1] - 1, 0)) if len(shape) == 3 else 0
+        )  # patches in a row; one position more is the class token's
+        if not grid or shape != (1, 1 + grid**2, VIT["hidden_dim"]) or not kind.is_floating_point:
+            raise ValueError(f"these weights are not of {classifier}: {mark} is {kind} of shape {shape}")
         state = interpolate_embeddings(size, VIT["patch_size"], dict(state))
     return {name: value for name, value in state.items() if not name.startswith(("heads.", "fc."))}
 
@@ -156,4 +165,4 @@ class Detector(nn.Module):
 
 def fake_probability(logits):
     """(N, 2) logits -> (N,) score in [0, 1], higher = more likely fake."""
-    return torch.softmax(logits.double(), dim=1)[:, FAKE]
+    return torch.softmax(to_double(logits), dim=1)[:, FAKE]

@@ -18,10 +18,10 @@ DEPTH = len(CHANNELS)
 
 
 def fastest_layout():
-    """Memory format in which this machine trains fastest.
+    """Memory format in which this machine trains fastest: channels_last, but where torch reports AVX2 and there is no GPU.
 
-    channels_last on GPUs and on CPUs with AVX-512; without it, weight gradients in that format run at a third of the rate of
-    others (docs/performance.md).
+    There, weight gradients in that format run at a third of the rate of others (docs/performance.md). Measured on CPUs with AVX2
+    and with AVX-512 only.
     """
     is_slow = not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2"
     return torch.contiguous_format if is_slow else torch.channels_last

@@ -46,10 +46,11 @@ class Objective:
 class Translation:
     """One forward pass. Everything is (N, 3, H, W) but `features` (per level, fakes then reals) and `refined_profile` (N, R).
 
-    `refined_image` and `identity_image` are as the inverse transform gives them, before they are brought to [0, 1].
+    `prepared_image` is the fake after the base filter. `refined_image` and `identity_image` are as the inverse transform gives
+    them, before they are brought to [0, 1].
     """
 
-    fake_image: torch.Tensor
+    prepared_image: torch.Tensor
     real_image: torch.Tensor
     fake_mag: torch.Tensor
     real_mag: torch.Tensor
@@ -157,7 +158,8 @@ class STIG(nn.Module):
 
     def translate(self, fake_image, real_image):
         """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`."""
-        mag, phase, mag_range = image_to_mag(torch.cat([self._prepare(fake_image), real_image]))  # (2N, 3, H, W)
+        prepared_image = self._prepare(fake_image)
+        mag, phase, mag_range = image_to_mag(torch.cat([prepared_image, real_image]))  # (2N, 3, H, W)
         out_mag, features = self._generate(self.generator, mag)  # (2N, 3, H, W)
         out_image = mag_to_image(out_mag, phase, mag_range, self.objective.inverse)  # (2N, 3, H, W), not in [0, 1] yet
         fake_mag, real_mag = mag.chunk(2)
@@ -167,7 +169,7 @@ class STIG(nn.Module):
         refined_mag_of_image = image_to_mag(to_unit_range(refined_image, self.objective.image_range))[0]
         refined_profile = chessboard_profile(refined_mag_of_image)  # (N, R)
         return Translation(
-            fake_image,
+            prepared_image,
             real_image,
             fake_mag,
             real_mag,
@@ -207,7 +209,7 @@ class STIG(nn.Module):
             "g_patch": adversarial_loss(d_refined, True),
             "g_spectral": adversarial_loss(self.spectral_discriminator(t.refined_profile), True),
             "identity": 1 - ssim(t.real_image, t.identity_image),
-            "fake_identity": 1 - ssim(self._prepare(t.fake_image), t.refined_image),
+            "fake_identity": 1 - ssim(t.prepared_image, t.refined_image),
             "low_frequency": low_frequency_loss(t.refined_mag, t.fake_mag, o.sigma, self._whole_mean)
             + low_frequency_loss(t.identity_mag, t.real_mag, o.sigma, self._whole_mean),
         }

@@ -323,11 +323,11 @@ def test_what_an_interrupted_training_left_damaged_is_named(run, capsys, monkeyp
             wrong += [content | {"epoch": "x"}]
         for damaged in wrong:
             save_checkpoint(path, "detector-training", damaged)
-            assert f"{path} is damaged or" in refused(capsys, *command, "--class_epoch", "2", "--resume")
+            assert f"{path} is damaged or" in refused(capsys, *command, "--class_epoch", "1", "--resume")
         path.write_bytes(whole[: len(whole) // 2])
-        assert f"{path} is not a checkpoint" in refused(capsys, *command, "--class_epoch", "2", "--resume")
+        assert f"{path} is not a checkpoint" in refused(capsys, *command, "--class_epoch", "1", "--resume")
         path.write_bytes(whole)
-    detect.main([*command, "--class_epoch", "2", "--resume"])
+    detect.main([*command, "--class_epoch", "1", "--resume"])
     path = folder / "detector.pt"
     content = load_checkpoint(path, "detector")
     for part in ("names", "training", "threshold", "state", "trained_on"):
@@ -650,3 +650,105 @@ def test_the_seeds_commands_parse():
 )
 def test_senseless_options_are_refused(arguments, capsys):
     assert "error" in refused(capsys, "--dst", "x", *arguments)
+
+
+CNN = ["--classifier", "cnn", "--class_batch_size", "8", "--class_epoch", "1", "--dst", "run"]
+
+
+@pytest.fixture
+def interrupted(run, monkeypatch):
+    """results/run/cnn_classifier/run_00 of a training that ended before its detector was saved; its last.pt."""
+    with monkeypatch.context() as patch:
+        patch.setattr(bench_module, "remove_progress", lambda folder: (folder / "detector.pt").unlink())
+        detect.main(CNN)
+    return Path("results/run/cnn_classifier/run_00/last.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(("--lr", "0.05"), "lr = 0.0002"), (("--seed", "7"), "seed = 42"), (("--domain", "image"), "domain = spectrum")],
+)
+def test_an_interrupted_training_goes_on_as_it_began(interrupted, capsys, change, words):
+    assert f"{interrupted} was made with {words}" in refused(capsys, *CNN, *change, "--resume")
+    assert interrupted.is_file() and not interrupted.with_name("detector.pt").exists()
+    detect.main([*CNN, "--resume"])
+
+
+def test_images_that_came_later_do_not_enter_an_interrupted_training(run, interrupted, capsys):
+    """Their split is another one: what was trained on before could be judged on now."""
+    for i in range(COUNT, COUNT + 4):
+        Image.fromarray(photograph(i)).save(run / "real" / f"{i:03d}.png")
+    assert f"{interrupted} was made of other images" in refused(capsys, *CNN, "--resume")
+
+
+def test_before_and_after_does_not_judge_by_images_that_were_trained_on(run, capsys):
+    command = [
+        "--mode",
+        "before_after",
+        "--classifier",
+        "logreg",
+        "--runs",
+        "1",
+        "--split",
+        "0.5",
+        "--filters",
+        "linear",
+        "--dst",
+        "run",
+    ]
+    detect.main(command)
+    for i in range(COUNT, COUNT + 4):
+        Image.fromarray(photograph(i)).save(run / "real" / f"{i:03d}.png")
+    assert "was made of other images" in refused(capsys, *command, "--resume")
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(run, capsys):
+    assert "the loss is not finite in epoch 0" in refused(capsys, *CNN, "--lr", "1e30")
+
+
+def test_copies_among_other_images_of_the_same_names_judge_nowhere(run):
+    """Half a folder of others hides no copies."""
+    mixed = Path("mixed")
+    write_folder(mixed, [photograph(500 + i) for i in range(COUNT)])
+    copies = [f"{i:03d}.png" for i in (1, 4, 7, 10, 13)]
+    for name in copies:
+        shutil.copy(run / "real" / name, mixed / name)
+    names = {"train": [f"{i:03d}.png" for i in range(COUNT)], "validation": [], "test": []}
+    content = {"training": {"real": str(run / "real")}, "names": {"real": names}}
+    images = ImageSet("x", mixed, load_folder(mixed, None)[0])
+    left = [images.names[i] for i in unseen(images, "real", content, None, 0)]
+    assert left == [name for name in images.names if name not in copies]
+
+
+def test_the_table_says_how_the_training_reached_its_size(run, capsys):
+    detect.main([*CNN, "--size", "32", "--fit", "crop"])
+    text = Path("results/run/cnn_classifier/evaluation.md").read_text()
+    assert "--fit crop, --seed 42. cnn" in text
+    detect.main([*CNN[:2], "--dst", "run", "--is_train", "False", "--size", "32"])
+    text = Path("results/run/cnn_classifier/evaluation.md").read_text()
+    assert "--fit crop, --seed 42; they judge images brought to that size by --fit resize." in text
+
+
+def test_what_cannot_be_asked_together_is_refused(run, capsys):
+    both = ["--real", str(run / "real"), "--fake", str(run / "real"), "--dst", "one"]
+    assert "are one folder" in refused(capsys, "--classifier", "logreg", *both)
+    before_after = ["--mode", "before_after", "--classifier", "logreg", "--dst", "run"]
+    assert "leave --is_train False out" in refused(capsys, *before_after, "--is_train", "False")
+    assert "--robustness belongs to" in refused(capsys, *before_after, "--robustness")
+    one = ["--classifier", "resnet50", "--resnet_weights", "none", "--class_batch_size", "1", "--dst", "run"]
+    assert "--class_batch_size 1 is too small" in refused(capsys, *one)
+    assert "the spectrum or the image" in refused(capsys, "--classifier", "cnn", "--domain", "opponent", "--dst", "run")
+    write_folder(Path("b/a_b_c"), [photograph(0)])
+    write_folder(Path("b_a/b_c"), [photograph(1)])
+    folders = ["--real", "b/a_b_c", "--fake", "b_a/b_c", "--dst", "features"]
+    assert "would both be written to b_a_b_c.csv" in refused(capsys, "--mode", "features", *folders)
+    assert not Path("results/features").exists()
+
+
+@pytest.mark.parametrize(
+    "positions", [torch.zeros(1, 5, 32, dtype=torch.int64), torch.zeros(1, 1, 32), torch.zeros(1, 5, 0), torch.zeros(1, 7, 32)]
+)
+def test_odd_vit_weights_are_one_sentence(run, capsys, positions):
+    state = detectors.Detector("vit", 32, "spectrum").network.state_dict() | {"encoder.pos_embedding": positions}
+    torch.save(state, "odd.pth")
+    assert "these weights are not of vit" in refused(capsys, "--classifier", "vit", "--vit_weights", "odd.pth", "--dst", "run")

@@ -172,6 +172,69 @@ def test_run_folders_are_kept_unless_told(capsys):
     assert "power of two" in refused(f"train --data set --dst new {SMALL} --size 48", capsys)
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_overwriting_deletes_nothing_that_is_read(capsys, tmp_path):
+    """Photographs, pairs, a detector or shards that lie where the result goes."""
+    photographs("results/own/set")
+    before = contents("results/own")
+    assert "would delete results/own/set" in refused(
+        f"train --data results/own/set --dst own --overwrite --epochs 1 {SMALL}", capsys
+    )
+    study = f"study setups --data set --dst own --overwrite --setups BASELINE --epochs 1 --n 20 {SMALL}"
+    assert "would delete results/own/set" in refused(study.replace("--data set", "--data results/own/set"), capsys)
+    assert "would delete results/own/set" in refused(f"{study} --reference results/own/set", capsys)
+    save_checkpoint(Path("results/own/detector.pt"), "detector", {})
+    finetune = "finetune --generator base --dst own --overwrite --pairs pairs --detector results/own/detector.pt --device cpu"
+    assert "would delete results/own/detector.pt" in refused(finetune, capsys)
+    assert contents("results/own") == before | {Path("results/own/detector.pt"): Path("results/own/detector.pt").read_bytes()}
+
+    run("invert --dst base --data set --out datasets/own --steps 5 --threshold 9 --device cpu")
+    before = contents("datasets/own")
+    for data in ("own", "datasets/own/real/a", "datasets"):
+        inverting = f"invert --dst base --data {data} --out datasets/own --steps 5 --threshold 9 --overwrite --device cpu"
+        assert "which this inversion reads" in refused(inverting, capsys)
+    assert contents("datasets/own") == before
+
+
+def test_a_study_is_checked_before_the_old_one_is_deleted(capsys):
+    Path("results/old").mkdir()
+    Path("results/old/table.json").write_text("{}")
+    study = f"study setups --data set --dst old --overwrite --setups BASELINE --epochs 1 --n 20 {SMALL}"
+    assert "fewer than --batch_size 64" in refused(f"{study} --batch_size 64", capsys)
+    photographs("few", count=5)
+    assert "5 images in few leave none to judge" in refused(f"{study} --reference few", capsys)
+    assert Path("results/old/table.json").is_file()
+
+
+def test_samples_of_another_generator_are_not_continued(capsys):
+    run("sample --dst base --n 2 --out out/mixed --device cpu")
+    checkpoint = Path("results/base/best.pt")
+    whole, content = checkpoint.read_bytes(), load_checkpoint(checkpoint, "gan")
+    first = next(iter(content["generator"]))
+    save_checkpoint(checkpoint, "gan", content | {"generator": content["generator"] | {first: content["generator"][first] + 1}})
+    assert "samples of another generator" in refused("sample --dst base --n 4 --out out/mixed --device cpu", capsys)
+    checkpoint.write_bytes(whole)
+    run("sample --dst base --n 4 --out out/mixed --device cpu")
+
+
+def test_a_training_that_diverges_keeps_no_broken_epoch(capsys):
+    command = f"train --data set --dst diverged --adversarial lsgan --epochs 6 --lr 1e20 --patience 9 {SMALL} --log_frequency 1000"
+    assert "lfd is not finite" in refused(command, capsys)
+    assert not list(Path("results/diverged").glob("*.pt"))
+
+
+def test_options_that_would_do_nothing_are_refused(capsys):
+    train = f"train --data set --dst nothing --epochs 1 {SMALL}"
+    assert "never be trained" in refused(f"{train} --critic_steps 4", capsys)
+    assert "leave it out with lfd" in refused(f"{train} --inception_weights some.pth", capsys)
+    assert "names a folder" in refused("shard --data set --out shards/ --size 16", capsys)
+    run("invert --dst base --data set --out none --steps 1 --threshold 0.0001 --n 8 --device cpu")
+    assert "no pair is good enough" in capsys.readouterr().err
+
+
 class StopAfter:
     """Stands in for `StopRequest`: asks to stop once it was looked at `count` times."""
 
@@ -261,7 +324,7 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     assert np.array_equal(pixels("out/four")["000003.png"], one["000003.png"])
     drawn = torch.cat(list(draw(load_run("base"), 9, 42, CPU)))
     assert np.array_equal((drawn[8] * 255).byte().permute(1, 2, 0).numpy(), one["000008.png"])
-    assert "another run or seed" in refused("sample --dst base --n 3 --out out/one --seed 1", capsys)
+    assert "another generator or seed" in refused("sample --dst base --n 3 --out out/one --seed 1", capsys)
     run("sample --dst base --n 3 --out out/one --seed 1 --overwrite --device cpu")
     other = pixels("out/one")
     assert len(other) == 3 and not np.array_equal(other["000000.png"], one["000000.png"])
@@ -517,3 +580,19 @@ def test_shards_train_like_a_folder(capsys):
     assert "shards/set-{000000..000002}.tar" in capsys.readouterr().out
     run("train --data shards/set-{000000..000002}.tar --dst from_shards --overwrite --epochs 1 " + SMALL)
     assert len(table("results/from_shards/log.csv")) == 3
+
+
+def test_shards_replace_an_earlier_row_but_not_the_one_they_are_made_of(capsys):
+    run("shard --data set --out rows/set --per_shard 6 --size 16")
+    assert len(list(Path("rows").glob("*.tar"))) == 4
+    photographs("few", count=4)
+    again = "shard --data few --out rows/set --per_shard 6 --size 16"
+    assert "set-000000.tar exists already" in refused(again, capsys)
+    Path("rows/set-000000.tar").unlink()
+    assert "set-000001.tar exists already" in refused(again, capsys)  # it would be taken for a part of the new row
+    run(f"{again} --overwrite")
+    assert [path.name for path in Path("rows").iterdir()] == ["set-000000.tar"]
+    before = contents("rows")
+    own = "shard --data rows/set-{000000..000000}.tar --out rows/set --per_shard 2 --size 16 --overwrite"
+    assert "names shards that --data" in refused(own, capsys)
+    assert contents("rows") == before

@@ -301,7 +301,7 @@ def test_log_is_trimmed_on_resume(tmp_path):
 def test_output_names_never_collide(tmp_path):
     names = output_names([tmp_path / name for name in ("a.jpg", "a.png", "b.png", "c.d.png")])
     assert [str(name) for name in names] == ["a.jpg.png", "a.png.png", "b.png", "c.d.png"]
-    for given in (("a.jpg", "a.png", "a.jpg.png"), ("a.jpg", "A.png")):  # the second: where file systems tell no case apart
+    for given in (("a.jpg", "a.png", "a.jpg.png"), ("a.jpg", "A.png"), ("a.png", "A.png")):  # where file systems tell no case apart
         names = output_names([tmp_path / name for name in given])
         assert len({str(name).lower() for name in names}) == len(given)
     assert [str(name) for name in output_names([tmp_path / "x" / "a.jpg", tmp_path / "a.jpg"], tmp_path)] == ["x/a.png", "a.png"]

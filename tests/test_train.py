@@ -443,6 +443,17 @@ def test_small_differences_are_not_called_better():
     assert "and worse in the profile gap." in sentences
 
 
+def test_less_than_chance_is_not_called_better():
+    row = dict.fromkeys(("lfd", "gap", "gap_upper", "coherence"), 1.0)
+    sentences = report.verdict(
+        {name: row | {"logreg": value} for name, value in (("fake", 0.9), ("linear", 0.2), ("refined", 0.5))}
+    )
+    assert (
+        "Against the best filter, refined is about the same in LFD, the profile gap, the upper-half gap, the fresh logreg"
+        in sentences
+    )
+
+
 def test_inference_reads_images_as_the_training_did(run, house, capsys):
     """The run was trained with --fit resize; an unset --fit is the checkpoint's, another one is told."""
     command = ["--inference_params", str(run / "checkpoint.pt"), "--inference_data", "datasets/tiny/fake", "--device", "cpu"]

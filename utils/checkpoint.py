@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain values, written whole, read without executing anything."""
 
 import contextlib
+import hashlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -67,6 +68,15 @@ def fitting(path):
             f"{path} is damaged or was written by other code ({reason[:200]}); put a good one in its "
             "place, or train again with --overwrite"
         ) from error
+
+
+def digest_of(state):
+    """Hexadecimal SHA-256 of a dict of tensors, of their names and every bit of their values."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_optimiser(optimiser, state):

@@ -31,7 +31,7 @@ def resolve_device(text):
         return torch.device("mps")
     if "," in text:
         raise UserError(f"--device {text}: this command runs on one device; name one, such as --device {text.split(',')[0]}")
-    number = text.removeprefix("cuda:")
+    number = "0" if text == "cuda" else text.removeprefix("cuda:")
     if not re.fullmatch("[0-9]+", number):
         raise UserError(f"--device {text!r} is not understood; give auto, cpu, mps, a GPU number such as 0, or cuda:1")
     if int(number) >= torch.cuda.device_count():

@@ -111,13 +111,15 @@ def start(command, count):
 
     Returns: the processes, in order of rank, and the store through which they meet, which must live as long as they do.
     """
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    libuv = os.name != "nt"  # torch for Windows is built without it
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=libuv)
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is this process's, as it is torchrun's
         "TORCHELASTIC_RESTART_COUNT": "0",
         "WORLD_SIZE": str(count),
+        "USE_LIBUV": str(int(libuv)),
         "LOCAL_WORLD_SIZE": str(count),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
     }

@@ -57,7 +57,7 @@ def augment(image, generator, probability, crop):
     Args:
         image: (3, H, W) in [0, 1].
         generator: numpy Generator.
-        probability: of the blur (sigma 0..3) and, independently, of the JPEG (quality 30..100).
+        probability: of the blur (sigma 0.1..3) and, independently, of the JPEG (quality 30..100).
         crop: side of the square cut out, or the image's shorter side if that is smaller.
     Returns: (3, C, C) in [0, 1].
     """

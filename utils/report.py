@@ -50,22 +50,28 @@ def output_names(paths, root=None):
     """Name of the PNG written for each image: its path below `root` (default: the file name alone) with the suffix .png.
 
     Images that would share a name, on a file system that tells no case apart too, keep their own suffix as well: a.jpg, a.png ->
-    a.jpg.png, a.png.png.
+    a.jpg.png, a.png.png. Where that does not help (A.png, a.png), all are numbered.
     """
     names = [Path(path).relative_to(root) if root is not None else Path(Path(path).name) for path in paths]
     stems = [name.with_suffix("") for name in names]
     taken = {stem for stem, count in Counter(str(stem).lower() for stem in stems).items() if count > 1}
     found = [Path(f"{name}.png" if str(stem).lower() in taken else f"{stem}.png") for name, stem in zip(names, stems, strict=True)]
-    if len(set(found)) == len(found):
+    if _all_differ(found):
         return found
-    return [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
+    found = [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
+    return found if _all_differ(found) else [name.with_name(f"{index:06d}_{name.name}") for index, name in enumerate(found)]
+
+
+def _all_differ(names):
+    """Whether all names differ on a file system that tells no case apart."""
+    return len({str(name).lower() for name in names}) == len(names)
 
 
 def flat_names(paths):
     """As `output_names`, for pictures that all lie in one folder: the folders that keys of shards have become part of the name."""
     root = getattr(paths, "root", Path())
     found = output_names(paths if root == Path() else [name.replace("/", "_") for name in paths.names])
-    return found if len(set(found)) == len(found) else [Path(f"{index:06d}_{name}") for index, name in enumerate(found)]
+    return found if _all_differ(found) else [Path(f"{index:06d}_{name}") for index, name in enumerate(found)]
 
 
 def to_8bit(image):
@@ -166,9 +172,12 @@ def verdict(table):
     def compare(others, label):
         better, same, worse = [], [], []
         for column, words in judged.items():
-            values = [other[column] for other in others if other[column] is not None]
-            if values and table["refined"][column] is not None:
-                gain, least = min(values) - table["refined"][column], NEARLY[column]
+            values = [numbers[column] for numbers in (table["refined"], *others) if numbers[column] is not None]
+            if len(values) > 1 and table["refined"][column] is not None:
+                own, *rest = (
+                    [max(value, 0.5) for value in values] if column in FEATURES else values
+                )  # 0.5 is chance, less no better
+                gain, least = min(rest) - own, NEARLY[column]
                 (better if gain > least else worse if gain < -least else same).append(words)
         found = (("better", better), ("about the same", same), ("worse", worse))
         said = [f"{how} in {', '.join(words)}" for how, words in found if words]
