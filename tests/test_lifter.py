@@ -8,7 +8,7 @@ from small import SIZE, photographs
 
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
 from utils.filters import FILTERS, apply_filter, check_filter, fit_filters, statistics_of
-from utils.lifter import JOINT, NEAR_QUEFRENCIES, apply_lifter, fit_lifter, quefrency_groups
+from utils.lifter import JOINT, NEAR_QUEFRENCIES, Deviations, apply_lifter, fit_lifter, quefrency_groups
 from utils.linear_filter import OPPONENT, high_band, log_amplitude, mixed
 
 
@@ -202,3 +202,14 @@ def test_images_far_out_are_moved_like_those_at_the_limit():
         before, after = (cepstrum(fourier(each).abs().log())[0, 0, 2, 0] for each in (image, apply_lifter(image, **lifter)))
         moved.append(after - before)
     assert moved[0] > limit and abs(moved[0] - moved[1]) < 0.1 * moved[0]
+
+
+def test_deviations_of_gaussian_coefficients_are_found():
+    """Also of those that share a group with their reflection, which is another coefficient."""
+    field = torch.randn(3000, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    field = (field + field.flip(2, 3).roll((1, 1), (2, 3))) / 2**0.5  # as a cepstrum: equal at mirrored quefrencies
+    field[..., 0, 0] /= 2**0.5  # its own mirror image
+    groups = quefrency_groups(SIZE, SIZE).flatten()
+    energies = torch.zeros(3000, 3, int(groups.max()) + 1).index_add(2, groups, field.square().flatten(2)) / torch.bincount(groups)
+    found = Deviations(torch.zeros(3, SIZE, SIZE)).deviation(energies.log().mean(0))
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=0.05, atol=0, check_dtype=False)

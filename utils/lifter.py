@@ -23,7 +23,6 @@ NEAR_QUEFRENCIES = [  # one of each mirrored pair
 JOINT = 3 * len(NEAR_QUEFRENCIES)  # coefficients that move jointly
 DOUBT = 4  # times its variance that a squared log-ratio of energies must reach to count at all
 SMALLEST = 1e-9  # energy that counts at least, so that its logarithm exists
-GAUSSIAN = (math.log(2) + float(torch.special.digamma(torch.tensor(0.5)))) / 2  # mean of log abs(z), deviation 1
 WILD, FAR_OUT = 2, 3  # deviations beyond which a coefficient counts as this far out: when correlations are estimated, when it moves
 
 
@@ -65,8 +64,9 @@ class Deviations:
     def __init__(self, mean):
         self._mean = mean
         self._groups = quefrency_groups(*mean.shape[-2:]).flatten().to(mean.device)
-        self._sizes = torch.bincount(self._groups)  # a coefficient and its mirror image are one
-        self._least_variance = torch.special.polygamma(1, (self._sizes.double() / 4).clamp_min(0.5))
+        self._sizes = torch.bincount(self._groups)
+        # of Gaussian coefficients, the energy has a chi-squared distribution; a coefficient and its mirror image are one
+        self._half_freedom = (self._sizes.double() / 4).clamp_min(0.5)
         self.energies, self.near = RunningMoments(), []
 
     def update(self, image):
@@ -78,13 +78,15 @@ class Deviations:
 
     def variance_of_mean(self):
         """Estimated variance of the mean log energies, at least that of Gaussian coefficients: two images deviate alike."""
-        return torch.maximum(self.energies.variance, self._least_variance) / self.energies.count
+        return torch.maximum(self.energies.variance, torch.special.polygamma(1, self._half_freedom)) / self.energies.count
 
     def deviation(self, log_energies):
         """Standard deviation (JOINT,) of the near coefficients that mean log energies (3, groups) belong to."""
         rows, columns = _near_index()
         groups = self._groups.view(self._mean.shape[-2:])[rows, columns]
-        return (log_energies[:, groups].flatten() / 2 - GAUSSIAN).exp()
+        half = self._half_freedom[groups]
+        bias = torch.special.digamma(half) - half.log()  # mean log energy of Gaussian coefficients of deviation 1
+        return ((log_energies[:, groups] - bias) / 2).exp().flatten()
 
     def correlation(self):
         """Correlation (JOINT, JOINT) of the near coefficients, 1 on the diagonal."""
