@@ -234,7 +234,8 @@ def main(argv=None):
     print(f"\n{legend(results)}\n\nnumbers: {path}")
     if options.write_docs:
         text = "\n\n".join(set_tables(name, record) for name, record in results.items())
-        write_docs(DOCS / "quality.md", f"{options.part} {options.size}", text)
+        page = "quality.md" if options.part == "test" else "experiments.md"
+        write_docs(DOCS / page, f"{options.part} {options.size}", text)
     return results
 
 

@@ -1,4 +1,4 @@
-"""Tables, figures and docs/quality.md from the quality benchmark's numbers."""
+"""Tables and figures from the quality benchmark's numbers, and their place in docs/."""
 
 from pathlib import Path
 
