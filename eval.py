@@ -40,6 +40,9 @@ def plan(options):
     out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
     if out.is_dir():
         raise UserError(f"{out} is a folder and cannot be written as a file; give another --dst or --out")
+    picture = out.with_suffix(".png")
+    if options.out and options.eval_mode in ("psd", "all") and picture.exists() and not out.exists():
+        raise UserError(f"{picture} is there and would become the picture of the profiles; give another --out")
     check_place(out.parent)
     return paths, out, (home or out.parent) / "statistics"
 

@@ -11,7 +11,7 @@ from gan_commands.shard import shard
 from gan_commands.spectrum import compare_spectra
 from gan_commands.train import train
 from gan_commands.truncation import study_truncation
-from utils.checkpoint import way_on
+from utils.checkpoint import WayOn
 from utils.errors import refuse_several, script
 from utils.interrupts import leaving
 from utils.launch import run_processes
@@ -36,7 +36,7 @@ def filled(command, options):
         return Path(options.out), "" if command == "sample" else "--overwrite"
     folder = RESULTS / options.dst
     if command in ("train", "finetune"):
-        return folder, lambda: way_on(folder)
+        return folder, WayOn(folder, options.overwrite)
     return folder, "--resume" if command == "setups" else "--overwrite"
 
 

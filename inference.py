@@ -5,6 +5,8 @@ import functools
 from pathlib import Path
 
 from data.folder import load_folder, warn
+from data.listing import passed_over
+from data.shards import is_shards
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import fitting, is_released, load_checkpoint, released_state
@@ -98,6 +100,9 @@ def open_refiner(options, processes):
 def open_run(options, size):
     """The images to refine, the names of the results, and the run folder, made when everything has been checked."""
     fakes, _ = load_folder(options.inference_data, size, options.fit, options.skip_bad, 0.0, options.num_workers, recursive=True)
+    left_out = None if is_shards(options.inference_data) else passed_over(options.inference_data)
+    if left_out:
+        warn(left_out)
     run = open_run_folder(options.dst, options.overwrite)
     write_json(run / "options.json", as_plain(options))
     return fakes, output_names(fakes.paths, Path(options.inference_data)), run

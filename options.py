@@ -14,8 +14,14 @@ from utils.filters import FILTERS
 # ------------------------------------------------------------------------------------------------------- types of arguments
 
 
+MOST = 2**31 - 1  # of whole numbers without another bound
+
+
 def number(kind, low=None, high=None, open_low=False):
     """Argparse type: an int or float within [low, high] (or above low, if `open_low`), with a teaching error."""
+
+    if kind is int and high is None:
+        high = MOST
 
     def parse(text):
         try:
@@ -26,7 +32,7 @@ def number(kind, low=None, high=None, open_low=False):
         if too_low or (high is not None and value > high) or not math.isfinite(value):
             bounds = f"{'more than' if open_low else 'at least'} {low}" if low is not None else ""
             bounds += f"{' and ' if bounds and high is not None else ''}{f'at most {high}' if high is not None else ''}"
-            raise argparse.ArgumentTypeError(f"{text} is out of range: give {bounds or 'a finite number'}")
+            raise argparse.ArgumentTypeError(f"{text[:20]} is out of range: give {bounds or 'a finite number'}")
         return value
 
     return parse
@@ -74,7 +80,9 @@ def name_in(folder):
 
     def parse(text):
         parts = PurePath(text).parts
-        return PurePath(*parts[1:]).as_posix() if parts[0:1] == (folder,) and len(parts) > 1 else text
+        if parts[0:1] == (folder,) and len(parts) > 1:
+            return PurePath(*parts[1:]).as_posix()
+        return text.rstrip("/") or text
 
     return parse
 
@@ -157,8 +165,12 @@ def make_parser(script, text, cls):
 
 
 def as_options(cls, parser, argv):
-    """Parse `argv` and return the frozen dataclass `cls` with one field per option."""
-    return cls(**vars(parser.parse_args(argv)))
+    """Parse `argv` and return the frozen dataclass `cls` with one field per option; an empty text is a mistake."""
+    values = vars(parser.parse_args(argv))
+    for name, value in values.items():
+        if value == "":
+            parser.error(f"argument --{name}: it is empty; give a value, or leave the option out")
+    return cls(**values)
 
 
 def as_plain(options):
@@ -433,6 +445,8 @@ def parse_inference(argv=None):
     options = as_options(InferenceOptions, parser, argv)
     if (options.real is None) != (options.fake is None):
         parser.error("--real and --fake belong together; give both or neither")
+    if options.real and options.inference_params:
+        parser.error("a filter is that of --inference_params, or is fitted on --real and --fake: give one or the other")
     if options.real and options.method == "stig":
         parser.error(f"--real and --fake fit a filter; add --method and one of {', '.join(FILTERS)}")
     if not options.real and not options.inference_params:
@@ -475,7 +489,10 @@ class ResultPlace:
     """The folder or the file of the result."""
 
     dst: str | None = option("results/NAME instead of the measured run; needed with --real", metavar="NAME", type=run_name)
-    out: str | None = option("this .json file instead (an earlier result is replaced)", metavar="FILE")
+    out: str | None = option(
+        "this .json file instead (an earlier result is replaced; psd draws a .png, FID keeps the folder statistics beside it)",
+        metavar="FILE",
+    )
 
 
 @group("reading images")

@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from data.folder import Warnings
 from data.pairs import PairLoader, save_holdout
-from data.training import training_sets
+from data.training import DATASETS, training_sets
 from models.stig import STIG, Objective
 from models.training import Trainer
 from options import PRESETS, as_arguments, as_plain, parse_train
-from utils.checkpoint import fitting, read_resumed, save_checkpoint, way_on
+from utils.checkpoint import WayOn, fitting, read_resumed, save_checkpoint
 from utils.errors import UserError, check_finite, script
 from utils.filters import FILTERS, fit_filters, to_device
 from utils.interrupts import StopRequest, exit_stopped, leaving
@@ -27,7 +27,7 @@ from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save_frequency", "log_frequency", "overwrite", "resume"}
-FREE_ON_RESUME |= {"timeout"}
+FREE_ON_RESUME |= {"timeout", "dst"}
 
 
 def fit_spectra(sets, whiten, device):
@@ -108,7 +108,9 @@ def command_of(options):
 
 def read_run(options):
     """What the main process reads first: warnings, the checkpoint to resume or None, and what `training_sets` returns."""
-    run = check_run_folder(options.dst, options.overwrite, options.resume)
+    names = [name for name in (options.data, options.test_data) if name]
+    inputs = [DATASETS / name / side for name in names for side in ("", "real", "fake")]
+    run = check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
     warnings = Warnings()
     sets = training_sets(options, run / "images.json" if resumed else None, warnings)
@@ -170,7 +172,7 @@ def run_training(options, processes):
 def main(argv=None):
     options = parse_train(argv)
     run = RESULTS / options.dst
-    with leaving(run, lambda: way_on(run)):
+    with leaving(run, WayOn(run, options.overwrite)):
         run_processes(run_training, options, __file__, argv)
 
 

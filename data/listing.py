@@ -10,6 +10,7 @@ from data.reading import IMAGE_SUFFIXES
 from utils.errors import UserError
 
 KINDS = "PNG, JPEG, WebP, BMP or TIFF"
+OTHER_SUFFIXES = {".gif", ".apng", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".jfif", ".ppm", ".pgm", ".tga", ".exr", ".npy"}
 
 
 class ImagePaths(Sequence):
@@ -89,8 +90,19 @@ def _walk(folder, prefix, recursive):
             if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112 (a link may lead in a circle)
                 if recursive and not entry.is_symlink():
                     yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive)
-            elif is_image_name(entry.name):
+            elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):  # no pipe, which would be waited for
                 yield prefix + entry.name
+
+
+def passed_over(folder):
+    """Sentence on what `list_images(folder, recursive=True)` leaves out though it may hold images; None without any."""
+    links, others = [], []
+    for place, folders, files in os.walk(folder):
+        links += [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
+        others += [Path(place, name) for name in files if Path(name).suffix.lower() in OTHER_SUFFIXES]
+    kinds = {"links to folders": links, "files of other formats": others}
+    found = [f"{len(paths)} {kind} (the first: {min(paths)})" for kind, paths in kinds.items() if paths]
+    return f"passed over in {folder}: {' and '.join(found)}" if found else None
 
 
 def list_images(folder, recursive=False):
@@ -101,8 +113,9 @@ def list_images(folder, recursive=False):
     """
     folder = Path(folder)
     if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{folder} {problem}; make it and put {KINDS} images there")
+        if folder.exists():
+            raise UserError(f"{folder} is not a folder; give the one that holds the images")
+        raise UserError(f"{folder} does not exist; check the name, or make it and put {KINDS} images there")
     names = sorted(_walk(folder, "", recursive))
     if not names:
         deeper = not recursive and any(True for _ in _walk(folder, "", True))

@@ -158,7 +158,7 @@ def load_holdout(path, real_paths, fake_paths):
     """
     if not Path(path).is_file():
         raise UserError(f"{path} is missing, and with it which images were held out; start again with --overwrite")
-    manifest = read_json(path)
+    manifest = read_json(path, "it says which images were held out: start again with --overwrite")
     given = {"real": ImagePaths.of(real_paths), "fake": ImagePaths.of(fake_paths)}
     places = {side: {name: index for index, name in enumerate(_names(paths))} for side, paths in given.items()}
     split = {}

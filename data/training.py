@@ -8,6 +8,7 @@ from data.folder import ImageFolder, load_folder, warn
 from data.pairs import load_holdout, split_holdout
 from data.shards import shards_beside
 from utils.errors import UserError
+from utils.run_dir import real as real_path
 
 DATASETS = Path("datasets")
 DEMO = "demo"
@@ -66,6 +67,9 @@ def training_sets(options, manifest=None, tell=warn):
         split = split_holdout(real_paths, fake_paths, options.holdout, options.seed)
     parts = {f"train_{side}": (*pair[side], split[f"train_{side}"]) for side in pair}
     if options.test_data:
+        for side in pair:
+            if real_path(DATASETS / options.test_data / side) == real_path(DATASETS / options.data / side):
+                raise UserError(f"--test_data {options.test_data} has the {side} images of --data; give others, or --holdout 0.2")
         others = open_dataset(options.test_data, options, tell)
         parts |= {f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()}
         source = f"{options.test_data}, another data set"

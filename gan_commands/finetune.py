@@ -208,7 +208,7 @@ def read_numbers(path):
 def finetune(options):
     """Fine-tune, judge every epoch, and draw the figures; or stop where the user asks to (then exit code 130)."""
     device = resolve_device(options.device)
-    inputs = (run_folder(options.generator), options.pairs, options.detector)
+    inputs = (run_checkpoint(options.generator, options.checkpoint), options.pairs, options.detector)
     check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
     checkpoint, real, latents, threshold = open_inputs(options)
     options = dataclasses.replace(options, threshold=threshold)

@@ -20,7 +20,7 @@ from utils.logging import ScalarLog
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_json, write_png
 from utils.seeding import seed_everything
 
-FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume", "timeout"}
+FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume", "timeout", "dst"}
 LOWEST_RATE = 1e-6
 GRID_IMAGES = 64
 

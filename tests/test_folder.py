@@ -40,7 +40,7 @@ def test_listing_is_sorted_and_takes_any_case(tmp_path):
 
 
 def test_a_missing_or_empty_folder_is_explained(tmp_path):
-    with pytest.raises(UserError, match="absent does not exist; make it"):
+    with pytest.raises(UserError, match="absent does not exist; check the name"):
         list_images(tmp_path / "absent")
     with pytest.raises(UserError, match=r"holds no PNG.*put some there"):
         list_images(tmp_path)

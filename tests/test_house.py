@@ -93,7 +93,58 @@ def test_overwriting_never_deletes_what_the_run_reads(tmp_path):
     with pytest.raises(UserError, match=r"would delete .*images"):
         run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(None, folder / "images"))
     assert (folder / "images").is_dir()
-    run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(None, tmp_path, tmp_path / "b"))
+    with pytest.raises(UserError, match=r"would delete .*, a part of"):
+        run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(tmp_path,))
+    run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(None, tmp_path / "b"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_run_of_which_a_part_cannot_be_deleted_is_kept_whole(tmp_path):
+    folder = run_dir.open_run_folder("a", root=tmp_path)
+    (folder / "checkpoint.pt").touch()
+    (folder / "eval/fake").mkdir(parents=True)
+    (folder / "eval/fake").chmod(0o500)
+    with pytest.raises(UserError, match=r"eval/fake is read-only"):
+        run_dir.open_run_folder("a", overwrite=True, root=tmp_path)
+    assert (folder / "checkpoint.pt").is_file()
+
+
+def test_every_folder_of_a_run_is_checked_before_it_is_deleted(tmp_path, monkeypatch):
+    folder = run_dir.open_run_folder("a", root=tmp_path)
+    (folder / "eval/fake").mkdir(parents=True)
+    checked = []
+    monkeypatch.setattr(run_dir, "check_place", checked.append)
+    run_dir.check_run_folder("a", overwrite=True, root=tmp_path)
+    assert {folder, folder / "eval", folder / "eval/fake"} <= set(map(Path, checked))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"), "not enough memory"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x cannot be used: Permission denied; change its permissions"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x cannot be used: No space left on device; free some space"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(error, words, capsys):
+    @script
+    def main(argv=None):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_other_errors_keep_their_traceback():
+    @script
+    def main(argv=None):
+        raise RuntimeError("a shape does not fit")
+
+    with pytest.raises(RuntimeError, match="a shape"):
+        main()
 
 
 class Evil:

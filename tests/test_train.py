@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -431,7 +432,54 @@ def test_bad_input_to_inference(run, house, capsys):
     again = [*base[:2], "--dst", "run", "--inference_params", checkpoint]
     assert "--resume" not in refused(inference.main, again, capsys)  # inference.py has no such option
     assert "would delete" in refused(inference.main, [*again, "--overwrite"], capsys)
+    shutil.copytree("datasets/tiny/fake", "results/around/inside")
+    around = [*again[2:], "--inference_data", "results/around", "--dst", "around/inside", "--overwrite"]
+    assert "a part of results/around" in refused(inference.main, around, capsys)
+    assert len(list(Path("results/around/inside").iterdir())) == len(list(Path("datasets/tiny/fake").iterdir()))
+    assert "argument --inference_data: it is empty" in refused(inference.main, [*again[2:], "--inference_data", ""], capsys)
+    both = [*base, "--method", "linear", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake"]
+    assert "give one or the other" in refused(inference.main, [*both, "--inference_params", checkpoint], capsys)
     assert checkpoint.exists()
+
+
+def test_inference_tells_what_it_passes_over(run, capsys):
+    """Links to folders, which may lead in a circle, and formats that are not read; a pipe does not stop it for ever."""
+    shutil.copytree("datasets/tiny/fake", "mixed/sub")
+    Path("mixed/linked").symlink_to(Path("datasets/tiny/real").resolve())
+    Path("mixed/moving.gif").touch()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo("mixed/pipe.png")
+    command = ["--inference_params", str(run / "checkpoint.pt"), "--dst", "over", "--device", "cpu"]
+    inference.main([*command, "--inference_data", "mixed"])
+    told = capsys.readouterr().err
+    assert "1 links to folders (the first: mixed/linked) and 1 files of other formats (the first: mixed/moving.gif)" in told
+    inference.main([*command, "--inference_data", "mixed/sub", "--overwrite"])
+    assert "passed over" not in capsys.readouterr().err
+
+
+def test_training_spares_the_images_it_reads(capsys):
+    shutil.copytree("datasets/tiny/fake", "results/own/refined")
+    Path("datasets/linked").mkdir()
+    Path("datasets/linked/real").symlink_to(Path("datasets/tiny/real").resolve())
+    Path("datasets/linked/fake").symlink_to(Path("results/own/refined").resolve())
+    command = [*SMALL, "--data", "linked", "--dst", "own", "--overwrite"]
+    assert "would delete datasets/linked/fake, which this run reads" in refused(train.main, command, capsys)
+    test_data = [*SMALL, "--test_data", "linked", "--dst", "own", "--overwrite"]
+    assert "would delete datasets/linked/fake" in refused(train.main, test_data, capsys)
+    assert Path("results/own/refined").is_dir()
+    assert "has the real images of --data" in refused(train.main, [*test_data, "--dst", "other"], capsys)
+
+
+def test_before_an_older_run_is_deleted_an_interruption_says_to_start_again(run, monkeypatch, capsys):
+    shutil.copytree(run, "results/older")
+    said = interrupted(monkeypatch, capsys, train.main, [*SMALL, "--dst", "older", "--overwrite"], train, "training_sets")
+    assert said == "stopped; every file in results/older is whole, and the same command with --overwrite starts anew"
+    assert Path("results/older/checkpoint.pt").read_bytes() == (run / "checkpoint.pt").read_bytes()
+
+
+def test_a_run_that_was_moved_goes_on(run):
+    shutil.copytree(run, "results/moved")
+    train.main([*SMALL, "--dst", "moved/", *FINISHED, "--resume"])
 
 
 def test_small_differences_are_not_called_better():

@@ -17,13 +17,14 @@ RELEASED_ORDER = (2, 0, 1)  # channel c of a released network is channel RELEASE
 
 def save_checkpoint(path, kind, content):
     """Write dictionary `content` (tensors, numbers, strings, lists, dictionaries) as a checkpoint of this `kind`, atomically."""
+    path = Path(path)
     try:
         with atomic_path(path) as temporary:
             torch.save({"kind": kind, **content}, temporary)
     except RuntimeError as error:  # torch's writer hides the operating system's refusal
-        raise UserError(
-            f"{path} could not be written ({str(error).splitlines()[0]}); free some space and go on with --resume"
-        ) from error
+        kept = path.is_file() or path.with_name("checkpoint.pt").is_file()
+        option = "--resume" if kept else "--overwrite"
+        raise UserError(f"{path} could not be written (is the disk full?); free some space and go on with {option}") from error
 
 
 def read_tensors(path):
@@ -111,7 +112,8 @@ def load_checkpoint(path, kind):
     content = read_tensors(path)
     found = content.get("kind") if isinstance(content, dict) else None
     if found != kind:
-        raise UserError(f"{path} is not a {kind} checkpoint ({f'it is a {found} one' if found else 'it names no kind'})")
+        what = f"it is a {found} one" if found else "it names no kind"
+        raise UserError(f"{path} is not a {kind} checkpoint ({what}); give one that this project wrote for it")
     return content
 
 
@@ -143,9 +145,26 @@ def read_resumed(run_folder, kind, options, free):
     return checkpoint
 
 
-def way_on(run_folder):
-    """The option with which a command that was interrupted goes on from its checkpoint, or starts anew if there is none yet."""
-    return "--resume" if (Path(run_folder) / "checkpoint.pt").is_file() else "--overwrite"
+class WayOn:
+    """Asked after an interruption, the option with which a command goes on from its checkpoint, or starts anew if it has none yet.
+
+    Args:
+        run_folder: made before or by the command. overwrite: whether an earlier run in it is deleted; until then its checkpoint is
+            none of the command's.
+    """
+
+    def __init__(self, run_folder, overwrite):
+        self.folder, self.overwrite = Path(run_folder), overwrite
+        self.before = self._stamp()
+
+    def _stamp(self):
+        """When the folder's options.json, which every run begins with, was written; None without one."""
+        path = self.folder / "options.json"
+        return path.stat().st_mtime_ns if path.is_file() else None
+
+    def __call__(self):
+        begun = not self.overwrite or self._stamp() != self.before
+        return "--resume" if begun and (self.folder / "checkpoint.pt").is_file() else "--overwrite"
 
 
 def is_released(path):

@@ -17,6 +17,9 @@ REFUSALS = {
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
     *(errno.ENOENT, errno.EIO),
 }
+ADVICE = dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or choose another place")
+ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another")
+ADVICE |= {errno.ENAMETOOLONG: "give a shorter name", errno.ENOENT: "check the name"}
 
 
 class UserError(ValueError):
@@ -77,7 +80,12 @@ def script(main=None, *, several=False):
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise
-            message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; free some space, or choose another place."
+            advice = ADVICE.get(error.errno, "choose another place")
+            message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; {advice}"
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            message = "there is not enough memory; give a smaller --batch_size, --size or (train.py) --width"
         except KeyboardInterrupt as error:
             with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM), _first_process_speaks():
                 print(f"stopped; {error if error.args else 'no file is half written, start the command again'}", file=sys.stderr)
@@ -86,6 +94,11 @@ def script(main=None, *, several=False):
         sys.exit(code)
 
     return run
+
+
+def _out_of_memory(error):
+    """Whether an exception is Python's or torch's (of a GPU or not) for memory that is not there."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager

@@ -53,12 +53,12 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path):
-    """Read a JSON file; UserError with its name if it is not one."""
+def read_json(path, advice="delete it and run again"):
+    """Read a JSON file; UserError with its name and this advice if it is not one."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); delete it and run again") from error
+        raise UserError(f"{path} is not readable JSON ({error}); {advice}") from error
 
 
 def to_uint8(image):
@@ -110,7 +110,12 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
     lost = [path for path in inputs if path and real(path).is_relative_to(real(folder))]
     if overwrite and folder.exists() and lost:
         raise UserError(f"--overwrite would delete {lost[0]}, which this run reads; choose another --dst")
+    around = [path for path in inputs if path and real(folder).is_relative_to(real(path))]
+    if overwrite and folder.exists() and around:
+        raise UserError(f"--overwrite would delete {folder}, a part of {around[0]}, which this run reads; choose another --dst")
     for place in (folder, folder.parent) if overwrite else (folder,):
+        check_place(place)
+    for place, _, _ in os.walk(folder) if overwrite else ():
         check_place(place)
     return folder
 
