@@ -18,6 +18,8 @@ from utils.interrupts import StopRequest, leave_to_parent
 from utils.logging import ScalarLog
 from utils.perturbations import augment
 
+AHEAD = {"class_epoch", "patience"}  # of what shapes a detector, what says nothing about the epochs behind
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingPlan:
@@ -201,7 +203,8 @@ def train_network(network, train, validation, plan, device, folder, processes=No
         _load(folder / "best.pt", network, processes)  # what will be needed at the end
         last = _load(folder / "last.pt", network, processes)
         with fitting(folder / "last.pt"):
-            check_origin(folder / "last.pt", last, origin, "give the same options to resume, or --overwrite")
+            wanted = {kind: {name: made[name] for name in made.keys() - AHEAD} for kind, made in origin.items()}
+            check_origin(folder / "last.pt", last, wanted, "give the same options to resume, or --overwrite")
             load_optimiser(optimizer, last["optimizer"])
             load_scheduler(scheduler, last["scheduler"])
             start, best_epoch, best_loss = int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
