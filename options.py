@@ -529,7 +529,7 @@ def parse_eval(argv=None):
 
 # ---------------------------------------------------------------------------------------------------------------- detect.py
 
-_DECAY_PROTOCOL = {"runs": 10, "num_samples": 1000, "split": 0.1, "lr": None}  # lab protocol
+_DECAY_PROTOCOL = {"runs": 10, "num_samples": 1000, "split": 0.1, "lr": None}  # as in the published study of decay features
 _FEATURE_PROTOCOL = _DECAY_PROTOCOL | {"split": 0.8}
 DETECT_DEFAULTS = {  # what an option left out means for each classifier
     "cnn": {"runs": 1, "num_samples": None, "split": 0.8, "lr": 2e-4},

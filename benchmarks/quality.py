@@ -73,7 +73,7 @@ def parse(argv=None):
     parser.add_argument("--epoch", type=number(int, 1), help="of rows that are trained; default: train.py's")
     parser.add_argument("--part", choices=PARTS, default="validation", help="what is judged")
     parser.add_argument("--size", type=image_size, default=128, help="side of the centre crops; never resized")
-    parser.add_argument("--quick", action="store_true", help="leave the CNN detector out")
+    parser.add_argument("--quick", action="store_true", help="leave the CNN detectors out")
     parser.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights: judge by KID and FID, too")
     parser.add_argument("--pictures", action="store_true", help="show each refiner's best, median and worst image")
     parser.add_argument("--write_docs", action="store_true", help="put tables, figures and the demo's pictures into docs/")
