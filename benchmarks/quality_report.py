@@ -73,8 +73,9 @@ def set_figure(name, record, path):
 
     The bands are one standard deviation over images, around 0 the reals' own. Of several seeds the first is drawn.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(3, 2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained", width_ratios=(3, 2))
     rows = {row: next(iter(seeds.values())) for row, seeds in record["rows"].items()}
+    judges = [column for column in JUDGES if any(column in numbers for numbers in rows.values())]
     for place, (row, numbers) in enumerate(rows.items()):
         real, spread = np.array(numbers["real_profile"]), np.array(numbers["real_profile_std"])
         if not place:
@@ -83,19 +84,19 @@ def set_figure(name, record, path):
         (line,) = left.plot(difference, label=row, lw=1.3, color=f"C{place % 10}")
         for sign in (-1, 1):
             left.plot(difference + sign * deviation, color=line.get_color(), lw=0.5, ls=":")
-        judges = [column for column in JUDGES if column in numbers]
-        values = np.array([numbers[column] for column in judges])
-        reach = np.abs(np.array([numbers[f"{column}_interval"] for column in judges]).T - values)
-        where = np.arange(len(judges)) + 0.7 * ((place + 0.5) / len(rows) - 0.5)
+        known = [column for column in judges if column in numbers]
+        values = np.array([numbers[column] for column in known])
+        reach = np.abs(np.array([numbers[f"{column}_interval"] for column in known]).T - values)
+        where = np.array([judges.index(column) for column in known]) + 0.7 * ((place + 0.5) / len(rows) - 0.5)
         right.errorbar(where, values, reach, fmt="o", ms=4, lw=1, color=line.get_color())
     left.axhline(0, color="black", lw=0.6)
     left.set(xlabel="radial frequency (bins)", ylabel="mean log power minus real")
     left.set_title(
         f"{name}, {record['settings']['size']} px, {record['settings']['part']}; dotted: ± deviation over images", fontsize=9
     )
-    left.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=len(rows) + 1, fontsize=8)
     right.axhline(0.5, color="black", lw=0.6)
-    right.set_xticks(range(len(judges)), [JUDGES[column].replace(" ", "\n") for column in judges], fontsize=8)
+    right.set_xticks(range(len(judges)), [JUDGES[column] for column in judges], fontsize=8, rotation=40, ha="right")
     right.set_ylim(0, 1.05)
     right.set_title("balanced accuracy of detectors, 95 %", fontsize=9)
     save_figure(figure, path)

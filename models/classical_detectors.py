@@ -39,7 +39,7 @@ def _fit(classifier, features, is_fake, seed):
 
 
 def fit_classical(classifier, real_features, fake_features, seed):
-    """Fit on standardised features (as in the published study of decay features: knn k = 5; svm RBF; mlp hidden 10, 10, logistic, Adam 1e-3, <= 2000 steps).
+    """Fit on standardised features: knn k = 5; svm RBF; mlp hidden 10, 10, logistic, Adam 1e-3, <= 2000 steps (as published).
 
     Where the classifier can, classes of different size count alike; for knn and mlp the larger class is thinned out at random.
 
