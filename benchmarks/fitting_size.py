@@ -64,7 +64,12 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.fitting_size", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--counts", type=number_list(int, 1), default=(25, 50, 100, 200, 400, 800), help="images of each class")
+    parser.add_argument(
+        "--counts",
+        type=number_list(int, 1),
+        default=(25, 50, 100, 200, 400, 800),
+        help="images of each class, the first by name of those drawn",
+    )
     parser.add_argument("--judged", type=number(int, 7), default=100, help="images of each class that judge")
     parser.add_argument("--data", help="set in datasets/ to fit on; needs --test_data")
     parser.add_argument("--test_data", help="set in datasets/ to judge on")
