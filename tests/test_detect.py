@@ -703,7 +703,9 @@ def test_before_and_after_does_not_judge_by_images_that_were_trained_on(run, cap
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(run, capsys):
-    assert "the loss is not finite in epoch 0" in refused(capsys, *CNN, "--lr", "1e30")
+    for batch in ("8", "64"):  # of several steps and of one, which is seen at the validation only
+        command = [*CNN, "--lr", "1e30", "--class_batch_size", batch, "--overwrite"]
+        assert "the loss is not finite in epoch 0" in refused(capsys, *command)
 
 
 def test_copies_among_other_images_of_the_same_names_judge_nowhere(run):

@@ -58,6 +58,10 @@ def test_what_decoders_clip_and_grey_pixels_do_not_count():
     assert jpeg_trace(grey) is None
     white = np.full((SIDE, SIDE, 3), 255, np.uint8)
     assert jpeg_trace(white) is None
+    for edge in (0, 255):
+        clipped = compressed(coloured(1), quality=90).copy()
+        clipped[..., 1] = edge
+        assert jpeg_trace(clipped) is None
     half = np.concatenate([white, compressed(coloured(1), quality=90)])
     assert jpeg_trace(half) == pytest.approx(jpeg_trace(half[SIDE:]))
 
