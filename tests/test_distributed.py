@@ -89,7 +89,8 @@ def same_training(first, second):
     assert a["step"] == b["step"] == STEPS
     assert torch.equal(a["random"]["cpu"], b["random"]["cpu"])
     for kind, fitted in a["filters"].items():
-        assert all(torch.equal(part, b["filters"][kind][name]) for name, part in fitted.items())
+        for name, part in fitted.items():
+            torch.testing.assert_close(b["filters"][kind][name], part, rtol=1e-5, atol=1e-9)  # matrices round by threads
     for part in ("model", "averaged"):
         differences = [(a[part][name].float() - b[part][name].float()).flatten() for name in a[part] if a[part][name] is not None]
         assert torch.cat(differences).abs().mean() < 0.05 * a["options"]["lr"]
