@@ -168,12 +168,12 @@ def check_origin(path, found, wanted, advice):
 
     Args:
         path: where it is kept.
-        found, wanted: dicts of what it was made with and of what it must have been made with; each value a dict of plain values,
-            or for "names" the split. Only what is wanted is compared.
+        found, wanted: what it was made with and what it must have been made with: "identity" and "training", dicts of plain values,
+            and "names", the split. Only what is wanted is compared.
         advice: end of the sentence.
     """
-    for kind in wanted.keys() - {"names"}:
-        for name, value in wanted[kind].items():
+    for kind in ("identity", "training"):
+        for name, value in wanted.get(kind, {}).items():
             if found[kind].get(name) != value:
                 raise UserError(f"{path} was made with {name} = {found[kind].get(name)}, not {value}; {advice}")
     if "names" in wanted and found["names"] != wanted["names"]:
@@ -203,7 +203,7 @@ def train_network(network, train, validation, plan, device, folder, processes=No
         _load(folder / "best.pt", network, processes)  # what will be needed at the end
         last = _load(folder / "last.pt", network, processes)
         with fitting(folder / "last.pt"):
-            wanted = {kind: {name: made[name] for name in made.keys() - AHEAD} for kind, made in origin.items()}
+            wanted = {kind: {name: value for name, value in made.items() if name not in AHEAD} for kind, made in origin.items()}
             check_origin(folder / "last.pt", last, wanted, "give the same options to resume, or --overwrite")
             load_optimiser(optimizer, last["optimizer"])
             load_scheduler(scheduler, last["scheduler"])

@@ -84,9 +84,8 @@ def adapt_pretrained(classifier, size, state):
         raise ValueError(f"these weights are not of {classifier}: they lack {mark}")
     if classifier == "vit":
         shape, kind = tuple(state[mark].shape), state[mark].dtype
-        grid = (
-            math.isqrt(max(shape[1] - 1, 0)) if len(shape) == 3 else 0
-        )  # patches in a row; one position more is the class token's
+        patches = shape[1] - 1 if len(shape) == 3 else 0  # the first position is the class token's
+        grid = math.isqrt(max(patches, 0))
         if not grid or shape != (1, 1 + grid**2, VIT["hidden_dim"]) or not kind.is_floating_point:
             raise ValueError(f"these weights are not of {classifier}: {mark} is {kind} of shape {shape}")
         state = interpolate_embeddings(size, VIT["patch_size"], dict(state))
