@@ -22,8 +22,7 @@ from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
 from utils.pretrained import pretrained_weights
-from utils.run_dir import RESULTS, atomic_path, check_place, check_run_folder, open_run_folder, run_folder, write_json
-from utils.run_dir import real as real_path
+from utils.run_dir import RESULTS, atomic_path, check_place, check_run_folder, open_run_folder, real_path, run_folder, write_json
 from utils.tables import write_csv
 
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from data.folder import Warnings
 from data.pairs import PairLoader, save_holdout
-from data.training import DATASETS, training_sets
+from data.training import inputs_of, training_sets
 from models.stig import STIG, Objective
 from models.training import Trainer
 from options import PRESETS, as_arguments, as_plain, parse_train
@@ -108,9 +108,7 @@ def command_of(options):
 
 def read_run(options):
     """What the main process reads first: warnings, the checkpoint to resume or None, and what `training_sets` returns."""
-    names = [name for name in (options.data, options.test_data) if name]
-    inputs = [DATASETS / name / side for name in names for side in ("", "real", "fake")]
-    run = check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
+    run = check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs_of(options))
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
     warnings = Warnings()
     sets = training_sets(options, run / "images.json" if resumed else None, warnings)

@@ -19,8 +19,7 @@ from data.folder import load_folder
 from data.shards import expand_pattern, is_shards
 from utils.distributed import dealt
 from utils.errors import UserError
-from utils.run_dir import atomic_path, check_place
-from utils.run_dir import real as real_path
+from utils.run_dir import atomic_path, check_place, real_path
 
 
 def find_photographs(data):

@@ -8,7 +8,7 @@ from data.folder import ImageFolder, load_folder, warn
 from data.pairs import load_holdout, split_holdout
 from data.shards import shards_beside
 from utils.errors import UserError
-from utils.run_dir import real as real_path
+from utils.run_dir import real_path
 
 DATASETS = Path("datasets")
 DEMO = "demo"
@@ -44,6 +44,11 @@ def _place(folder, side):
     if shards and (folder / side).exists():
         raise UserError(f"{folder} holds both {side}/ and {shards.name}; leave one of them there")
     return shards or folder / side
+
+
+def inputs_of(options):
+    """Folders that `training_sets` reads, and those that links in them lead to."""
+    return [DATASETS / name / side for name in (options.data, options.test_data) if name for side in ("", "real", "fake")]
 
 
 def training_sets(options, manifest=None, tell=warn):

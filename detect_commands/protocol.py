@@ -12,7 +12,7 @@ from data.reading import read_image
 from detect_commands.image_sets import version_key
 from utils.errors import UserError
 from utils.profiles import to_grey
-from utils.run_dir import real as real_path
+from utils.run_dir import real_path
 
 PARTS = ("train", "validation", "test")
 VALIDATION = 0.2  # of the training part: best epoch and threshold

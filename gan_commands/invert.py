@@ -16,8 +16,7 @@ from options import as_plain
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names
-from utils.run_dir import atomic_path, check_place, write_json, write_png
-from utils.run_dir import real as real_path
+from utils.run_dir import atomic_path, check_place, refuse_deleting, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
@@ -33,8 +32,7 @@ def open_pairs_folder(folder, overwrite, source):
     if existing and not (folder / "pairs.json").is_file():
         raise UserError(f"{folder} holds folders that gan.py invert did not write; choose another --out")
     for part in existing:
-        if real_path(source).is_relative_to(real_path(part)) or real_path(part).is_relative_to(real_path(source)):
-            raise UserError(f"--overwrite would delete {part}, which this inversion reads; choose another --out")
+        refuse_deleting(part, [source], "choose another --out")
     for part in existing:
         shutil.rmtree(part)
 

@@ -195,7 +195,7 @@ def test_overwriting_deletes_nothing_that_is_read(capsys, tmp_path):
     before = contents("datasets/own")
     for data in ("own", "datasets/own/real/a", "datasets"):
         inverting = f"invert --dst base --data {data} --out datasets/own --steps 5 --threshold 9 --overwrite --device cpu"
-        assert "which this inversion reads" in refused(inverting, capsys)
+        assert "which this command reads" in refused(inverting, capsys)
     assert contents("datasets/own") == before
 
 

@@ -463,7 +463,7 @@ def test_training_spares_the_images_it_reads(capsys):
     Path("datasets/linked/real").symlink_to(Path("datasets/tiny/real").resolve())
     Path("datasets/linked/fake").symlink_to(Path("results/own/refined").resolve())
     command = [*SMALL, "--data", "linked", "--dst", "own", "--overwrite"]
-    assert "would delete datasets/linked/fake, which this run reads" in refused(train.main, command, capsys)
+    assert "would delete datasets/linked/fake, which this command reads" in refused(train.main, command, capsys)
     test_data = [*SMALL, "--test_data", "linked", "--dst", "own", "--overwrite"]
     assert "would delete datasets/linked/fake" in refused(train.main, test_data, capsys)
     assert Path("results/own/refined").is_dir()

@@ -74,7 +74,7 @@ def write_png(path, image):
         Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
 
 
-def real(path):
+def real_path(path):
     """The absolute path without links; of links that lead in a circle, as far as they can be followed."""
     return Path(os.path.realpath(path))
 
@@ -83,9 +83,22 @@ def run_folder(dst, root=None):
     """Path of results/<dst>; UserError if `dst` is empty or leaves results/."""
     root = RESULTS if root is None else Path(root)
     folder = root / dst
-    if not dst or real(root) not in real(folder).parents:
+    if not dst or real_path(root) not in real_path(folder).parents:
         raise UserError(f"{dst!r} does not name a folder inside {root}/; give a plain name such as my_run")
     return folder
+
+
+def refuse_deleting(folder, inputs, advice):
+    """UserError, ending with this advice, if a folder that is to be deleted holds one of the inputs or is a part of it.
+
+    Args:
+        inputs: paths; None among them is passed over.
+    """
+    for path in filter(None, inputs):
+        inside, around = real_path(path).is_relative_to(real_path(folder)), real_path(folder).is_relative_to(real_path(path))
+        if inside or around:
+            lost = path if inside else f"{folder}, a part of {path}"
+            raise UserError(f"--overwrite would delete {lost}, which this command reads; {advice}")
 
 
 def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
@@ -107,12 +120,8 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
         raise UserError(f"{folder} exists already; {choices}, or choose another --dst")
     if os.path.lexists(folder) and (not folder.is_dir() or (overwrite and folder.is_symlink())):
         raise UserError(f"{folder} is a {'link' if folder.is_symlink() else 'file'} and no folder of a run; choose another --dst")
-    lost = [path for path in inputs if path and real(path).is_relative_to(real(folder))]
-    if overwrite and folder.exists() and lost:
-        raise UserError(f"--overwrite would delete {lost[0]}, which this run reads; choose another --dst")
-    around = [path for path in inputs if path and real(folder).is_relative_to(real(path))]
-    if overwrite and folder.exists() and around:
-        raise UserError(f"--overwrite would delete {folder}, a part of {around[0]}, which this run reads; choose another --dst")
+    if overwrite and folder.exists():
+        refuse_deleting(folder, inputs, "choose another --dst")
     for place in (folder, folder.parent) if overwrite else (folder,):
         check_place(place)
     for place, _, _ in os.walk(folder) if overwrite else ():
