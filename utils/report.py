@@ -174,9 +174,8 @@ def verdict(table):
         for column, words in judged.items():
             values = [numbers[column] for numbers in (table["refined"], *others) if numbers[column] is not None]
             if len(values) > 1 and table["refined"][column] is not None:
-                own, *rest = (
-                    [max(value, 0.5) for value in values] if column in FEATURES else values
-                )  # 0.5 is chance, less no better
+                least_value = 0.5 if column in FEATURES else 0  # a detector below chance is no better than chance
+                own, *rest = [max(value, least_value) for value in values]
                 gain, least = min(rest) - own, NEARLY[column]
                 (better if gain > least else worse if gain < -least else same).append(words)
         found = (("better", better), ("about the same", same), ("worse", worse))
