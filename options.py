@@ -316,6 +316,9 @@ class TrainSteps:
     ema: float = option("decay of the averaged generator that is used; 0: none", 0.99, type=number(float, 0, 0.99999))
     amp: bool = flag("bfloat16 networks; spectra and losses stay float32")
     compile: bool = flag("compile the networks (slow start, faster steps on a GPU)")
+    cuda_graphs: bool = option(
+        "on one GPU, record a step's kernels once and replay them, unless --deterministic", True, type=boolean
+    )
 
 
 @group("model")

@@ -27,7 +27,7 @@ from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save_frequency", "log_frequency", "overwrite", "resume"}
-FREE_ON_RESUME |= {"timeout", "dst"}
+FREE_ON_RESUME |= {"timeout", "dst", "cuda_graphs"}
 
 
 def fit_spectra(sets, whiten, device):
@@ -137,7 +137,8 @@ def run_training(options, processes):
     model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(device)
     if options.compile:
         model.compile_networks()
-    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes)
+    record = options.cuda_graphs and not options.deterministic
+    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes, record)
     if resumed:
         with fitting(run / "checkpoint.pt"):
             trainer.load_state_dict(resumed)

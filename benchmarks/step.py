@@ -1,26 +1,37 @@
-"""Seconds per training step, its parts, images/s and peak memory, beside a plain variant of the same step.
+"""Seconds per training step, images/s, peak memory and what they come to beside two floors, for variants of the same step.
 
-    python -m benchmarks.step --sizes 64,128 --levels 0,1,2,3,4
+    python -m benchmarks.step --sizes 64,128 --variants plain,eager
+    python -m benchmarks.step --sizes 256 --batches 1,16 --variants plain,eager,graph,amp+graph,amp+compile+graph --device 0
 
-The plain variant computes the same numbers the obvious way: the encoder runs again for queries and keys of each image, SSIM has
-the full 35 x 35 window, profiles use a mask per ring. Both run in turn; ratios are medians over the turns.
+Variants: plain computes the same numbers the obvious way (the encoder runs again for queries and keys of each image, SSIM has the
+full 35 x 35 window, profiles use a mask per ring); eager is train.py's step; graph, amp and compile are its --cuda_graphs, --amp
+and --compile. "Speed-up" is images/s over that of a size's first row. Floors: counted floating-point operations at the measured
+rate of a large matrix product in the precision of the convolutions, and the bytes that convolutions read and write at the measured
+rate of a large copy. On a CPU variants run in turn; memory is that of the whole process there.
 """
 
 import argparse
+import functools
+import gc
 import statistics
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import median_ratio, peak_mib, seconds
+from benchmarks.common import peak_mib, seconds
 from models import stig
 from models.losses import ssim
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import number
+from options import number, number_list
 from utils.distributed import resolve_device
 from utils.profiles import chessboard_profile, chessboard_rings, to_grey
+from utils.seeding import seed_everything
 from utils.tables import format_table
+
+PARTS = {"plain", "eager", "graph", "amp", "compile"}
+CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 
 
 def plain_ssim(image, other):
@@ -45,89 +56,156 @@ def plain_profile(mag):
     return (profile - low) / (high - low)
 
 
-def make_step(size, args, device, plain):
-    """A function that does one training step."""
+def variant(text):
+    """Argparse type: parts of PARTS joined by +."""
+    parts = frozenset(text.split("+"))
+    if parts - PARTS or (parts & {"plain", "eager"} and len(parts) > 1):
+        raise argparse.ArgumentTypeError(f"{text!r} is not plain, eager, or some of graph, amp and compile joined by +")
+    return parts
+
+
+def make_step(size, batch, args, device, parts):
+    """A function that does one training step of a variant, warmed up; the model."""
     torch.manual_seed(0)
-    model = STIG(size, Objective(nce_levels=args.levels), width=args.width, amp=args.amp and not plain).to(device)
+    model = STIG(size, Objective(nce_levels=args.levels), width=args.width, amp="amp" in parts).to(device)
+    plain = "plain" in parts
     model.reuse_features = not plain
-    trainer = Trainer(model, 8e-5, 1000, ema=0.999)
-    images = torch.rand(2, args.batch, 3, size, size, device=device)
+    if "compile" in parts:
+        model.compile_networks()
+    trainer = Trainer(model, 8e-5, 1000, 0.99, record="graph" in parts)
+    images = torch.rand(2, batch, 3, size, size, device=device)
 
     def step():
         stig.ssim, stig.chessboard_profile = (plain_ssim, plain_profile) if plain else (ssim, chessboard_profile)
         trainer.train_step(*images)
 
-    return step, model, images
-
-
-def matrix_rate(device):
-    """Measured float32 matrix products per second, in FLOP/s: the best of five."""
-    side = 8192 if device.type == "cuda" else 2500
-    a, b = torch.rand(2, side, side, device=device)
-    a @ b
-    return 2 * side**3 / min(seconds(lambda: a @ b, device) for _ in range(5))
-
-
-def measure(size, args, device):
-    """One row of the table."""
-    step, model, images = make_step(size, args, device, plain=False)
-    plain = make_step(size, args, device, plain=True)[0] if args.plain else None
-    with FlopCounterMode(display=False) as counter:
+    for _ in range(args.warm_up):
         step()
-    if plain:
-        plain()
-    ours, theirs, rates, forward = [], [], [], []
+    return step
+
+
+class ConvolutionBytes(TorchDispatchMode):
+    """Adds up the bytes of what convolutions and their gradients read and write, each tensor once per call."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func in CONVOLUTIONS:
+            tensors = [*args, *(out if isinstance(out, tuple) else (out,))]
+            self.total += sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, torch.Tensor))
+        return out
+
+
+def counted(size, batch, args, device, amp):
+    """Floating-point operations of a step, and bytes of its convolutions."""
+    step = make_step(size, batch, args, device, {"amp"} if amp else {"eager"})
+    with FlopCounterMode(display=False) as operations, ConvolutionBytes() as moved:
+        step()
+    return operations.get_total_flops(), moved.total
+
+
+@functools.cache
+def device_rates(device, amp):
+    """Measured floating-point operations and bytes per second: a large matrix product and a large copy, the best of five."""
+    side, dtype = (8192 if device.type == "cuda" else 2500), torch.bfloat16 if amp else torch.float32
+    a, b = torch.rand(2, side, side, device=device, dtype=dtype)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions compute
+    products, copies = ([seconds(work, device) for _ in range(6)][1:] for work in (lambda: a @ b, lambda: a.copy_(b)))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return 2 * side**3 / min(products), 2 * a.numel() * a.element_size() / min(copies)
+
+
+def measure(size, batch, args, device, variants):
+    """Rows of variants of one size and batch, which take turns."""
+    steps, peaks, times = {}, {}, {parts: [] for parts in variants}
+    for parts in variants:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        steps[parts] = make_step(size, batch, args, device, parts)
+        peaks[parts] = peak_mib(device)
     for _ in range(args.turns):
-        rates.append(matrix_rate(device))
-        ours.append(seconds(step, device))
-        forward.append(seconds(lambda: model.translate(*images), device))
-        if plain:
-            theirs.append(seconds(plain, device))
-    median = statistics.median(ours)
+        for parts, step in steps.items():
+            times[parts].append(seconds(lambda step=step: [step() for _ in range(args.steps)], device) / args.steps)
+    return {parts: {"step": statistics.median(times[parts]), "memory": peaks[parts]} for parts in variants}
+
+
+def finish_row(row, batch, found, rates):
+    """Add rates and floors to a row of `measure`."""
+    (operations, moved), (rate, bandwidth) = found, rates
     return {
-        "step": median,
-        "forward": statistics.median(forward),
-        "images": 2 * args.batch / median,
-        "gflop": counter.get_total_flops() / 1e9,
-        "rate": statistics.median(rates) / 1e9,
-        "floor": statistics.median(t * rate / counter.get_total_flops() for t, rate in zip(ours, rates, strict=True)),
-        "plain": median_ratio(ours, theirs) if plain else None,
-        "memory": None if (peak := peak_mib(device)) is None else peak / 2**10,
+        "step": 1e3 * row["step"],
+        "images": 2 * batch / row["step"],
+        "gflop": operations / 1e9,
+        "rate": rate / 1e12,
+        "floor": row["step"] * rate / operations,
+        "gb": moved / 1e9,
+        "byte_floor": row["step"] * bandwidth / moved,
+        "memory": None if row["memory"] is None else row["memory"] / 2**10,
     }
 
 
 TITLES = {
-    "step": "s/step",
-    "forward": "of it forward",
+    "step": "ms/step",
     "images": "images/s",
+    "speedup": "speed-up",
     "gflop": "GFLOP counted",
-    "rate": "matrix product GFLOP/s",
+    "rate": "matrix product TFLOP/s",
     "floor": "x of that floor",
-    "plain": "plain step / this step",
+    "gb": "GB moved",
+    "byte_floor": "x of that floor ",
     "memory": "peak GiB",
 }
 
 
+def print_profile(size, batch, args, device, parts):
+    """The kernels that most of a step's time goes to."""
+    step = make_step(size, batch, args, device, parts)
+    with torch.profiler.profile() as profiler:
+        step()
+    key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    events = sorted(profiler.key_averages(), key=lambda event: getattr(event, key), reverse=True)
+    total = sum(getattr(event, key) for event in events)
+    print(f"\nkernels of a step, {size} px, batch {batch}, {'+'.join(sorted(parts))}: {total / 1e3:.1f} ms in all")
+    for event in events[: args.profile]:
+        print(f"  {getattr(event, key) / total:6.1%} {event.count:5} x  {event.key[:100]}")
+
+
 def main(argv=None):
-    """Print one table."""
+    """Print one table, and profiles where they are asked for."""
     parser = argparse.ArgumentParser(
         prog="benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", default="64,128")
-    parser.add_argument("--batch", type=number(int, 1), default=1)
+    parser.add_argument("--sizes", type=number_list(int, 16), default=(64, 128))
+    parser.add_argument("--batches", type=number_list(int, 1), default=(1,), help="pairs per step")
+    parser.add_argument("--variants", type=lambda text: list(map(variant, text.split(","))), default=[frozenset({"eager"})])
     parser.add_argument("--width", type=number(int, 1), default=64, help="channels of the generator's first level")
-    parser.add_argument("--levels", default="0,1,2,3,4")
+    parser.add_argument("--levels", type=number_list(int, 0, 4), default=(0,), help="NCE levels")
     parser.add_argument("--turns", type=number(int, 1), default=3)
-    parser.add_argument("--plain", action="store_true", help="measure the plain variant too (raises the CPU's peak memory)")
-    parser.add_argument("--amp", action="store_true")
+    parser.add_argument("--steps", type=number(int, 1), default=1, help="per turn")
+    parser.add_argument("--warm_up", type=number(int, 1), default=1, help="steps before; 5 where graphs are recorded")
+    parser.add_argument("--profile", type=number(int, 0), default=0, metavar="N", help="print the N kernels that take longest")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
-    args.levels = tuple(int(level) for level in args.levels.split(","))
     device = resolve_device(args.device)
+    seed_everything(0)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    rows = {f"{size} px": measure(int(size), args, device) for size in args.sizes.split(",")}
-    print(f"{name}, torch {torch.__version__}, batch {args.batch}, width {args.width}, NCE levels {args.levels}, amp {args.amp}\n")
+    count, rows = functools.cache(lambda *case: counted(*case[:2], args, device, case[2])), {}
+    for size in args.sizes:
+        first = None
+        for batch in args.batches:
+            # those alive together share a GPU's memory
+            for group in [args.variants] if device.type == "cpu" else [[parts] for parts in args.variants]:
+                for parts, row in measure(size, batch, args, device, group).items():
+                    amp = "amp" in parts
+                    row = finish_row(row, batch, count(size, batch, amp), device_rates(device, amp))
+                    first = first or row["images"]
+                    rows[f"{size} px, batch {batch}, {'+'.join(sorted(parts))}"] = row | {"speedup": row["images"] / first}
+                gc.collect()
+    print(f"{name}, torch {torch.__version__}, width {args.width}, NCE levels {args.levels}\n")
     print(format_table(rows, TITLES))
+    if args.profile:
+        print_profile(args.sizes[-1], args.batches[-1], args, device, args.variants[-1])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from utils.constants import on_device
+
 
 def adversarial_loss(score, is_real):
     """Least-squares GAN term: mean squared distance of the scores (any shape, in [0, 1]) to 1 (`is_real`) or 0."""
@@ -52,7 +54,7 @@ def ssim(image, other, sigma=1.5, taps=17):
     Returns: scalar in [-1, 1], the mean over all pixels; differentiable in both.
     """
     n, c, height, width = image.shape
-    window = _gaussian_window(taps, sigma).to(image.device, image.dtype)
+    window = on_device(_gaussian_window(taps, sigma), image.device, image.dtype)
     moments = torch.stack([image, other, image * image, other * other, image * other])  # (5, N, C, H, W)
     rows = F.conv2d(moments.view(-1, 1, height, width), window.view(1, 1, -1, 1), padding=(taps // 2, 0))
     mean_x, mean_y, xx, yy, xy = F.conv2d(rows, window.view(1, 1, 1, -1), padding=(0, taps // 2)).view(5, n, c, height, width)

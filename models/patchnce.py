@@ -32,10 +32,10 @@ class PatchHeads(nn.Module):
         return F.normalize(getattr(self, f"mlp_{level}")(samples), dim=-1)  # (N, P, 256)
 
 
-def sample_positions(features, count):
-    """Up to `count` random positions of a feature map (N, C, H, W), without repetition: (P,) int64."""
-    area = features.shape[-2] * features.shape[-1]
-    return torch.randperm(area)[:count].to(features.device, non_blocking=True)
+def sample_positions(area, count, device):
+    """Up to `count` random positions of a map of `area` places, without repetition: (P,) int64, drawn on the CPU."""
+    drawn = torch.randperm(area)[:count]
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 def patch_nce(query, key, tau):

@@ -195,10 +195,12 @@ class STIG(nn.Module):
         d_spectral = (adversarial_loss(s_real, True) + adversarial_loss(s_refined, False)) / 2
         return {"d_patch": d_patch, "d_spectral": d_spectral, "total": d_patch + d_spectral}
 
-    def generator_loss(self, t):
+    def generator_loss(self, t, positions=None):
         """Generator and contrastive heads against the current discriminators (switch their gradients off with
         `freeze_discriminators`).
 
+        Args:
+            positions: of `draw_positions`; None draws them.
         Returns: dict of unweighted terms `g_patch`, `g_spectral`, `nce_fake`, `nce_real`, `identity`, `fake_identity`,
             `low_frequency` and the weighted `total`.
         """
@@ -213,7 +215,7 @@ class STIG(nn.Module):
             "low_frequency": low_frequency_loss(t.refined_mag, t.fake_mag, o.sigma, self._whole_mean)
             + low_frequency_loss(t.identity_mag, t.real_mag, o.sigma, self._whole_mean),
         }
-        terms["nce_fake"], terms["nce_real"] = self.contrastive_terms(t)
+        terms["nce_fake"], terms["nce_real"] = self.contrastive_terms(t, positions)
         weights = {
             "g_patch": o.lambda_gan,
             "g_spectral": o.lambda_psd,
@@ -226,7 +228,13 @@ class STIG(nn.Module):
         terms["total"] = sum(weights[name] * term for name, term in terms.items())
         return terms
 
-    def contrastive_terms(self, t):
+    def draw_positions(self, image):
+        """Random positions of the contrastive terms on images (N, 3, H, W): those of fakes on each level, then those of reals."""
+        o, (height, width) = self.objective, image.shape[-2:]
+        areas = [(height >> level) * (width >> level) for level in o.nce_levels] if o.lambda_nce else []
+        return [sample_positions(area, o.patches, image.device) for area in areas * 2]
+
+    def contrastive_terms(self, t, positions=None):
         """Mean cross-entropy over the levels for fake -> refined and for real -> identity: two scalars."""
         o = self.objective
         if o.lambda_nce == 0:
@@ -241,7 +249,9 @@ class STIG(nn.Module):
                 list(zip(self._encode(out, levels), self._keys(source, levels), strict=True))
                 for out, source in ((t.refined_mag, t.fake_mag), (t.identity_mag, t.real_mag))
             ]
-        return tuple(sum(self._level_nce(*side[level], level) for level in o.nce_levels) / len(o.nce_levels) for side in sides)
+        positions = self.draw_positions(t.fake_mag) if positions is None else positions
+        count = len(o.nce_levels)
+        return tuple(map(self._levels_nce, sides, (positions[:count], positions[count:])))
 
     def _encode(self, mag, levels):
         with self._networks(mag):
@@ -251,11 +261,15 @@ class STIG(nn.Module):
     def _keys(self, mag, levels):
         return self._encode(mag, levels)
 
-    def _level_nce(self, query, key, level):
-        positions = sample_positions(query, self.objective.patches)
-        with torch.no_grad():
-            projected_key = self.heads(key, positions, level)
-        return patch_nce(self.heads(query, positions, level), projected_key, self.objective.tau)
+    def _levels_nce(self, maps, positions):
+        """Mean over the levels, from (query, key) of every level and the positions on each of those that count."""
+        levels, total = self.objective.nce_levels, 0.0
+        for level, chosen in zip(levels, positions, strict=True):
+            query, key = maps[level]
+            with torch.no_grad():
+                projected_key = self.heads(key, chosen, level)
+            total = total + patch_nce(self.heads(query, chosen, level), projected_key, self.objective.tau)
+        return total / len(levels)
 
     @classmethod
     def from_settings(cls, settings, base=None, whitening=None, amp=False):

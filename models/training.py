@@ -3,6 +3,7 @@
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.recording import StepRecorder
 from utils.checkpoint import load_optimiser, load_scheduler
 from utils.distributed import Processes
 
@@ -22,10 +23,11 @@ class Trainer:
         total_steps: steps of the whole training, for the schedule.
         ema: decay of the averaged generator in [0, 1); 0 keeps none.
         processes: `Processes` that share each batch; every one of them has a trainer, and all stay alike.
+        record: on a GPU, record the passes of a step once and replay them (`StepRecorder`); one process only.
     Attributes: step, the number of finished steps.
     """
 
-    def __init__(self, model, lr, total_steps, ema, processes=None):
+    def __init__(self, model, lr, total_steps, ema, processes=None, record=False):
         self.model, self.step, self.processes = model, 0, processes or Processes()
         sides = {
             "generator": [*model.generator.parameters(), *model.heads.parameters()],
@@ -41,6 +43,8 @@ class Trainer:
         for compiled in ("encode", "decode") if ema else ():  # what STIG.compile_networks made is bound to the trained generator
             vars(self.averaged.module).pop(compiled, None)
         model.share_batches(self.processes)
+        records = record and self.processes.world == 1 and next(model.parameters()).is_cuda
+        self._passes = StepRecorder(self._descents, self.optimisers) if records else self._descents
 
     @property
     def refiner(self):
@@ -61,28 +65,33 @@ class Trainer:
             over the pairs given.
         """
         self.processes.begin(whole or len(fake_image))
-        translation = self.model.translate(fake_image, real_image)
-        d_terms = self.model.discriminator_loss(translation)
-        self._descend("discriminator", d_terms["total"])
-        self.model.freeze_discriminators(True)
-        g_terms = self.model.generator_loss(translation)
-        self._descend("generator", g_terms["total"])
-        self.model.freeze_discriminators(False)
+        terms = {}
+        for side, found in self._passes(fake_image, real_image, *self.model.draw_positions(fake_image)):
+            self.optimisers[side].step()
+            self.schedules[side].step()
+            terms |= found
         if self.averaged is not None:
             self.averaged.update_parameters(self.model.generator)
         self.step += 1
-        terms = {"loss_g": g_terms.pop("total"), "loss_d": d_terms.pop("total"), **g_terms, **d_terms}
-        return {name: term.detach() for name, term in terms.items()}
+        return terms
+
+    def _descents(self, fake_image, real_image, *positions):
+        """What a step computes: yields "discriminator" and then "generator", when its gradients are there, with its terms."""
+        translation = self.model.translate(fake_image, real_image)
+        yield "discriminator", self._gradients("discriminator", self.model.discriminator_loss(translation))
+        self.model.freeze_discriminators(True)
+        yield "generator", self._gradients("generator", self.model.generator_loss(translation, positions))
+        self.model.freeze_discriminators(False)
 
     def largest_weight(self):
         """Largest absolute value of a parameter, as a number; not finite if any is not, which a finite loss may leave behind."""
         return torch.stack([parameter.detach().abs().max() for parameter in self.model.parameters()]).max().item()
 
-    def _descend(self, side, loss):
+    def _gradients(self, side, terms):
+        """Leave the gradients of `total` with one side's parameters; returns the terms as `train_step` does."""
         self.optimisers[side].zero_grad(set_to_none=True)
-        self.processes.backward(loss, [p for group in self.optimisers[side].param_groups for p in group["params"]])
-        self.optimisers[side].step()
-        self.schedules[side].step()
+        self.processes.backward(terms["total"], [p for group in self.optimisers[side].param_groups for p in group["params"]])
+        return {f"loss_{side[0]}": terms.pop("total").detach()} | {name: term.detach() for name, term in terms.items()}
 
     def state_dict(self):
         """Tensors and plain values from which `load_state_dict` goes on exactly."""

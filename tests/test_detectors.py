@@ -26,7 +26,7 @@ from utils.detection import log_profile
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.fresh_detector import classical_features
-from utils.linear_filter import OPPONENT, mixed
+from utils.linear_filter import OPPONENT, RGB, mixed
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
 from utils.pretrained import pretrained_weights
 
@@ -94,7 +94,7 @@ def test_opponent_colours_show_what_varies_in_colour_alone(tmp_path):
     factor = torch.linspace(-1.5, 1.5, 60)[torch.randperm(60, generator=torch.Generator().manual_seed(3))].exp()
     opponent = mixed(OPPONENT, real)
     opponent[:, 1] *= factor[:, None, None]
-    real = mixed(OPPONENT.T, opponent)
+    real = mixed(RGB, opponent)
     sides = [SimpleNamespace(images=images) for images in (real, fake)]
     split = {side: {"train": range(40), "validation": range(40, 60)} for side in ("real", "fake")}
     accuracies = {}

@@ -9,7 +9,7 @@ from small import SIZE, photographs
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
 from utils.filters import FILTERS, apply_filter, check_filter, fit_filters, statistics_of
 from utils.lifter import JOINT, NEAR_QUEFRENCIES, Deviations, apply_lifter, fit_lifter, quefrency_groups
-from utils.linear_filter import OPPONENT, high_band, log_amplitude, mixed
+from utils.linear_filter import OPPONENT, RGB, high_band, log_amplitude, mixed
 
 
 def varied(count, seed, deviation):
@@ -156,7 +156,7 @@ def test_what_varies_together_in_photographs_is_made_to():
         ripples = torch.zeros(count, 3, SIZE, SIZE)
         ripples[..., rows, columns] = ripples[..., -rows, -columns] = strength[:, :1].expand(-1, 3, -1) if together else strength
         spectrum = fourier(mixed(OPPONENT, photographs(count, seed)))
-        return mixed(OPPONENT.T, inverse_fourier(spectrum * from_cepstrum(ripples).exp()).real)
+        return mixed(RGB, inverse_fourier(spectrum * from_cepstrum(ripples).exp()).real)
 
     def together(images):
         values = cepstrum(log_amplitude(fourier(mixed(OPPONENT, images))))[:, :2, 2, 0]

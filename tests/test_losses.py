@@ -91,7 +91,7 @@ def test_no_gradient_through_keys_and_none_through_other_levels():
 
 
 def test_positions_are_distinct_and_bounded():
-    positions = sample_positions(torch.zeros(1, 3, 8, 8), 20)
+    positions = sample_positions(64, 20, torch.device("cpu"))
     assert len(set(positions.tolist())) == 20
     assert 0 <= positions.min() <= positions.max() < 64
-    assert len(sample_positions(torch.zeros(1, 3, 4, 4), 256)) == 16
+    assert len(sample_positions(16, 256, torch.device("cpu"))) == 16

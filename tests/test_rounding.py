@@ -9,7 +9,7 @@ from models.detectors import opponent_spectrum
 from models.stig import STIG, Objective
 from options import parse_train
 from utils.filters import filtered, fit_filters
-from utils.linear_filter import OPPONENT, mixed
+from utils.linear_filter import RGB, mixed
 from utils.profiles import radial_rings, ring_means
 from utils.report import to_8bit
 from utils.rounding import ROUNDING_VARIANCE, compensate_rounding
@@ -20,7 +20,7 @@ LEVEL = 1 / 255
 def noise(deviations, count=24, size=32, seed=0):
     """Grey areas with white noise of the given deviation in each opponent colour, (N, 3, S, S)."""
     white = torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
-    return 0.5 + mixed(OPPONENT.T, white * torch.tensor(deviations)[:, None, None])
+    return 0.5 + mixed(RGB, white * torch.tensor(deviations)[:, None, None])
 
 
 def ring_levels(image):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from utils.chunks import in_chunks
+from utils.constants import on_device
 from utils.fft import half_fourier, whole_from_half
 from utils.precision import to_double
 
@@ -61,9 +62,9 @@ def reduced_spectrum(image):
     red, green, blue = (levels[:, channel] * weight for channel, weight in enumerate(MATLAB_GREY))
     grey = (red + green + blue + 0.5).floor()  # (N, n, n)
     geometry = decay_geometry(side)
-    magnitude = half_fourier(grey).abs().flatten(1)[:, geometry.kept.to(levels.device)]  # (N, K)
-    sums = magnitude.new_zeros(len(image), BINS).index_add(1, geometry.bin.to(levels.device), magnitude)
-    return smooth(sums / geometry.count.to(levels.device))
+    magnitude = half_fourier(grey).abs().flatten(1)[:, on_device(geometry.kept, levels.device)]  # (N, K)
+    sums = magnitude.new_zeros(len(image), BINS).index_add(1, on_device(geometry.bin, levels.device), magnitude)
+    return smooth(sums / on_device(geometry.count, levels.device))
 
 
 def smooth(values):

@@ -29,7 +29,10 @@ def run_processes(work, options, script, argv):
     if launched():
         return _joined(work, options, devices)
     if len(devices) == 1:
-        return work(options, Processes(resolve_device(options.device)))
+        device = resolve_device(options.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return work(options, Processes(device))
     _distinct(devices)
     code = supervise(*start([script, *(sys.argv[1:] if argv is None else argv)], len(devices)))
     if code:

@@ -10,8 +10,9 @@ import math
 
 import torch
 
+from utils.constants import constant, on_device
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
-from utils.linear_filter import OPPONENT, high_band, log_amplitude, mixed, trust
+from utils.linear_filter import OPPONENT, RGB, high_band, log_amplitude, mixed, trust
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, quefrencies
 from utils.transport import transport
@@ -38,9 +39,9 @@ def quefrency_groups(height, width):
     return groups.unique(return_inverse=True)[1]
 
 
-def _near_index():
+def _near_index(device):
     """Rows and columns of NEAR_QUEFRENCIES in a cepstrum; negative, they are those of their mirror images."""
-    return tuple(torch.tensor(NEAR_QUEFRENCIES).T)
+    return constant(tuple(zip(*NEAR_QUEFRENCIES, strict=True)), device, torch.int64)
 
 
 def _deviation_cepstrum(spectrum, mean):
@@ -72,7 +73,7 @@ class Deviations:
     def update(self, image):
         """Add images (N, 3, H, W)."""
         values = _deviation_cepstrum(fourier(mixed(OPPONENT, image)), self._mean)
-        self.near.append(values[(..., *_near_index())].flatten(1))
+        self.near.append(values[(..., *_near_index(values.device))].flatten(1))
         sums = values.new_zeros(*values.shape[:2], len(self._sizes)).index_add(2, self._groups, values.square().flatten(2))
         self.energies.update((sums / self._sizes).clamp_min(SMALLEST).log())
 
@@ -82,7 +83,7 @@ class Deviations:
 
     def deviation(self, log_energies):
         """Standard deviation (JOINT,) of the near coefficients that mean log energies (3, groups) belong to."""
-        rows, columns = _near_index()
+        rows, columns = _near_index(self._groups.device)
         groups = self._groups.view(self._mean.shape[-2:])[rows, columns]
         half = self._half_freedom[groups]
         bias = torch.special.digamma(half) - half.log()  # mean log energy of Gaussian coefficients of deviation 1
@@ -133,7 +134,7 @@ def fit_lifter(reals, fakes, mean):
     kept = trust(difference.square(), reals.variance_of_mean() + fakes.variance_of_mean(), DOUBT) * difference
     wanted, now = (fakes.deviation(fakes.energies.mean + change) for change in (kept, 0))
     factors = (kept / 2).exp()[:, quefrency_groups(*mean.shape[-2:]).to(kept.device)]  # of amplitudes: roots of energies'
-    rows, columns = _near_index()
+    rows, columns = _near_index(factors.device)
     factors[:, rows, columns] = factors[:, -rows, -columns] = 1
     joint = torch.cat([_joint_transport(reals, fakes, wanted), FAR_OUT * now[None]])
     return {"lifter": torch.stack([mean, factors]).float(), "joint": joint.float()}
@@ -152,9 +153,9 @@ def apply_lifter(image, lifter, joint):
     spectrum = fourier(mixed(OPPONENT, image))
     deviation = _deviation_cepstrum(spectrum, mean)
     change = (factors - 1) * deviation
-    rows, columns = _near_index()
+    rows, columns = _near_index(deviation.device)
     near = deviation[..., rows, columns].flatten(1).clamp(-largest, largest)
     moved = (near @ matrix.T - near).unflatten(1, (3, -1))
     change[..., rows, columns] = change[..., -rows, -columns] = moved
-    gain = (high_band(*image.shape[-2:]).to(change.device) * from_cepstrum(change)).exp()
-    return mixed(OPPONENT.T, inverse_fourier(spectrum * gain).real)
+    gain = (on_device(high_band(*image.shape[-2:]), change.device) * from_cepstrum(change)).exp()
+    return mixed(RGB, inverse_fourier(spectrum * gain).real)

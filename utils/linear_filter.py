@@ -10,6 +10,7 @@ import functools
 import torch
 
 from utils.chunks import chunks
+from utils.constants import on_device
 from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings, ring_means
@@ -18,6 +19,7 @@ FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in on
 # How many times its variance a squared difference must reach to count at all (docs/fidelity.md): cepstral bands, bins, low rings.
 BAND_DOUBT, BIN_DOUBT, RING_DOUBT = 1, 9, 4
 OPPONENT = torch.nn.functional.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))  # orthonormal rows
+RGB = OPPONENT.T  # back from opponent colours
 
 
 def log_amplitude(spectrum):
@@ -108,7 +110,7 @@ def _trust_rings(real, fake, height, width):
     """`trust` of rings' means at low frequencies, going over to 1 as `high_band` does: (C, H, W)."""
     difference, variance = _difference(real, fake)
     kept = trust(difference.square(), variance, RING_DOUBT)
-    high = high_band(height, width).to(kept.device)
+    high = on_device(high_band(height, width), kept.device)
     return kept[:, radial_rings(height, width).to(kept.device)] * (1 - high) + high
 
 
@@ -152,8 +154,8 @@ def diagonal_gain(log_gain):
 
 
 def mixed(matrix, image):
-    """Colours (N, C, H, W) mixed by a matrix (C, C); None leaves them."""
-    return image if matrix is None else torch.einsum("ab,nbhw->nahw", matrix.to(image), image)
+    """Colours (N, C, H, W) mixed by a constant matrix (C, C) such as OPPONENT; None leaves them."""
+    return image if matrix is None else torch.einsum("ab,nbhw->nahw", on_device(matrix, image.device, image.dtype), image)
 
 
 def fit_linear(real, fake):
@@ -173,7 +175,7 @@ def fit_cepstral(reals, opponent_reals, opponent_fakes, fake):
     Returns: (3, 3, H, W) float32 for `utils.fft.apply_gain`.
     """
     first = diagonal_gain(cepstral_log_gain(opponent_reals, opponent_fakes))  # (3, 3, H, W) over opponent colours
-    matrix = OPPONENT.to(first)
+    matrix = on_device(OPPONENT, first.device, first.dtype)
     first = torch.einsum("ka,klhw,lb->abhw", matrix, first, matrix)  # over red, green, blue
     second = cepstral_log_gain(reals, spectrum_of(apply_gain(image, first.float()) for image in fake))
     return (second.exp()[:, None] * first).float()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from utils.chunks import chunks
+from utils.constants import constant
 from utils.fft import half_fourier, whole_from_half
 from utils.precision import to_double
 from utils.profiles import GREY_WEIGHTS, half_ring_means
@@ -34,7 +35,7 @@ def log_power_profile(spectrum, width):
     Returns: (N, min(H, W) // 2 + 1) float64; the corners beyond the largest whole ring are left out.
     """
     parts = torch.view_as_real(spectrum)  # (N, 3, H, W // 2 + 1, 2): real weights need no complex product
-    weights = torch.tensor(GREY_WEIGHTS, dtype=torch.float64, device=spectrum.device).view(1, 3, 1, 1, 1)
+    weights = constant(GREY_WEIGHTS, spectrum.device, torch.float64).view(1, 3, 1, 1, 1)
     grey = (parts * weights).sum(dim=1)  # the transform is linear: grey of the spectrum = spectrum of the grey image
     power = grey[..., 0].square() + grey[..., 1].square()  # (N, H, W // 2 + 1)
     return half_ring_means((power + GREY_LEVEL**2).log(), width)[:, : min(spectrum.shape[-2], width) // 2 + 1]

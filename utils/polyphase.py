@@ -13,7 +13,7 @@ import torch
 
 from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shifted
 from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
-from utils.linear_filter import OPPONENT, mixed, trust_bands
+from utils.linear_filter import OPPONENT, RGB, mixed, trust_bands
 from utils.moments import RunningMoments
 from utils.transport import transport
 
@@ -160,7 +160,7 @@ def apply_polyphase(image, weights):
     spectrum = fourier(mixed(OPPONENT, image))
     weights = torch.complex(*weights)
     refined = sum(weights[:, number] * shifted(spectrum, shift) for number, shift in enumerate(ALIASES))
-    return mixed(OPPONENT.T, inverse_fourier(refined).real)
+    return mixed(RGB, inverse_fourier(refined).real)
 
 
 def apply_to_unseen(images, halves):

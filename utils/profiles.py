@@ -7,6 +7,8 @@ import functools
 
 import torch
 
+from utils.constants import constant
+
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
 
@@ -86,8 +88,7 @@ def half_ring_means(values, width):
 
 def to_grey(image):
     """Luma of an RGB tensor: (N, 3, H, W) -> (N, H, W) with weights 0.299, 0.587, 0.114."""
-    weights = image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)
-    return (image * weights).sum(dim=1)
+    return (image * constant(GREY_WEIGHTS, image.device, image.dtype).view(1, 3, 1, 1)).sum(dim=1)
 
 
 def chessboard_profile(mag):

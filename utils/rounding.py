@@ -6,8 +6,9 @@ An image that has a photograph's spectrum before it is rounded has up to twice a
 
 import torch
 
+from utils.constants import on_device
 from utils.fft import fourier, inverse_fourier
-from utils.linear_filter import OPPONENT, log_amplitude, mixed
+from utils.linear_filter import OPPONENT, RGB, log_amplitude, mixed
 from utils.profiles import radial_rings, ring_means
 
 ROUNDING_VARIANCE = 1 / 12 / 255**2  # of one pixel and channel in [0, 1]: a uniform error, one grey level wide
@@ -29,4 +30,4 @@ def compensate_rounding(image):
     added = height * width * ROUNDING_VARIANCE
     gain = (1 - added / power).clamp_min(LEAST).sqrt()
     gain[..., 0] = 1  # the first ring is DC alone
-    return mixed(OPPONENT.T, inverse_fourier(spectrum * gain[..., rings.to(image.device)]).real)
+    return mixed(RGB, inverse_fourier(spectrum * gain[..., on_device(rings, image.device)]).real)

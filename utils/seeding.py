@@ -16,6 +16,7 @@ def seed_everything(seed, deterministic=False):
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a pass over every new tensor, for code that reads such
 
 
 def random_state():
