@@ -21,6 +21,7 @@ from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint
 from utils.decay import decay_features
 from utils.detection import log_profile
+from utils.distributed import Processes
 from utils.filters import FILTERS, filtered, fit_filters, to_device
 from utils.metrics import SpectrumMean, psnr, ssim
 from utils.whitening import fit_whitening
@@ -208,3 +209,20 @@ def test_processes_through_nccl(house):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
     arguments = [*(word for word in SMALL if word not in ("--device", "0")), "--dst", "nccl"]
     assert "training on cuda:0" in run_script(house, *launcher, ROOT / "train.py", *arguments)
+
+
+def test_a_step_goes_through_nccl():
+    """All that a step sends, with a share of half the batch: one process is all that one GPU can have."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        group = torch.distributed.new_group(backend="nccl")
+        processes = Processes(torch.device("cuda:0"), 0, 2, group)
+        trainer = make_trainer()
+        shared = Trainer(trainer.model, 1e-4, 20, 0.9, processes)
+        terms = shared.train_step(photographs(1, 1).cuda(), photographs(1, 2).cuda(), 2)
+        assert all(torch.isfinite(torch.tensor(list(processes.numbers(terms).values()))))
+        processes.wait()
+        assert processes.any(True) and processes.once(lambda: 3) == 3
+    finally:
+        torch.distributed.destroy_process_group()
