@@ -136,7 +136,7 @@ def run_training(options, processes):
     loader = PairLoader(*images, options.batch_size, options.seed, options.num_workers, part, pin)
     model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(device)
     if options.compile:
-        model.compile_networks()
+        model.generator.compile_parts()
     record = options.cuda_graphs and not options.deterministic
     trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes, record)
     if resumed:

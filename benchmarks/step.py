@@ -14,6 +14,7 @@ import argparse
 import functools
 import gc
 import statistics
+import sys
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -71,7 +72,7 @@ def make_step(size, batch, args, device, parts):
     plain = "plain" in parts
     model.reuse_features = not plain
     if "compile" in parts:
-        model.compile_networks()
+        model.generator.compile_parts()
     trainer = Trainer(model, 8e-5, 1000, 0.99, record="graph" in parts)
     images = torch.rand(2, batch, 3, size, size, device=device)
 
@@ -200,7 +201,9 @@ def main(argv=None):
                     amp = "amp" in parts
                     row = finish_row(row, batch, count(size, batch, amp), device_rates(device, amp))
                     first = first or row["images"]
-                    rows[f"{size} px, batch {batch}, {'+'.join(sorted(parts))}"] = row | {"speedup": row["images"] / first}
+                    title = f"{size} px, batch {batch}, {'+'.join(sorted(parts))}"
+                    rows[title] = row | {"speedup": row["images"] / first}
+                    print(f"{title}: {row['step']:.1f} ms", file=sys.stderr, flush=True)
                 gc.collect()
     print(f"{name}, torch {torch.__version__}, width {args.width}, NCE levels {args.levels}\n")
     print(format_table(rows, TITLES))

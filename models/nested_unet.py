@@ -45,8 +45,28 @@ class InstanceNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x):
-        # Not F.group_norm, which refuses the single 1 x 1 map that a 16-px image has at the deepest level.
-        return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
+        with torch.autocast(x.device.type, enabled=False):  # which would have maps in float32 from here on
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            # Not F.group_norm, which refuses the single 1 x 1 map that a 16-px image has at the deepest level.
+            return torch.group_norm(x, x.shape[1], weight, bias, self.eps)
+
+    def rectified(self, x):
+        """relu(self(x)) in few passes over the map, once compiled; float32 inside."""
+        return _compiled(rectified_instance_norm)(x, self.weight, self.bias, self.eps)
+
+
+def rectified_instance_norm(x, weight, bias, eps):
+    """ReLU of the instance normalisation of x (N, C, H, W), spelled out for torch.compile to fuse."""
+    wide = x.float()
+    variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
+    scale = weight[:, None, None] * (variance + eps).rsqrt()
+    return ((wide - mean) * scale + bias[:, None, None]).relu().to(x.dtype)
+
+
+@functools.cache
+def _compiled(function):
+    """`function`, compiled for each shape it is called with; shared by all networks of a process."""
+    return torch.compile(function, dynamic=False)
 
 
 NORMS = {"batch": BatchNorm, "instance": InstanceNorm, "none": lambda channels: nn.Identity()}
@@ -72,6 +92,16 @@ def upsample_as_products(x, mode):
     last = x.permute(0, 2, 3, 1)  # (N, H, W, C)
     raised = (rows @ last.flatten(2)).unflatten(2, last.shape[2:])  # (N, 2 H, W, C)
     return (columns @ raised).permute(0, 3, 1, 2)  # (N, C, 2 H, 2 W)
+
+
+def raise_bilinear(x):
+    """`upsample` by neighbours' weighted sums, spelled out for torch.compile to fuse; the gradient is a sum of neighbours, too."""
+    for axis in (2, 3):
+        inner = x.shape[axis] - 1
+        before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, inner)], axis)
+        after = torch.cat([x.narrow(axis, 1, inner), x.narrow(axis, inner, 1)], axis)
+        x = torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1).flatten(axis, axis + 1)
+    return x.contiguous(memory_format=LAYOUT)
 
 
 def upsample(x, mode):
@@ -116,9 +146,18 @@ class Node(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.bn2 = NORMS[norm](out_channels)
         self.counts_calls = norm == "batch"  # a second call would count the batch twice in the running statistics
+        self.compiled = False  # what lies between convolutions, in training
 
     def _second(self, x):
-        return self.conv2(F.relu(self.bn1(x)))
+        return self.conv2(self._rectified(self.bn1, x))
+
+    def _rectified(self, norm, x, inplace=False):
+        fused = self.compiled and self.training and isinstance(norm, InstanceNorm)
+        return norm.rectified(x) if fused else F.relu(norm(x), inplace)
+
+    def _raised(self, low, mode):
+        fused = self.compiled and self.training and mode == "bilinear"
+        return _compiled(raise_bilinear)(low) if fused else upsample(low, mode)
 
     def forward(self, *level, below=None, mode="bilinear"):
         """Maps of this level (N, C, H, W) each, and one of the level `below` (N, C', H / 2, W / 2), to be raised by `mode`.
@@ -128,9 +167,9 @@ class Node(nn.Module):
         if below is None:
             x = self.conv1(*level)
         else:
-            x = remade(lambda low, *maps: self.conv1(torch.cat([*maps, upsample(low, mode)], 1)), below, *level)
+            x = remade(lambda low, *maps: self.conv1(torch.cat([*maps, self._raised(low, mode)], 1)), below, *level)
         x = self._second(x) if self.counts_calls else remade(self._second, x)
-        return F.relu(self.bn2(x), inplace=True)
+        return self._rectified(self.bn2, x, inplace=True)
 
 
 class NestedUNet(nn.Module):
@@ -160,6 +199,12 @@ class NestedUNet(nn.Module):
         if mode == "residual":
             nn.init.zeros_(self.final.weight)
         self.to(memory_format=LAYOUT)
+
+    def compile_parts(self):
+        """Have what lies between convolutions (normalisation with ReLU, upsampling) compiled and fused."""
+        for part in self.modules():
+            if isinstance(part, Node):
+                part.compiled = True
 
     def encode(self, mag, levels=DEPTH):
         """Features X^{0,0}, X^{1,0}, ... of the first `levels` levels.

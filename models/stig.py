@@ -285,12 +285,6 @@ class STIG(nn.Module):
             raise ValueError(f"whitening is {tuple(whitening.shape)} and not {(2, 3, size, size)}")
         return cls(size, objective, *form, base, whitening, amp)
 
-    def compile_networks(self):
-        """Compile encoder, decoder and PatchGAN with torch.compile; parameters and their names stay."""
-        self.generator.encode = torch.compile(self.generator.encode)
-        self.generator.decode = torch.compile(self.generator.decode)
-        self.discriminator.compile()
-
     def discriminator_parameters(self):
         """Parameters of both discriminators."""
         return [*self.discriminator.parameters(), *self.spectral_discriminator.parameters()]

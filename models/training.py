@@ -40,8 +40,6 @@ class Trainer:
         }
         average = get_ema_multi_avg_fn(ema)
         self.averaged = AveragedModel(model.generator, multi_avg_fn=average, use_buffers=True) if ema else None
-        for compiled in ("encode", "decode") if ema else ():  # what STIG.compile_networks made is bound to the trained generator
-            vars(self.averaged.module).pop(compiled, None)
         model.share_batches(self.processes)
         records = record and self.processes.world == 1 and next(model.parameters()).is_cuda
         self._passes = StepRecorder(self._descents, self.optimisers) if records else self._descents

@@ -1,10 +1,12 @@
 """The model as a whole: its start, its independence of the batch, what is trained and what is not."""
 
 import copy
+import shutil
 
 import pytest
 import torch
 
+from models import nested_unet
 from models.nested_unet import NestedUNet, channels_of
 from models.patchnce import patch_nce
 from models.stig import STIG, Objective, to_unit_range
@@ -183,18 +185,41 @@ def test_trainer_state_round_trip_is_exact():
     assert all(torch.equal(a, b) for a, b in zip(straight.refiner.parameters(), broken.refiner.parameters(), strict=True))
 
 
-def test_compiled_training_still_uses_the_average(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *arguments, **options: function(*arguments, **options))
-    model = small()
-    model.compile_networks()
-    trainer = Trainer(model, 1e-2, total_steps=10, ema=0.9)
-    for step in range(2):  # the average starts as the first step's weights
-        trainer.train_step(images(1, step), images(1, 10 + step))
-    average = small_generator()
-    average.load_state_dict(trainer.averaged.module.state_dict())
+def test_a_compiled_step_is_the_same(monkeypatch):
+    """Of what is spelled out for the compiler, which compiles it in the test below."""
+    monkeypatch.setattr(nested_unet, "_compiled", lambda function: function)
+    trainers = [Trainer(small(norm="instance"), 1e-4, total_steps=10, ema=0.9) for _ in range(2)]
+    trainers[1].model.load_state_dict(trainers[0].model.state_dict())
+    trainers[1].averaged.load_state_dict(trainers[0].averaged.state_dict())
+    trainers[1].model.generator.compile_parts()
+    found = []
+    for trainer in trainers:
+        torch.manual_seed(1)
+        found.append([trainer.train_step(images(1, step), images(1, 10 + step)) for step in range(2)])
+    for plain, compiled in zip(*found, strict=True):
+        for name, term in plain.items():
+            assert compiled[name].item() == pytest.approx(term.item(), rel=1e-3, abs=1e-5), name
     fake = images(1, 2)
-    assert torch.allclose(model.refine(fake, trainer.refiner), model.refine(fake, average), atol=1e-6)
-    assert not torch.allclose(model.refine(fake, average), model.refine(fake), atol=1e-4)
+    plain, compiled = (trainer.model.refine(fake, trainer.refiner) for trainer in trainers)
+    assert torch.allclose(plain, compiled, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.skipif(not shutil.which("g++"), reason="g++"))])
+def test_what_is_spelled_out_for_the_compiler(compiles, monkeypatch):
+    made = nested_unet._compiled if compiles else lambda function: function
+    x = torch.randn(2, 3, 6, 10, requires_grad=True)
+    norm = nested_unet.InstanceNorm(3)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    pairs = [
+        (made(nested_unet.raise_bilinear)(x), nested_unet.upsample(x, "bilinear")),
+        (made(nested_unet.rectified_instance_norm)(x, norm.weight, norm.bias, norm.eps), norm(x).relu()),
+    ]
+    for own, torchs in pairs:
+        weights = torch.randn_like(torchs)
+        gradients = [torch.autograd.grad((out * weights).sum(), x)[0] for out in (own, torchs)]
+        torch.testing.assert_close(own, torchs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_contrastive_terms_compare_a_position_with_itself(monkeypatch):
