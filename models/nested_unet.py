@@ -188,7 +188,7 @@ class NestedUNet(nn.Module):
         super().__init__()
         if mode not in ("residual", "direct") or norm not in NORMS or upsample not in ("bilinear", "bicubic"):
             raise ValueError(f"there is no generator of the form {mode!r}, {norm!r}, {upsample!r}")
-        self.mode, self.upsample, self.channels = mode, upsample, tuple(channels)
+        self.mode, self.upsample, self.channels, self.compiled = mode, upsample, tuple(channels), False
         for j in range(DEPTH):
             for i in range(DEPTH - j):
                 below = channels[i - 1] if i else 3
@@ -203,7 +203,7 @@ class NestedUNet(nn.Module):
     def compile_parts(self):
         """Have what lies between convolutions (normalisation with ReLU, upsampling) compiled and fused."""
         for part in self.modules():
-            if isinstance(part, Node):
+            if isinstance(part, Node | NestedUNet):
                 part.compiled = True
 
     def encode(self, mag, levels=DEPTH):

@@ -44,8 +44,7 @@ class StepRecorder:
         shapes = [tensor.shape for tensor in inputs]
         self._shapes = self._shapes or shapes
         if shapes != self._shapes:
-            with torch.compiler.set_stance("force_eager"):  # compiling takes longer than the last batch of every epoch
-                yield from self._passes(*inputs)
+            yield from self._passes(*inputs)
         elif self._seen < WARM_UP:
             self._seen += 1
             yield from self._beside(self._passes(*inputs))

@@ -1,5 +1,7 @@
 """One training step of STIG and everything that must survive between two of them."""
 
+import contextlib
+
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -29,6 +31,7 @@ class Trainer:
 
     def __init__(self, model, lr, total_steps, ema, processes=None, record=False):
         self.model, self.step, self.processes = model, 0, processes or Processes()
+        self._usual = None  # images in a batch, but for the last one of an epoch
         sides = {
             "generator": [*model.generator.parameters(), *model.heads.parameters()],
             "discriminator": model.discriminator_parameters(),
@@ -63,15 +66,21 @@ class Trainer:
             over the pairs given.
         """
         self.processes.begin(whole or len(fake_image))
-        terms = {}
-        for side, found in self._passes(fake_image, real_image, *self.model.draw_positions(fake_image)):
-            self.optimisers[side].step()
-            self.schedules[side].step()
-            terms |= found
+        self._usual, terms = self._usual or len(fake_image), {}
+        with self._compiled_for(len(fake_image)):
+            for side, found in self._passes(fake_image, real_image, *self.model.draw_positions(fake_image)):
+                self.optimisers[side].step()
+                self.schedules[side].step()
+                terms |= found
         if self.averaged is not None:
             self.averaged.update_parameters(self.model.generator)
         self.step += 1
         return terms
+
+    def _compiled_for(self, count):
+        """Context in which nothing is compiled for a batch of another size than most: that would take longer than the batch."""
+        usual = count == self._usual or not self.model.generator.compiled
+        return contextlib.nullcontext() if usual else torch.compiler.set_stance("force_eager")
 
     def _descents(self, fake_image, real_image, *positions):
         """What a step computes: yields "discriminator" and then "generator", when its gradients are there, with its terms."""
