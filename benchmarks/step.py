@@ -65,8 +65,8 @@ def variant(text):
     return parts
 
 
-def make_step(size, batch, args, device, parts):
-    """A function that does one training step of a variant, warmed up; the model."""
+def make_step(size, batch, args, device, parts, warm_up):
+    """A function that does one training step of a variant, after so many that warm it up."""
     torch.manual_seed(0)
     model = STIG(size, Objective(nce_levels=args.levels), width=args.width, amp="amp" in parts).to(device)
     plain = "plain" in parts
@@ -80,7 +80,7 @@ def make_step(size, batch, args, device, parts):
         stig.ssim, stig.chessboard_profile = (plain_ssim, plain_profile) if plain else (ssim, chessboard_profile)
         trainer.train_step(*images)
 
-    for _ in range(args.warm_up):
+    for _ in range(warm_up):
         step()
     return step
 
@@ -100,7 +100,7 @@ class ConvolutionBytes(TorchDispatchMode):
 
 def counted(size, batch, args, device, amp):
     """Floating-point operations of a step, and bytes of its convolutions."""
-    step = make_step(size, batch, args, device, {"amp"} if amp else {"eager"})
+    step = make_step(size, batch, args, device, {"amp"} if amp else {"eager"}, 1)
     with FlopCounterMode(display=False) as operations, ConvolutionBytes() as moved:
         step()
     return operations.get_total_flops(), moved.total
@@ -123,7 +123,9 @@ def measure(size, batch, args, device, variants):
     for parts in variants:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        steps[parts] = make_step(size, batch, args, device, parts)
+        if "compile" in parts:
+            torch.compiler.reset()  # it gives up on a function that has been compiled for many shapes
+        steps[parts] = make_step(size, batch, args, device, parts, args.warm_up)
         peaks[parts] = peak_mib(device)
     for _ in range(args.turns):
         for parts, step in steps.items():
@@ -161,7 +163,7 @@ TITLES = {
 
 def print_profile(size, batch, args, device, parts):
     """The kernels that most of a step's time goes to."""
-    step = make_step(size, batch, args, device, parts)
+    step = make_step(size, batch, args, device, parts, args.warm_up)
     with torch.profiler.profile() as profiler:
         step()
     key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"

@@ -41,8 +41,8 @@ class Trainer:
             side: torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, total_steps))
             for side, optimiser in self.optimisers.items()
         }
-        average = get_ema_multi_avg_fn(ema)
-        self.averaged = AveragedModel(model.generator, multi_avg_fn=average, use_buffers=True) if ema else None
+        self.averaged = AveragedModel(model.generator, use_buffers=True) if ema else None
+        self._average, self._averaged_pairs = get_ema_multi_avg_fn(ema), []
         model.share_batches(self.processes)
         records = record and self.processes.world == 1 and next(model.parameters()).is_cuda
         self._passes = StepRecorder(self._descents, self.optimisers) if records else self._descents
@@ -73,9 +73,23 @@ class Trainer:
                 self.schedules[side].step()
                 terms |= found
         if self.averaged is not None:
-            self.averaged.update_parameters(self.model.generator)
+            self._update_average()
         self.step += 1
         return terms
+
+    def _update_average(self):
+        """`AveragedModel.update_parameters`, which copies a number to the GPU for each kind of tensor, and waits for it."""
+        if self.averaged.n_averaged == 0:
+            self.averaged.update_parameters(self.model.generator)
+            return
+        if not self._averaged_pairs:
+            sides = (list(part.state_dict().values()) for part in (self.averaged.module, self.model.generator))
+            pairs = list(zip(*sides, strict=True))
+            kinds = ([pair for pair in pairs if pair[0].is_floating_point() is floats] for floats in (True, False))
+            self._averaged_pairs = [list(map(list, zip(*kind, strict=True))) for kind in kinds if kind]
+        for averages, currents in self._averaged_pairs:
+            self._average(averages, currents, None)
+        self.averaged.n_averaged += 1
 
     def _compiled_for(self, count):
         """Context in which nothing is compiled for a batch of another size than most: that would take longer than the batch."""

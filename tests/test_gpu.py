@@ -106,6 +106,13 @@ def test_recording_every_form(settings):
         assert all(count == 6 for count in counts)
 
 
+def test_compiled_steps_are_those_that_are_not():
+    plain, compiled = make_trainer(), make_trainer(record=True)
+    compiled.model.generator.compile_parts()
+    batches = [2, 2, 2, 2, 1, 2]
+    assert_same_terms(take_steps(plain, batches), take_steps(compiled, batches), rel=1e-2)
+
+
 @pytest.mark.parametrize("record", [False, True])
 def test_a_step_never_waits_for_the_gpu(record):
     trainer = make_trainer(record=record)

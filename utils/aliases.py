@@ -12,6 +12,7 @@ import functools
 import torch
 
 from utils.chunks import in_chunks
+from utils.constants import constant
 from utils.fft import fourier, to_lags
 from utils.precision import to_double
 from utils.profiles import to_grey
@@ -74,7 +75,8 @@ def alias_features(image):
 def _features(image):
     """`alias_features` of a few images: nine whole complex arrays for each."""
     spectrum = fourier(to_grey(to_double(image)))
-    rows, columns = _lags()
+    rows, columns = constant(_lags(), image.device, torch.int64)
     lags = alias_lags(spectrum / spectrum.abs().clamp_min(1e-9))[..., rows, columns]  # (N, S, lags)
-    turned = [2 * row % PERIOD > 0 or 2 * column % PERIOD > 0 for row, column in alias_shifts()]
+    turned = tuple(place for place, shift in enumerate(alias_shifts()) if any(2 * step % PERIOD for step in shift))
+    turned = constant(turned, image.device, torch.int64)
     return torch.cat([lags.real.flatten(1), lags[:, turned].imag.flatten(1)], 1)

@@ -14,4 +14,4 @@ def on_device(constant, device, dtype=None):
 @functools.lru_cache(maxsize=64)
 def constant(values, device, dtype):
     """Tensor of a tuple of numbers on a device; not to be changed in place."""
-    return torch.tensor(values, device=device, dtype=dtype)
+    return torch.tensor(values, dtype=dtype).to(device)
