@@ -9,6 +9,7 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from models.batch_norm import BatchNorm
@@ -94,14 +95,36 @@ def upsample_as_products(x, mode):
     return (columns @ raised).permute(0, 3, 1, 2)  # (N, C, 2 H, 2 W)
 
 
-def raise_bilinear(x):
-    """`upsample` by neighbours' weighted sums, spelled out for torch.compile to fuse; the gradient is a sum of neighbours, too."""
+def _padded(x, axis, before, after):
+    """x (N, C, H, W) with zeros before and after it along axis 2 or 3."""
+    return F.pad(x, (before, after) if axis == 3 else (0, 0, before, after))
+
+
+def bilinear_gradient(gradient):
+    """What the gradient of `upsample` (N, C, 2 H, 2 W), bilinear, is before it: (N, C, H, W).
+
+    Sums of neighbours, always in one order, spelled out for torch.compile to fuse.
+    """
     for axis in (2, 3):
-        inner = x.shape[axis] - 1
-        before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, inner)], axis)
-        after = torch.cat([x.narrow(axis, 1, inner), x.narrow(axis, inner, 1)], axis)
-        x = torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1).flatten(axis, axis + 1)
-    return x.contiguous(memory_format=LAYOUT)
+        even, odd = gradient.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        last = even.shape[axis] - 1
+        outer = _padded(even.narrow(axis, 1, last), axis, 0, 1) + _padded(odd.narrow(axis, 0, last), axis, 1, 0)
+        edges = _padded(even.narrow(axis, 0, 1), axis, 0, last) + _padded(odd.narrow(axis, last, 1), axis, last, 0)
+        gradient = 0.75 * (even + odd) + 0.25 * (outer + edges)
+    return gradient
+
+
+class _BilinearUpsample(torch.autograd.Function):
+    """Bilinear `upsample` by torch's kernel, its gradient by `bilinear_gradient` compiled."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return _compiled(bilinear_gradient)(gradient)
 
 
 def upsample(x, mode):
@@ -157,7 +180,7 @@ class Node(nn.Module):
 
     def _raised(self, low, mode):
         fused = self.compiled and self.training and mode == "bilinear"
-        return _compiled(raise_bilinear)(low) if fused else upsample(low, mode)
+        return _BilinearUpsample.apply(low) if fused else upsample(low, mode)
 
     def forward(self, *level, below=None, mode="bilinear"):
         """Maps of this level (N, C, H, W) each, and one of the level `below` (N, C', H / 2, W / 2), to be raised by `mode`.
@@ -201,7 +224,7 @@ class NestedUNet(nn.Module):
         self.to(memory_format=LAYOUT)
 
     def compile_parts(self):
-        """Have what lies between convolutions (normalisation with ReLU, upsampling) compiled and fused."""
+        """Have what lies between convolutions (normalisation with ReLU, the gradient of upsampling) compiled and fused."""
         for part in self.modules():
             if isinstance(part, Node | NestedUNet):
                 part.compiled = True
