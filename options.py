@@ -315,7 +315,10 @@ class TrainSteps:
     lr: float = option("Adam's rate: constant for 20 %%, then to 0", 8e-5, type=number(float, 0, open_low=True))
     ema: float = option("decay of the averaged generator that is used; 0: none", 0.99, type=number(float, 0, 0.99999))
     amp: bool = flag("bfloat16 networks; spectra and losses stay float32")
-    compile: bool = flag("compile and fuse what lies between the generator's convolutions (slower start, faster steps on a GPU)")
+    compile: bool = flag(
+        "compile and fuse what lies between the generator's convolutions (slower start, faster steps on a GPU, slower ones on a "
+        "CPU)"
+    )
     cuda_graphs: bool = option(
         "on one GPU, record a step's kernels once and replay them, unless --deterministic", True, type=boolean
     )
