@@ -24,10 +24,10 @@ class _Part:
 
 
 class StepRecorder:
-    """Calls like the function it is given, which it replays on batches of the first batch's shape, once that shape has been seen.
+    """Calls like the function it is given, which it replays on batches of the largest size, once some of those have been seen.
 
-    Smaller batches are computed as ever. What the function reads besides its arguments must stay at its place in memory, as
-    parameters do that an optimiser or `load_state_dict` changes.
+    Smaller batches, such as the last of an epoch, are computed as ever. What the function reads besides its arguments must stay at
+    its place in memory, as parameters do that an optimiser or `load_state_dict` changes.
 
     Args:
         passes: function of tensors on the current GPU that yields (side, terms) of each part of a step, whose gradients it has left
@@ -42,7 +42,8 @@ class StepRecorder:
 
     def __call__(self, *inputs):
         shapes = [tensor.shape for tensor in inputs]
-        self._shapes = self._shapes or shapes
+        if self._shapes is None or len(inputs[0]) > self._shapes[0][0]:
+            self._shapes, self._seen, self._parts = shapes, 0, []
         if shapes != self._shapes:
             yield from self._passes(*inputs)
         elif self._seen < WARM_UP:

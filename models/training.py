@@ -31,7 +31,7 @@ class Trainer:
 
     def __init__(self, model, lr, total_steps, ema, processes=None, record=False):
         self.model, self.step, self.processes = model, 0, processes or Processes()
-        self._usual = None  # images in a batch, but for the last one of an epoch
+        self._usual = 0  # images in a batch, but for the last one of an epoch
         sides = {
             "generator": [*model.generator.parameters(), *model.heads.parameters()],
             "discriminator": model.discriminator_parameters(),
@@ -66,7 +66,7 @@ class Trainer:
             over the pairs given.
         """
         self.processes.begin(whole or len(fake_image))
-        self._usual, terms = self._usual or len(fake_image), {}
+        self._usual, terms = max(self._usual, len(fake_image)), {}
         with self._compiled_for(len(fake_image)):
             for side, found in self._passes(fake_image, real_image, *self.model.draw_positions(fake_image)):
                 self.optimisers[side].step()
@@ -112,7 +112,8 @@ class Trainer:
         """Leave the gradients of `total` with one side's parameters; returns the terms as `train_step` does."""
         self.optimisers[side].zero_grad(set_to_none=True)
         self.processes.backward(terms["total"], [p for group in self.optimisers[side].param_groups for p in group["params"]])
-        return {f"loss_{side[0]}": terms.pop("total").detach()} | {name: term.detach() for name, term in terms.items()}
+        total = {"loss_g" if side == "generator" else "loss_d": terms.pop("total").detach()}
+        return total | {name: term.detach() for name, term in terms.items()}
 
     def state_dict(self):
         """Tensors and plain values from which `load_state_dict` goes on exactly."""
