@@ -68,7 +68,7 @@ class StepRecorder:
 
     def _record(self, inputs):
         for optimiser in self._optimisers.values():
-            optimiser.zero_grad(set_to_none=True)  # so that gradients are made, not added to
+            optimiser.zero_grad(set_to_none=True)  # outside of the recording
         pool, parts, passes = torch.cuda.graph_pool_handle(), [], self._passes(*inputs)
         try:
             for _ in self._optimisers:
