@@ -66,7 +66,7 @@ def variant(text):
 
 
 def make_step(size, batch, args, device, parts, warm_up):
-    """A function that does one training step of a variant, after so many that warm it up."""
+    """Functions that do one training step of a variant, after so many that warm it up, and its forward pass alone, unrecorded."""
     torch.manual_seed(0)
     model = STIG(size, Objective(nce_levels=args.levels), width=args.width, amp="amp" in parts).to(device)
     plain = "plain" in parts
@@ -82,7 +82,7 @@ def make_step(size, batch, args, device, parts, warm_up):
 
     for _ in range(warm_up):
         step()
-    return step
+    return step, lambda: model.translate(*images)
 
 
 class ConvolutionBytes(TorchDispatchMode):
@@ -100,7 +100,7 @@ class ConvolutionBytes(TorchDispatchMode):
 
 def counted(size, batch, args, device, amp):
     """Floating-point operations of a step, and bytes of its convolutions."""
-    step = make_step(size, batch, args, device, {"amp"} if amp else {"eager"}, 1)
+    step, _ = make_step(size, batch, args, device, {"amp"} if amp else {"eager"}, 1)
     with FlopCounterMode(display=False) as operations, ConvolutionBytes() as moved:
         step()
     return operations.get_total_flops(), moved.total
@@ -109,7 +109,8 @@ def counted(size, batch, args, device, amp):
 @functools.cache
 def device_rates(device, amp):
     """Measured floating-point operations and bytes per second: a large matrix product and a large copy, the best of five."""
-    side, dtype = (8192 if device.type == "cuda" else 2500), torch.bfloat16 if amp else torch.float32
+    dtype = torch.bfloat16 if amp else torch.float32
+    side = 8192 if device.type == "cuda" else 500 if amp else 2500  # a CPU without bfloat16 takes a minute for a large one
     a, b = torch.rand(2, side, side, device=device, dtype=dtype)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions compute
     products, copies = ([seconds(work, device) for _ in range(6)][1:] for work in (lambda: a @ b, lambda: a.copy_(b)))
@@ -119,7 +120,7 @@ def device_rates(device, amp):
 
 def measure(size, batch, args, device, variants):
     """Rows of variants of one size and batch, which take turns."""
-    steps, peaks, times = {}, {}, {parts: [] for parts in variants}
+    steps, peaks, times, forward = {}, {}, {parts: [] for parts in variants}, {parts: [] for parts in variants}
     for parts in variants:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -128,9 +129,11 @@ def measure(size, batch, args, device, variants):
         steps[parts] = make_step(size, batch, args, device, parts, args.warm_up)
         peaks[parts] = peak_mib(device)
     for _ in range(args.turns):
-        for parts, step in steps.items():
+        for parts, (step, translate) in steps.items():
             times[parts].append(seconds(lambda step=step: [step() for _ in range(args.steps)], device) / args.steps)
-    return {parts: {"step": statistics.median(times[parts]), "memory": peaks[parts]} for parts in variants}
+            forward[parts].append(seconds(translate, device))
+    median = statistics.median
+    return {p: {"step": median(times[p]), "forward": median(forward[p]), "memory": peaks[p]} for p in variants}
 
 
 def finish_row(row, batch, found, rates):
@@ -138,6 +141,7 @@ def finish_row(row, batch, found, rates):
     (operations, moved), (rate, bandwidth) = found, rates
     return {
         "step": 1e3 * row["step"],
+        "forward": 1e3 * row["forward"],
         "images": 2 * batch / row["step"],
         "gflop": operations / 1e9,
         "rate": rate / 1e12,
@@ -150,6 +154,7 @@ def finish_row(row, batch, found, rates):
 
 TITLES = {
     "step": "ms/step",
+    "forward": "forward alone",
     "images": "images/s",
     "speedup": "speed-up",
     "gflop": "GFLOP counted",
@@ -163,7 +168,7 @@ TITLES = {
 
 def print_profile(size, batch, args, device, parts):
     """The kernels that most of a step's time goes to."""
-    step = make_step(size, batch, args, device, parts, args.warm_up)
+    step, _ = make_step(size, batch, args, device, parts, args.warm_up)
     with torch.profiler.profile() as profiler:
         step()
     key = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
