@@ -9,6 +9,7 @@ from tqdm import tqdm
 from data.folder import Warnings
 from data.pairs import PairLoader, save_holdout
 from data.training import inputs_of, training_sets
+from models.recording import NotRecorded
 from models.stig import STIG, Objective
 from models.training import Trainer
 from options import PRESETS, as_arguments, as_plain, parse_train
@@ -153,7 +154,10 @@ def run_training(options, processes):
         return model.refine(image, trainer.refiner, is_real=True)
 
     monitor = Monitor(refine, identify, sets["test_real"], sets["test_fake"], run / "sample", device)
-    finished = train(trainer, loader, options, run, filters, log, monitor)
+    try:
+        finished = train(trainer, loader, options, run, filters, log, monitor)
+    except NotRecorded as error:
+        raise UserError(f"{error}; give --cuda_graphs False") from error
     if log is not None:
         log.close()
     if not finished:

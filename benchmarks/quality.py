@@ -30,6 +30,7 @@ from options import image_size, number, number_list
 from utils import (
     aliases,
     chunks,
+    constants,
     decay,
     detection,
     feature_metrics,
@@ -56,7 +57,7 @@ except ModuleNotFoundError:  # Windows
 BATCH = 8
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(aliases, chunks, decay, detection, feature_metrics, fft),
+    *(aliases, chunks, constants, decay, detection, feature_metrics, fft),
     *(fresh_detector, linear_filter, metrics, moments, precision, profiles, whitening),
 )
 

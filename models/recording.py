@@ -7,9 +7,11 @@ import dataclasses
 
 import torch
 
-from utils.errors import UserError
-
 WARM_UP = 3  # steps before one is recorded: kernels are compiled, algorithms tried and constants copied in them
+
+
+class NotRecorded(RuntimeError):
+    """This GPU, its driver or this torch does not let a step be recorded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ class StepRecorder:
         passes: function of tensors on the current GPU that yields (side, terms) of each part of a step, whose gradients it has left
             with the parameters of `optimisers[side]`.
         optimisers: {side: optimiser}; their steps are not recorded.
+    Raises: NotRecorded, when it is called.
     """
 
     def __init__(self, passes, optimisers):
@@ -84,8 +87,7 @@ class StepRecorder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"this GPU did not let a training step be recorded ({reason}); give --cuda_graphs False") from error
+            raise NotRecorded(f"this GPU did not let a training step be recorded ({str(error).splitlines()[0]})") from error
         self._inputs, self._parts = inputs, parts
 
     def _replay(self, inputs):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from models import recording
-from models.recording import WARM_UP, StepRecorder
-from utils.errors import UserError
+from models.recording import WARM_UP, NotRecorded, StepRecorder
 
 SIDES = ("discriminator", "generator")
 
@@ -105,5 +104,5 @@ def test_what_cannot_be_recorded_is_told(recorded, monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(recording.torch.cuda, "graph", refuse)
-    with pytest.raises(UserError, match="not permitted when stream is capturing\\); give --cuda_graphs False"):
+    with pytest.raises(NotRecorded, match=r"not permitted when stream is capturing\)$"):
         step.take(recorder, *batch(2, 9))

@@ -209,6 +209,17 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(monkeypatch, capsys):
     assert load_checkpoint("results/nan/checkpoint.pt", "stig")["step"] == 2
 
 
+def test_a_gpu_that_does_not_record_is_told(monkeypatch, capsys):
+    def refuse(self, *images):
+        raise train.NotRecorded("this GPU did not let a training step be recorded (why)")
+
+    monkeypatch.setattr(train.Trainer, "train_step", refuse)
+    with pytest.raises(SystemExit) as stop:
+        train.main([*SMALL, "--dst", "unrecorded"])
+    assert stop.value.code == 2
+    assert "be recorded (why); give --cuda_graphs False" in capsys.readouterr().err
+
+
 def test_weights_that_are_no_numbers_are_not_saved(monkeypatch, capsys):
     step = train.Trainer.train_step
 
