@@ -46,6 +46,19 @@ def _power(spectrum):
     return spectrum.real.square() + spectrum.imag.square()
 
 
+def _check_batch(image):
+    if image.ndim != 4 or image.shape[1] != 3 or not len(image):
+        raise ValueError(f"images must be a batch (N, 3, H, W), not {tuple(image.shape)}")
+
+
+def _scaled_log_mag_and_profile(image):
+    """What `SpectrumMean` sums up of images: (N, 3, H, W // 2 + 1), of which the rest is the mirror image, and (N, R)."""
+    spectrum = half_fourier(to_double(image))
+    log_mag = _power(spectrum).sqrt_().log1p_()
+    low, high = log_mag.amin((1, 2, 3), keepdim=True), log_mag.amax((1, 2, 3), keepdim=True)
+    return log_mag.sub_(low).div_((high - low).clamp_min(1e-12)), log_power_profile(spectrum, image.shape[-1])
+
+
 class SpectrumMean:
     """Running mean spectrum of a folder: memory does not depend on the number of images.
 
@@ -67,26 +80,21 @@ class SpectrumMean:
             image: (N, 3, H, W), values in [0, 1], N >= 1.
         Raises: ValueError if the shape is another one or differs from the first batch's.
         """
-        if image.ndim != 4 or image.shape[1] != 3 or not len(image):
-            raise ValueError(f"images must be a batch (N, 3, H, W), not {tuple(image.shape)}")
-        if self.count and image.shape[1:] != self._shape:
-            raise ValueError(f"images of {tuple(image.shape[1:])} cannot be averaged with {tuple(self._shape)}")
+        _check_batch(image)
         for part in chunks(image):
-            self._update(to_double(part))
-
-    def _update(self, image):
-        spectrum = half_fourier(image)
-        log_mag = _power(spectrum).sqrt_().log1p_()  # (N, 3, H, W // 2 + 1): the other half is its mirror image
-        low, high = log_mag.amin((1, 2, 3), keepdim=True), log_mag.amax((1, 2, 3), keepdim=True)
-        profile = log_power_profile(spectrum, image.shape[-1])  # (N, R)
-        scaled = log_mag.sub_(low).div_((high - low).clamp_min(1e-12))
-        self._add(image.shape[1:], len(image), scaled.sum(0), profile.sum(0), profile.square().sum(0))
+            log_mag, profile = _scaled_log_mag_and_profile(part)
+            self._add(image.shape[1:], len(part), log_mag.sum(0), profile.sum(0), profile.square().sum(0))
 
     def _add(self, shape, count, *sums):
+        if self.count and shape != self._shape:
+            raise ValueError(f"images of {tuple(shape)} cannot be averaged with {tuple(self._shape)}")
         self._shape = shape
         names = ("_log_mag_sum", "_profile_sum", "_profile_square_sum")
         for name, value in zip(names, sums, strict=True):
-            setattr(self, name, value if not self.count else getattr(self, name) + value)
+            if self.count:
+                getattr(self, name).add_(value)
+            else:
+                setattr(self, name, value.clone())
         self.count += count
 
     def __getstate__(self):
@@ -140,10 +148,11 @@ class SpectrumFolds:
 
     def update(self, image):
         """Add a batch (N, 3, H, W) in [0, 1]; the image with index n goes to part `fold_of(n)`."""
-        folds = [fold_of(self._next + offset) for offset in range(len(image))]
-        self._next += len(image)
-        for index in sorted(set(folds)):
-            self._folds[index].update(image[[offset for offset, fold in enumerate(folds) if fold == index]])
+        _check_batch(image)
+        for part in chunks(image):
+            for log_mag, profile in zip(*_scaled_log_mag_and_profile(part), strict=True):
+                self._folds[fold_of(self._next)]._add(image.shape[1:], 1, log_mag, profile, profile.square())
+                self._next += 1
 
     @property
     def total(self):
