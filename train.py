@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import time
 
+import torch
 from tqdm import tqdm
 
 from data.folder import Warnings
@@ -38,6 +39,15 @@ def fit_spectra(sets, whiten, device):
     real, fake = (functools.partial(fitting_batches, *side, where) for side in sides)
     filters = {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(real, fake).items()}
     return filters, fit_whitening(real()).cpu() if whiten else None
+
+
+def check_compiler(device):
+    """UserError if torch cannot compile for a device: it needs a C++ compiler, and Triton for a GPU."""
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever the compiler's own errors are called in this torch
+        reason = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
+        raise UserError(f"--compile: torch finds no compiler that works here ({reason}); leave the option out") from error
 
 
 def model_settings(options):
@@ -130,6 +140,8 @@ def run_training(options, processes):
         raise UserError(f"--batch_size {options.batch_size} is less than one pair for each of the {processes.world} processes")
     warnings, resumed, sets, source, split = processes.once(lambda: read_run(options))
     print(f"training on {device}, {len(sets['train_fake'])} fakes and {len(sets['train_real'])} reals; results in {run}")
+    if options.compile:
+        check_compiler(device)
     seed_everything(options.seed, options.deterministic)
     filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
     part = (processes.rank, processes.world)

@@ -124,7 +124,8 @@ class _BilinearUpsample(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return _compiled(bilinear_gradient)(gradient)
+        # a part of the joined maps' gradient, whose strides differ from node to node and would each be compiled anew
+        return _compiled(bilinear_gradient)(gradient.contiguous(memory_format=LAYOUT))
 
 
 def upsample(x, mode):

@@ -204,6 +204,25 @@ def test_a_compiled_step_is_the_same(monkeypatch):
     assert torch.allclose(plain, compiled, atol=1e-4)
 
 
+def test_each_level_is_compiled_once(monkeypatch):
+    """torch compiles a function for eight kinds of argument and then gives up."""
+    kinds = {}
+
+    def counting(function):
+        def call(x, *rest):
+            kinds.setdefault(function.__name__, set()).add((x.shape, x.stride(), x.dtype))
+            return function(x, *rest)
+
+        return call
+
+    monkeypatch.setattr(nested_unet, "_compiled", counting)
+    trainer = Trainer(STIG(64, Objective(nce_levels=(0, 4), sigma=4), width=WIDTH), 1e-4, total_steps=10, ema=0.9)
+    trainer.model.generator.compile_parts()
+    for step in range(2):
+        trainer.train_step(images(2, step, 64), images(2, 10 + step, 64))
+    assert {name: len(found) for name, found in kinds.items()} == {"rectified_instance_norm": 5, "bilinear_gradient": 4}
+
+
 @pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.skipif(not shutil.which("g++"), reason="g++"))])
 def test_what_is_spelled_out_for_the_compiler(compiles, monkeypatch):
     if not compiles:

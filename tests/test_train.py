@@ -220,6 +220,20 @@ def test_a_gpu_that_does_not_record_is_told(monkeypatch, capsys):
     assert "be recorded (why); give --cuda_graphs False" in capsys.readouterr().err
 
 
+def test_a_missing_compiler_is_told_before_the_training(monkeypatch, capsys):
+    def broken(function):
+        def call(*_):
+            raise RuntimeError("\nInvalidCxxCompiler: No working C++ compiler found\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(SystemExit) as stop:
+        train.main([*SMALL, "--compile", "--dst", "uncompiled"])
+    assert stop.value.code == 2 and not Path("results/uncompiled").exists()
+    assert "(InvalidCxxCompiler: No working C++ compiler found); leave the option out" in capsys.readouterr().err
+
+
 def test_weights_that_are_no_numbers_are_not_saved(monkeypatch, capsys):
     step = train.Trainer.train_step
 
