@@ -3,11 +3,12 @@
     python -m benchmarks.step --sizes 64,128 --variants plain,eager
     python -m benchmarks.step --sizes 256 --batches 1,16 --variants plain,eager,graph,amp+graph,amp+compile+graph --device 0
 
-Variants: plain computes the same numbers the obvious way (the encoder runs again for queries and keys of each image, SSIM has the
-full 35 x 35 window, profiles use a mask per ring); eager is train.py's step; graph, amp and compile are its --cuda_graphs, --amp
-and --compile. "Speed-up" is images/s over that of a size's first row. Floors: counted floating-point operations at the measured
-rate of a large matrix product in the precision of the convolutions, and the bytes that convolutions read and write at the measured
-rate of a large copy. On a CPU variants run in turn; memory is that of the whole process there.
+Variants: plain computes the same numbers the obvious way (the encoder runs again for queries and keys of each image, SSIM has
+the full 35 x 35 window, profiles use a mask per ring); eager is train.py's step; graph, amp and compile are its --cuda_graphs,
+--amp and --compile (graph on a GPU only). "Speed-up" is images/s over that of a size's first row. Floors: counted
+floating-point operations at the measured rate of a large matrix product in the precision of the convolutions, and the bytes
+that convolutions read and write at the measured rate of a large copy. On a CPU variants run in turn; memory is that of the
+whole process there.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import peak_mib, seconds
 from models import stig
 from models.losses import ssim
+from models.recording import WARM_UP
 from models.stig import STIG, Objective
 from models.training import Trainer
 from options import number, number_list
@@ -80,7 +82,7 @@ def make_step(size, batch, args, device, parts, warm_up):
         stig.ssim, stig.chessboard_profile = (plain_ssim, plain_profile) if plain else (ssim, chessboard_profile)
         trainer.train_step(*images)
 
-    for _ in range(warm_up):
+    for _ in range(max(warm_up, WARM_UP + 1 if "graph" in parts else 0)):
         step()
     return step, lambda: model.translate(*images)
 
@@ -159,9 +161,9 @@ TITLES = {
     "speedup": "speed-up",
     "gflop": "GFLOP counted",
     "rate": "matrix product TFLOP/s",
-    "floor": "x of that floor",
+    "floor": "x operations' floor",
     "gb": "GB moved",
-    "byte_floor": "x of that floor ",
+    "byte_floor": "x bytes' floor",
     "memory": "peak GiB",
 }
 
@@ -191,11 +193,13 @@ def main(argv=None):
     parser.add_argument("--levels", type=number_list(int, 0, 4), default=(0,), help="NCE levels")
     parser.add_argument("--turns", type=number(int, 1), default=3)
     parser.add_argument("--steps", type=number(int, 1), default=1, help="per turn")
-    parser.add_argument("--warm_up", type=number(int, 1), default=1, help="steps before; 5 where graphs are recorded")
+    parser.add_argument("--warm_up", type=number(int, 1), default=1, help="steps before; at least 4 of graphs")
     parser.add_argument("--profile", type=number(int, 0), default=0, metavar="N", help="print the N kernels that take longest")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
+    if device.type != "cuda" and any("graph" in parts for parts in args.variants):
+        parser.error("argument --variants: graph needs a CUDA GPU")
     seed_everything(0)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     count, rows = functools.cache(lambda *case: counted(*case[:2], args, device, case[2])), {}

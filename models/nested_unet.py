@@ -212,7 +212,7 @@ class NestedUNet(nn.Module):
         super().__init__()
         if mode not in ("residual", "direct") or norm not in NORMS or upsample not in ("bilinear", "bicubic"):
             raise ValueError(f"there is no generator of the form {mode!r}, {norm!r}, {upsample!r}")
-        self.mode, self.upsample, self.channels, self.compiled = mode, upsample, tuple(channels), False
+        self.mode, self.upsample, self.channels = mode, upsample, tuple(channels)
         for j in range(DEPTH):
             for i in range(DEPTH - j):
                 below = channels[i - 1] if i else 3
@@ -224,10 +224,15 @@ class NestedUNet(nn.Module):
             nn.init.zeros_(self.final.weight)
         self.to(memory_format=LAYOUT)
 
+    @property
+    def compiled(self):
+        """Whether `compile_parts` was called."""
+        return self.conv0_0.compiled
+
     def compile_parts(self):
         """Have what lies between convolutions (normalisation with ReLU, the gradient of upsampling) compiled and fused."""
         for part in self.modules():
-            if isinstance(part, Node | NestedUNet):
+            if isinstance(part, Node):
                 part.compiled = True
 
     def encode(self, mag, levels=DEPTH):

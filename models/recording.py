@@ -7,7 +7,12 @@ import dataclasses
 
 import torch
 
-WARM_UP = 3  # steps before one is recorded: kernels are compiled, algorithms tried and constants copied in them
+WARM_UP = 3  # steps before one is recorded: kernels are compiled and constants copied in them
+
+
+def parameters_of(optimiser):
+    """All parameters of an optimiser, as a list."""
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 class NotRecorded(RuntimeError):
@@ -80,8 +85,7 @@ class StepRecorder:
                 with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                     side, terms = next(passes)
                     values = torch.stack([term.float() for term in terms.values()])
-                parameters = [p for group in self._optimisers[side].param_groups for p in group["params"]]
-                gradients = [(p, p.grad) for p in parameters if p.grad is not None]
+                gradients = [(p, p.grad) for p in parameters_of(self._optimisers[side]) if p.grad is not None]
                 parts.append(_Part(side, graph, list(terms), values, gradients))
             next(passes, None)
         except torch.OutOfMemoryError:

@@ -5,7 +5,7 @@ import contextlib
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.recording import StepRecorder
+from models.recording import StepRecorder, parameters_of
 from utils.checkpoint import load_optimiser, load_scheduler
 from utils.distributed import Processes
 
@@ -111,7 +111,7 @@ class Trainer:
     def _gradients(self, side, terms):
         """Leave the gradients of `total` with one side's parameters; returns the terms as `train_step` does."""
         self.optimisers[side].zero_grad(set_to_none=True)
-        self.processes.backward(terms["total"], [p for group in self.optimisers[side].param_groups for p in group["params"]])
+        self.processes.backward(terms["total"], parameters_of(self.optimisers[side]))
         total = {"loss_g" if side == "generator" else "loss_d": terms.pop("total").detach()}
         return total | {name: term.detach() for name, term in terms.items()}
 

@@ -1,5 +1,6 @@
 """The model as a whole: its start, its independence of the batch, what is trained and what is not."""
 
+import contextlib
 import copy
 import shutil
 
@@ -202,6 +203,33 @@ def test_a_compiled_step_is_the_same(monkeypatch):
     fake = images(1, 2)
     plain, compiled = (trainer.model.refine(fake, trainer.refiner) for trainer in trainers)
     assert torch.allclose(plain, compiled, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_the_average_is_exponential(norm):
+    trainer = Trainer(small(norm=norm), 1e-2, total_steps=10, ema=0.9)
+    expected = None
+    for step in range(4):
+        trainer.train_step(images(2, step), images(2, 10 + step))
+        now = [value.clone() for value in trainer.model.generator.state_dict().values() if value.is_floating_point()]
+        expected = now if expected is None else [0.9 * old + 0.1 * new for old, new in zip(expected, now, strict=True)]
+    found = [value for value in trainer.refiner.state_dict().values() if value.is_floating_point()]
+    assert trainer.averaged.n_averaged == 4
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_nothing_is_compiled_for_a_smaller_batch(monkeypatch):
+    """Also if it comes first, in a run that is resumed at the end of an epoch."""
+    stances = []
+    monkeypatch.setattr(nested_unet, "_compiled", lambda function: function)
+    monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: stances.append(stance) or contextlib.nullcontext())
+    trainer, eager = Trainer(small(), 1e-4, total_steps=10, ema=0.9), []
+    trainer.model.generator.compile_parts()
+    for step, count in enumerate((1, 2, 2, 1)):
+        trainer.train_step(images(count, step), images(count, 10 + step))
+        eager.append(len(stances))
+    assert eager == [0, 0, 0, 1] and stances == ["force_eager"]
 
 
 def test_each_level_is_compiled_once(monkeypatch):

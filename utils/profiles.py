@@ -42,7 +42,7 @@ def half_octaves(height, width):
 
 
 @functools.lru_cache(maxsize=32)
-def _on_device(rings, device):
+def _index_and_counts(rings, device):
     """Ring of every bin (H * W,) and bins of every ring (R,); kept, because counting and copying would make a GPU wait."""
     index = rings.flatten()
     return index.to(device), torch.bincount(index).to(device)
@@ -56,7 +56,7 @@ def ring_means(values, rings):
         rings: (H, W) int64, numbered from 0 without a gap.
     Returns: (..., R), differentiable in values.
     """
-    index, counts = _on_device(rings, values.device)
+    index, counts = _index_and_counts(rings, values.device)
     flat = values.flatten(-2)  # (..., H * W)
     sums = flat.new_zeros(*flat.shape[:-1], len(counts)).index_add(-1, index, flat)
     return sums / counts.to(values.dtype)
