@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from data.folder import load_folder, warn
+from data.folder import first_of_other_size, load_folder, warn
 from data.listing import passed_over
 from data.shards import is_shards
 from models.stig import STIG, Objective
@@ -67,6 +67,28 @@ def fitted_filter(options, size, device):
     return to_device(fit_filters(*reads, [options.method])[options.method], "cpu")
 
 
+def own_size(options):
+    """The side that all images to refine and to fit on have; UserError if they differ or it is none that --size could be."""
+    checked = (
+        load_folder(
+            folder, None, skip_bad=options.skip_bad, num_workers=options.num_workers, recursive=recursive, tell=lambda text: None
+        )
+        for folder, recursive in ((options.inference_data, True), (options.real, False), (options.fake, False))
+    )
+    infos = [found for _, found in checked]
+    first, other = infos[0][0], first_of_other_size(*infos, square=True)
+    if other:
+        raise UserError(
+            f"{other.path} is {other.width} x {other.height}; without --size all images must be squares of one size (the first is "
+            f"{first.width} wide): give --size N, with --fit crop to keep the artefacts being studied"
+        )
+    if first.width % 16:
+        raise UserError(
+            f"{first.path} is {first.width} x {first.height}, no multiple of 16; give a --size that is one, with --fit crop"
+        )
+    return first.width
+
+
 def open_refiner(options, processes):
     """What --method and --inference_params ask for.
 
@@ -76,7 +98,7 @@ def open_refiner(options, processes):
     """
     path, device = options.inference_params, processes.device
     if options.method != "stig" and options.real:
-        size, fit = options.size or 256, options.fit or "resize"
+        size, fit = options.size or processes.once(lambda: own_size(options)), options.fit or "resize"
         chosen = dataclasses.replace(options, fit=fit)
         return size, fit, filter_refiner(processes.once(lambda: fitted_filter(chosen, size, device)), device)
     if is_released(path):
@@ -103,9 +125,10 @@ def open_run(options, size):
     left_out = None if is_shards(options.inference_data) else passed_over(options.inference_data)
     if left_out:
         warn(left_out)
+    names = output_names(fakes.paths, Path(options.inference_data))
     run = open_run_folder(options.dst, options.overwrite)
     write_json(run / "options.json", as_plain(options))
-    return fakes, output_names(fakes.paths, Path(options.inference_data)), run
+    return fakes, names, run
 
 
 def refine_folder(options, processes):

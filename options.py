@@ -426,9 +426,13 @@ class Refining:
         "stig",
         choices=("stig", *FILTERS),
     )
-    real: str | None = option("folder of photographs to fit the filter on")
-    fake: str | None = option("folder of generated images to fit the filter on")
-    size: int | None = option("side of the images in pixels; default: the checkpoint's, else 256", type=image_size)
+    real: str | None = option("folder (or tar shards) of photographs to fit the filter on", metavar="DIR|SHARDS")
+    fake: str | None = option("folder (or tar shards) of generated images to fit the filter on", metavar="DIR|SHARDS")
+    size: int | None = option(
+        "side of the images in pixels; default: the checkpoint's (a released one's is 256), and of a filter fitted on --real "
+        "and --fake that of all the images",
+        type=image_size,
+    )
     batch_size: int = option("images at once; no image's result depends on it", 4, type=number(int, 1))
     save_mag: bool = flag("write pictures of the log-magnitudes to refined_mag as well")
 
@@ -479,9 +483,9 @@ class Measured:
     eval_root: str | None = option(
         "a run: results/NAME/eval/{real,fake,refined} and their _mag folders", metavar="NAME", type=run_name
     )
-    real: str | None = option("folder of photographs, instead of --eval_root", metavar="DIR")
-    fake: str | None = option("folder of generated images", metavar="DIR")
-    refined: str | None = option("folder of refined images (may be left out)", metavar="DIR")
+    real: str | None = option("folder (or tar shards) of photographs, instead of --eval_root", metavar="DIR|SHARDS")
+    fake: str | None = option("folder (or tar shards) of generated images", metavar="DIR|SHARDS")
+    refined: str | None = option("folder (or tar shards) of refined images (may be left out)", metavar="DIR|SHARDS")
     eval_mode: str = option(
         "FID and KID of the images or of the pictures of their log-magnitude, log frequency distance, profile gap, or all",
         "magnitude_fid",

@@ -179,7 +179,9 @@ def test_wrong_weights(run, tmp_path, capsys):
     text.write_text("no weights")
     plain = tmp_path / "plain.pth"
     plain.write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung")), protocol=2))
-    for path in (trapped, other, text, plain):
+    not_finite = tmp_path / "nan.pth"
+    torch.save({"weight": torch.full((3,), float("nan"))}, not_finite)
+    for path in (trapped, other, text, plain, not_finite):
         message = fails(capsys, "--eval_root", "run", eval_mode="image_fid", inception_weights=path)
         assert str(path) in message and message.count("\n") == 1
     assert not (tmp_path / "sprung").exists()

@@ -422,7 +422,7 @@ def test_inference_refines_as_training_did(run):
             for path in (run / "eval" / expected).iterdir():
                 ours = np.asarray(Image.open(Path("results") / dst / "refined" / path.name)).astype(int)
                 assert np.abs(ours - np.asarray(Image.open(path))).max() <= 1
-    fitted = ["--method", "polyphase", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake", "--size", "32"]
+    fitted = ["--method", "polyphase", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake"]  # at the images' own size
     inference.main(["--inference_data", "datasets/tiny/fake", *fitted, "--dst", "fitted", "--device", "cpu"])
     for path in Path("results/filtered/refined").iterdir():
         assert np.array_equal(Image.open(path), Image.open(Path("results/fitted/refined") / path.name))
@@ -465,6 +465,59 @@ def test_bad_input_to_inference(run, house, capsys):
     both = [*base, "--method", "linear", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake"]
     assert "give one or the other" in refused(inference.main, [*both, "--inference_params", checkpoint], capsys)
     assert checkpoint.exists()
+    content = load_checkpoint(checkpoint, "stig")
+    content["model"]["generator.final.bias"][1] = float("nan")
+    save_checkpoint("nan.pt", "stig", content)
+    message = refused(inference.main, [*base, "--inference_params", "nan.pt"], capsys)
+    assert "nan.pt" in message and "model.generator.final.bias" in message
+
+
+def test_filter_of_folders_works_at_the_size_of_all_images_or_of_size(run, house, capsys):
+    for folder, width, height in (("wide", 48, 32), ("odd", 40, 40), ("small", 16, 16)):
+        Path(folder).mkdir()
+        for name in "ab":
+            Image.new("RGB", (width, height)).save(f"{folder}/{name}.png")
+    command = [
+        "--method",
+        "linear",
+        "--real",
+        "datasets/tiny/real",
+        "--fake",
+        "datasets/tiny/fake",
+        "--dst",
+        "own",
+        "--device",
+        "cpu",
+    ]
+    for folder, problem in (("wide", "wide/a.png is 48 x 32"), ("odd", "no multiple of 16"), ("small", "is 32 x 32")):
+        others = ["--real", folder, "--fake", folder] if folder == "odd" else []
+        message = refused(inference.main, [*command, "--inference_data", folder, *others], capsys)
+        assert problem in message and "--size" in message
+    assert not Path("results/own").exists()
+    inference.main([*command, "--inference_data", "wide", "--size", "32", "--fit", "crop"])
+    assert Image.open("results/own/refined/a.png").size == (32, 32)
+
+
+def test_names_too_long_for_a_disk_stop_before_anything_is_deleted(run, house, capsys):
+    folder = house / "long"
+    folder.mkdir()
+    for suffix in (".bmp", ".png"):  # each keeps its own suffix beside .png
+        Image.new("RGB", (32, 32)).save(folder / f"{'x' * 250}{suffix}")
+    Path("results/long").mkdir()
+    Path("results/long/kept").touch()
+    command = [
+        "--inference_data",
+        "long",
+        "--inference_params",
+        run / "checkpoint.pt",
+        "--dst",
+        "long",
+        "--overwrite",
+        "--device",
+        "cpu",
+    ]
+    assert "255 bytes" in refused(inference.main, command, capsys)
+    assert Path("results/long/kept").exists()
 
 
 def test_inference_tells_what_it_passes_over(run, capsys):

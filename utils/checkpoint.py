@@ -27,15 +27,29 @@ def save_checkpoint(path, kind, content):
         raise UserError(f"{path} could not be written (is the disk full?); free some space and go on with {option}") from error
 
 
+def _not_finite(content, name=""):
+    """Name of the first tensor in nested dictionaries and lists that holds infinities or no numbers; None if there is none."""
+    if isinstance(content, torch.Tensor):
+        return None if not content.is_floating_point() or bool(content.isfinite().all()) else name
+    if not isinstance(content, dict | list | tuple):
+        return None
+    parts = content.items() if isinstance(content, dict) else enumerate(content)
+    found = (_not_finite(part, f"{name}.{key}" if name else str(key)) for key, part in parts)
+    return next(filter(None, found), None)
+
+
 def read_tensors(path):
-    """Load a torch file with `weights_only=True` on the CPU; UserError if it is missing, broken or would execute code."""
+    """Load a torch file with `weights_only=True` on the CPU.
+
+    Raises: UserError if it is missing, broken, would execute code or holds a tensor that is not finite.
+    """
     path = Path(path)
     if not path.is_file():
         problem = f"is a folder without a file whose name starts with {RELEASED_FILES[0]}" if path.is_dir() else "does not exist"
         raise UserError(f"checkpoint {path} {problem}; give the path of a .pt file")
     try:
         _check_sums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except (
@@ -53,6 +67,10 @@ def read_tensors(path):
         raise UserError(
             f"{path} is not a checkpoint of plain tensors (broken, or it would execute code); nothing was loaded"
         ) from error
+    wrong = _not_finite(content)
+    if wrong:
+        raise UserError(f"{path} holds values that are not finite ({wrong}); a failed training wrote it: give another one")
+    return content
 
 
 @contextlib.contextmanager

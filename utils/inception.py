@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import pickle
 import socket
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from pytorch_fid import inception
 
+from utils.checkpoint import read_tensors
 from utils.errors import UserError
 from utils.feature_metrics import Moments
 from utils.metrics import half_of
@@ -55,11 +55,11 @@ def load_inception(path, device="cpu"):
 
     Raises: UserError if the file does not hold exactly these weights (it is read as tensors only, never executed).
     """
+    state = read_tensors(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         with _weights_instead_of_download(state):
             network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[DIMENSIONS]])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, TypeError, AttributeError, KeyError, ValueError) as error:
+    except (RuntimeError, TypeError, AttributeError, KeyError, ValueError) as error:
         raise UserError(f"{path} does not hold pytorch-fid's Inception weights; fetch {inception.FID_WEIGHTS_URL}") from error
     return network.eval().requires_grad_(False).to(device)
 

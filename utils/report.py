@@ -1,12 +1,14 @@
 """The evaluation that ends a training: folders of pictures, the table of numbers and report.md."""
 
 import functools
+import os
 import shlex
 from collections import Counter
 from pathlib import Path
 
 import torch
 
+from utils.errors import UserError
 from utils.fft import image_to_mag
 from utils.filters import FILTERS, filtered, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
@@ -32,6 +34,7 @@ FEATURES = {  # what fresh detectors look at
 NEARLY = {"lfd": 0.1, "gap": 0.02, "gap_upper": 0.02, "logreg": 0.05, "coherence": 0.05}  # least differences that are spoken of
 DETECTED_IMAGES = 2000  # of a class, evenly spaced: an interval 0.03 wide, and a bounded memory
 SHOWN_WARNINGS = 20
+LONGEST_NAME = 255  # bytes of a file or folder: what ext4, XFS, NTFS and APFS take
 ROWS = (
     "Rows: `refined` is the network; between `fake` and it are the filters, named as `--method` of `inference.py` and `--base` of "
     f"`train.py` call them: {filters_legend(FILTERS)}."
@@ -51,15 +54,28 @@ def output_names(paths, root=None):
 
     Images that would share a name, on a file system that tells no case apart too, keep their own suffix as well: a.jpg, a.png ->
     a.jpg.png, a.png.png. Where that does not help (A.png, a.png), all are numbered.
+
+    Raises: UserError if a name is longer than file systems take, before anything is written.
     """
     names = [Path(path).relative_to(root) if root is not None else Path(Path(path).name) for path in paths]
     stems = [name.with_suffix("") for name in names]
     taken = {stem for stem, count in Counter(str(stem).lower() for stem in stems).items() if count > 1}
     found = [Path(f"{name}.png" if str(stem).lower() in taken else f"{stem}.png") for name, stem in zip(names, stems, strict=True)]
-    if _all_differ(found):
-        return found
-    found = [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
-    return found if _all_differ(found) else [name.with_name(f"{index:06d}_{name.name}") for index, name in enumerate(found)]
+    if not _all_differ(found):
+        found = [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
+    if not _all_differ(found):
+        found = [name.with_name(f"{index:06d}_{name.name}") for index, name in enumerate(found)]
+    return _short_enough(found)
+
+
+def _short_enough(names):
+    """The same names; UserError if a file or a folder in one is longer than file systems take."""
+    for part in (part for name in names for part in name.parts):
+        if len(os.fsencode(part)) > LONGEST_NAME:
+            raise UserError(
+                f"a result would be called {part[:20]}...{part[-20:]}, longer than {LONGEST_NAME} bytes; rename its image"
+            )
+    return names
 
 
 def _all_differ(names):
@@ -71,7 +87,7 @@ def flat_names(paths):
     """As `output_names`, for pictures that all lie in one folder: the folders that keys of shards have become part of the name."""
     root = getattr(paths, "root", Path())
     found = output_names(paths if root == Path() else [name.replace("/", "_") for name in paths.names])
-    return found if _all_differ(found) else [Path(f"{index:06d}_{name}") for index, name in enumerate(found)]
+    return found if _all_differ(found) else _short_enough([Path(f"{index:06d}_{name}") for index, name in enumerate(found)])
 
 
 def to_8bit(image):
