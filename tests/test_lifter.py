@@ -1,6 +1,7 @@
 """The lifter: images vary around their mean spectrum as photographs do; nothing else changes."""
 
 import functools
+import math
 
 import pytest
 import torch
@@ -78,9 +79,9 @@ def test_groups_of_quefrencies(shape):
     groups = quefrency_groups(*shape)
     assert groups.min() == 0 and len(groups.unique()) == groups.max() + 1
     assert torch.equal(groups, groups.flip((0, 1)).roll((1, 1), (0, 1)))  # point symmetry keeps images real
-    assert groups[1, 1] == groups[-1, 1] and groups[2, 0] != groups[0, 2]
-    assert groups[5, 0] == groups[0, 5]
-    assert (groups == groups[0, 0]).sum() == 1
+    assert groups[5, 0] == groups[0, 5] != groups[3, 0]
+    near = {(row, column) for row in range(-2, 3) for column in range(-2, 3)} - {(2, 2), (2, -2), (-2, 2), (-2, -2)}
+    assert all(groups[place] == 0 for place in near) and (groups == 0).sum() == len(near) == 2 * len(NEAR_QUEFRENCIES) - 1
 
 
 def test_an_image_of_one_colour_stays_finite():
@@ -172,7 +173,7 @@ def test_what_varies_together_in_photographs_is_made_to():
 def test_a_few_images_do_not_tell_what_varies_together(count):
     matrix = fitted(photographs(count, 0), photographs(count, 1))["joint"][:-1]
     assert torch.allclose(matrix, matrix.diag().diag(), atol=0.1)
-    assert ((matrix.diag() - 1).abs() > 0.1).float().mean() < 0.15  # two images deviate from their mean alike: no certainty
+    assert ((matrix.diag() - 1).abs() > 0.1).float().mean() < 0.3  # two images deviate from their mean alike: no certainty
 
 
 def test_near_quefrencies_have_no_factor_beside_the_joint_matrix():
@@ -204,12 +205,52 @@ def test_images_far_out_are_moved_like_those_at_the_limit():
     assert moved[0] > limit and abs(moved[0] - moved[1]) < 0.1 * moved[0]
 
 
-def test_deviations_of_gaussian_coefficients_are_found():
-    """Also of those that share a group with their reflection, which is another coefficient."""
-    field = torch.randn(3000, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+def test_deviations_of_gaussian_coefficients_are_found(monkeypatch):
+    """And how sure they are: of those with a reflection, which is another coefficient, twice as sure."""
+    field = torch.randn(3000, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).double()
     field = (field + field.flip(2, 3).roll((1, 1), (2, 3))) / 2**0.5  # as a cepstrum: equal at mirrored quefrencies
     field[..., 0, 0] /= 2**0.5  # its own mirror image
-    groups = quefrency_groups(SIZE, SIZE).flatten()
-    energies = torch.zeros(3000, 3, int(groups.max()) + 1).index_add(2, groups, field.square().flatten(2)) / torch.bincount(groups)
-    found = Deviations(torch.zeros(3, SIZE, SIZE)).deviation(energies.log().mean(0))
-    torch.testing.assert_close(found, torch.ones_like(found), rtol=0.05, atol=0, check_dtype=False)
+    field[:, 1, 2, 1] *= 3
+    field[:, 1, 2, -1] *= 3
+    monkeypatch.setattr("utils.lifter._deviation_cepstrum", lambda spectrum, mean: field)
+    found = Deviations(torch.zeros(3, SIZE, SIZE))
+    found.update(torch.zeros(3000, 3, SIZE, SIZE))
+    places = {place: number for number, place in enumerate(NEAR_QUEFRENCIES)}
+    expected = torch.ones(3, len(places)).double()
+    expected[1, [places[2, 1], places[2, -1]]] = 3
+    torch.testing.assert_close(found.deviation, expected.flatten(), rtol=0.05, atol=0)
+    value, variance = found.log_variances()
+    torch.testing.assert_close(value, 2 * found.deviation.log())
+    once = 4 * (math.pi / 2 - 1) / 3000
+    expected = torch.tensor([once / (1 + (row > 0 and column != 0)) for row, column in NEAR_QUEFRENCIES]).double().repeat(3)
+    torch.testing.assert_close(variance, expected, rtol=0.15, atol=0)
+    assert (variance > 0.999 * expected).all()
+    value, variance = found.log_energies()
+    freedom = (torch.bincount(quefrency_groups(SIZE, SIZE).flatten()) / 2)[1:].double()
+    torch.testing.assert_close(value[0, 1:], torch.digamma(freedom / 2) - (freedom / 2).log(), rtol=0, atol=0.05)
+    torch.testing.assert_close(variance[0, 1:], torch.polygamma(1, freedom / 2) / 3000, rtol=0.15, atol=0)
+
+
+def test_what_is_seen_in_a_mirror_deviates_alike():
+    reals = Deviations(statistics_of(lambda: [varied(30, 0, 0.3)], ["opponent_mean"])["opponent_mean"].mean)
+    reals.update(varied(30, 0, 0.3))
+    deviation = reals.deviation.view(3, -1)
+    for place, (row, column) in enumerate(NEAR_QUEFRENCIES):
+        if row and column:
+            assert torch.equal(deviation[:, place], deviation[:, NEAR_QUEFRENCIES.index((row, -column))])
+    assert len(deviation[0].unique()) == 8
+
+
+def test_a_wild_image_moves_the_deviation_less_than_the_root_mean_square():
+    images = varied(40, 0, 0.1)
+    wild = varied(1, 3, 8)
+    mean = statistics_of(lambda: [images], ["opponent_mean"])["opponent_mean"].mean
+
+    def deviations(batch):
+        found = Deviations(mean)
+        found.update(batch)
+        place = NEAR_QUEFRENCIES.index((2, 0))
+        return found.deviation[place], torch.cat(found.near)[:, place].square().mean().sqrt()
+
+    (robust, plain), (robust_wild, plain_wild) = deviations(images), deviations(torch.cat([images, wild]))
+    assert plain_wild > 2 * plain and robust_wild / robust < 0.8 * plain_wild / plain

@@ -22,21 +22,21 @@ NEAR_QUEFRENCIES = [  # one of each mirrored pair
     (row, column) for row in range(3) for column in range(-2, 3) if (row, column) >= (0, 0) and math.hypot(row, column) < NEAR
 ]
 JOINT = 3 * len(NEAR_QUEFRENCIES)  # coefficients that move jointly
-DOUBT = 4  # times its variance that a squared log-ratio of energies must reach to count at all
+REFLECTED = tuple(  # the place of each in the list when the image is seen in a mirror
+    NEAR_QUEFRENCIES.index((row, -column)) if row and column else place for place, (row, column) in enumerate(NEAR_QUEFRENCIES)
+)
+INDEPENDENT = tuple(1 + (other != place) for place, other in enumerate(REFLECTED))  # coefficients of which the mean is taken
+EFFICIENCY = 1 / (math.pi - 2)  # of a mean absolute value, against the root mean square of Gaussian numbers
+DOUBT = 2  # times its variance that a squared log-ratio of energies must reach to count at all
 SMALLEST = 1e-9  # energy that counts at least, so that its logarithm exists
 WILD, FAR_OUT = 2, 3  # deviations beyond which a coefficient counts as this far out: when correlations are estimated, when it moves
 
 
 @functools.lru_cache(maxsize=32)
 def quefrency_groups(height, width):
-    """Which quefrencies are measured together: (H, W) int64 from 0 on; mirrored ones always do.
-
-    Near 0 that is all, so that upright and lying structures count apart; further out a half-octave of distance is one group.
-    """
-    rows, columns = quefrencies(height, width)
-    is_near = torch.hypot(rows.double(), columns.double()) < NEAR
-    groups = torch.where(is_near, height * columns + rows, half_octaves(height, width) + height * width)
-    return groups.unique(return_inverse=True)[1]
+    """Which quefrencies are measured together: (H, W) int64, 0 for those nearer than NEAR, then one for each half-octave."""
+    is_near = torch.hypot(*(places.double() for places in quefrencies(height, width))) < NEAR
+    return torch.where(is_near, 0, half_octaves(height, width)).unique(return_inverse=True)[1]
 
 
 def _near_index(device):
@@ -59,41 +59,56 @@ class Deviations:
 
     Attributes:
         energies: `RunningMoments` of each image's log energy per opponent colour and group of quefrencies, (3, groups).
+        sizes: `RunningMoments` of the absolute coefficients at NEAR_QUEFRENCIES, (JOINT,); of one and of its reflection the mean.
         near: the coefficients at NEAR_QUEFRENCIES of each batch, (N, JOINT); 264 bytes an image.
     """
 
     def __init__(self, mean):
         self._mean = mean
         self._groups = quefrency_groups(*mean.shape[-2:]).flatten().to(mean.device)
-        self._sizes = torch.bincount(self._groups)
-        # of Gaussian coefficients, the energy has a chi-squared distribution; a coefficient and its mirror image are one
-        self._half_freedom = (self._sizes.double() / 4).clamp_min(0.5)
-        self.energies, self.near = RunningMoments(), []
+        self._counts = torch.bincount(self._groups)
+        self.energies, self.sizes, self.near = RunningMoments(), RunningMoments(), []
 
     def update(self, image):
         """Add images (N, 3, H, W)."""
         values = _deviation_cepstrum(fourier(mixed(OPPONENT, image)), self._mean)
-        self.near.append(values[(..., *_near_index(values.device))].flatten(1))
-        sums = values.new_zeros(*values.shape[:2], len(self._sizes)).index_add(2, self._groups, values.square().flatten(2))
-        self.energies.update((sums / self._sizes).clamp_min(SMALLEST).log())
+        near = values[(..., *_near_index(values.device))]  # (N, 3, JOINT / 3)
+        self.near.append(near.flatten(1))
+        self.sizes.update(((near.abs() + near.abs()[..., constant(REFLECTED, near.device, torch.int64)]) / 2).flatten(1))
+        sums = values.new_zeros(*values.shape[:2], len(self._counts)).index_add(2, self._groups, values.square().flatten(2))
+        self.energies.update((sums / self._counts).clamp_min(SMALLEST).log())
 
-    def variance_of_mean(self):
-        """Estimated variance of the mean log energies, at least that of Gaussian coefficients: two images deviate alike."""
-        return torch.maximum(self.energies.variance, torch.special.polygamma(1, self._half_freedom)) / self.energies.count
+    def log_energies(self):
+        """Mean log energies (3, groups) and their estimated variance, at least that of Gaussian coefficients."""
+        half_freedom = (self._counts.double() / 4).clamp_min(0.5)  # of the chi-squared energy: mirrored coefficients are one
+        least = torch.special.polygamma(1, half_freedom)
+        return self.energies.mean, torch.maximum(self.energies.variance, least) / self.energies.count
 
-    def deviation(self, log_energies):
-        """Standard deviation (JOINT,) of the near coefficients that mean log energies (3, groups) belong to."""
-        rows, columns = _near_index(self._groups.device)
-        groups = self._groups.view(self._mean.shape[-2:])[rows, columns]
-        half = self._half_freedom[groups]
-        bias = torch.special.digamma(half) - half.log()  # mean log energy of Gaussian coefficients of deviation 1
-        return ((log_energies[:, groups] - bias) / 2).exp().flatten()
+    @property
+    def deviation(self):
+        """Standard deviation (JOINT,) of the near coefficients, were they Gaussian with this mean size: wild images count less."""
+        return self.sizes.mean.clamp_min(SMALLEST) * math.sqrt(math.pi / 2)
+
+    def log_variances(self):
+        """Logarithm of `deviation` squared and its estimated variance, (JOINT,) each, at least that of Gaussian coefficients.
+
+        One degree of freedom is the mean's: a single image does not deviate from its own, and two do so alike.
+        """
+        relative = self.sizes.variance / self.sizes.mean.clamp_min(SMALLEST).square() / self.sizes.count
+        freedom = (self.sizes.count - 1) * constant(INDEPENDENT, relative.device, relative.dtype).repeat(3)
+        return 2 * self.deviation.log(), torch.maximum(4 * relative, torch.special.polygamma(1, EFFICIENCY * freedom / 2))
 
     def correlation(self):
         """Correlation (JOINT, JOINT) of the near coefficients, 1 on the diagonal."""
-        scaled = (torch.cat(self.near) / self.deviation(self.energies.mean)).clamp(-WILD, WILD)
+        scaled = (torch.cat(self.near) / self.deviation).clamp(-WILD, WILD)
         scaled = torch.nn.functional.normalize(scaled, dim=0)
         return (scaled.T @ scaled).fill_diagonal_(1)
+
+
+def _kept(real, fake):
+    """Share of the log-ratio of energies of reals and fakes that is kept; each side is its value and its variance."""
+    difference = real[0] - fake[0]
+    return trust(difference.square(), real[1] + fake[1], DOUBT) * difference
 
 
 def _believed(matrix, counts):
@@ -102,8 +117,8 @@ def _believed(matrix, counts):
     return trust(matrix.square().sum() - matrix.diagonal().square().sum(), noise, 1)
 
 
-def _joint_transport(reals, fakes, wanted):
-    """Matrix (JOINT, JOINT) that gives the near coefficients of fakes the deviations `wanted` and the correlation of reals."""
+def _joint_transport(reals, fakes):
+    """Matrix (JOINT, JOINT) that gives the near coefficients of fakes the deviations and the correlation of reals."""
     counts = [side.energies.count for side in (reals, fakes)]
     real, fake = (side.correlation() for side in (reals, fakes))
     one = torch.eye(JOINT).to(fake)
@@ -112,16 +127,16 @@ def _joint_transport(reals, fakes, wanted):
         for matrix, count in zip((real, fake), counts, strict=True)
     )
     end = torch.lerp(start, end, _believed(real - fake, counts))
-    now = fakes.deviation(fakes.energies.mean)
-    return transport(*(scale[:, None] * matrix * scale for scale, matrix in ((now, start), (wanted, end))))
+    wanted = fakes.deviation * (_kept(reals.log_variances(), fakes.log_variances()) / 2).exp()
+    return transport(*(scale[:, None] * matrix * scale for scale, matrix in ((fakes.deviation, start), (wanted, end))))
 
 
 def fit_lifter(reals, fakes, mean):
     """Fit a lifter.
 
-    Energies are compared by their mean logarithm over images: that of a typical image, which few wild ones do not move. Their
-    ratios and the difference of correlations are kept as far as they exceed their own uncertainty (`utils.linear_filter.trust`); of
-    few images nothing may be left.
+    Energies are compared by their mean logarithm over images, near coefficients by their mean absolute value: few wild images do
+    not move them far. Their ratios and the difference of correlations are kept as far as they exceed their own uncertainty
+    (`utils.linear_filter.trust`); of few images nothing may be left.
 
     Args:
         reals, fakes: `Deviations`, the fakes' as the linear filter before the lifter leaves them. mean: that of the fakes' opponent
@@ -130,13 +145,10 @@ def fit_lifter(reals, fakes, mean):
         and quefrency, quefrency 0 at (0, 0); "joint": (JOINT + 1, JOINT), a matrix for the near coefficients and below it how large
         each can be}.
     """
-    difference = reals.energies.mean - fakes.energies.mean
-    kept = trust(difference.square(), reals.variance_of_mean() + fakes.variance_of_mean(), DOUBT) * difference
-    wanted, now = (fakes.deviation(fakes.energies.mean + change) for change in (kept, 0))
+    kept = _kept(reals.log_energies(), fakes.log_energies())
+    kept[:, 0] = 0  # near ones have the matrix
     factors = (kept / 2).exp()[:, quefrency_groups(*mean.shape[-2:]).to(kept.device)]  # of amplitudes: roots of energies'
-    rows, columns = _near_index(factors.device)
-    factors[:, rows, columns] = factors[:, -rows, -columns] = 1
-    joint = torch.cat([_joint_transport(reals, fakes, wanted), FAR_OUT * now[None]])
+    joint = torch.cat([_joint_transport(reals, fakes), FAR_OUT * fakes.deviation[None]])
     return {"lifter": torch.stack([mean, factors]).float(), "joint": joint.float()}
 
 
