@@ -314,7 +314,9 @@ class TrainSteps:
     batch_size: int = option("pairs per step, over all processes", 1, type=number(int, 1))
     lr: float = option("Adam's rate: constant for 20 %%, then to 0", 8e-5, type=number(float, 0, open_low=True))
     ema: float = option("decay of the averaged generator that is used; 0: none", 0.99, type=number(float, 0, 0.99999))
-    amp: bool = flag("bfloat16 networks; spectra and losses stay float32")
+    amp: bool = flag(
+        "bfloat16 networks, faster on GPUs and on CPUs with AVX-512 BF16, far slower on others; spectra and losses stay float32"
+    )
     compile: bool = flag(
         "compile and fuse what lies between the generator's convolutions (slower start, faster steps on a GPU, slower ones on a "
         "CPU)"
