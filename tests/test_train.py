@@ -493,9 +493,9 @@ def test_filter_of_folders_works_at_the_size_of_all_images_or_of_size(run, house
         others = ["--real", folder, "--fake", folder] if folder == "odd" else []
         message = refused(inference.main, [*command, "--inference_data", folder, *others], capsys)
         assert problem in message and "--size" in message
-    assert not Path("results/own").exists()
+    assert not Path("results/own_size").exists()
     inference.main([*command, "--inference_data", "wide", "--size", "32", "--fit", "crop"])
-    assert Image.open("results/own/refined/a.png").size == (32, 32)
+    assert Image.open("results/own_size/refined/a.png").size == (32, 32)
 
 
 def test_names_too_long_for_a_disk_stop_before_anything_is_deleted(run, house, capsys):
