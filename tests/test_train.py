@@ -485,7 +485,7 @@ def test_filter_of_folders_works_at_the_size_of_all_images_or_of_size(run, house
         "--fake",
         "datasets/tiny/fake",
         "--dst",
-        "own",
+        "own_size",
         "--device",
         "cpu",
     ]
