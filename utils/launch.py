@@ -95,9 +95,7 @@ def _joined(work, options, devices):
         if not _first_to_say(store, error):
             sys.exit(error.exit_code)
         raise
-    except (
-        SystemExit
-    ):  # all were asked to stop and have met; the group's threads must not outlive the interpreter, which would abort
+    except (SystemExit, KeyboardInterrupt):  # asked to stop; threads that outlive the interpreter would make it abort
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()
