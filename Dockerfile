@@ -1,6 +1,8 @@
 # A container for clusters: docker build -t stig . && docker run --gpus all stig
 # It installs by the Makefile alone, so that the two cannot differ; see docs/cluster.md.
-FROM nvidia/cuda:12.8.1-runtime-ubuntu24.04
+# Machines without a GPU need no CUDA: --build-arg BASE=debian:bookworm-slim
+ARG BASE=nvidia/cuda:12.8.1-runtime-ubuntu24.04
+FROM ${BASE}
 
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends make python3 python3-venv \

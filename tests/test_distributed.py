@@ -67,7 +67,8 @@ def alone(house):
 
 def run_two(script, *arguments):
     """Exit code and output of a script in two processes that torchrun starts."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / script)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", "--nproc_per_node=2"]
+    command = [*launcher, str(ROOT / script)]
     done = subprocess.run([*command, *arguments, *CPU], capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stdout, done.stderr
 
@@ -196,6 +197,34 @@ def test_detectors_of_two_processes_equal_those_of_one(steps_of_two, tmp_path):
         assert_close(alone["state"], found[classifier]["state"], 5e-2 if classifier == "resnet50" else 1e-4, 1e-7)
         logs = [np.genfromtxt(folder / classifier / "log.csv", delimiter=",") for folder in (tmp_path, steps_of_two[0] / "two")]
         np.testing.assert_allclose(*logs, rtol=1e-5)
+
+
+OPTIMISER = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from utils.launch import run_processes
+
+
+def work(_, processes):
+    processes.wait()
+    torch.optim.Adam([torch.zeros(1)])
+
+
+if __name__ == "__main__":
+    run_processes(work, SimpleNamespace(device="cpu", timeout=1), __file__, None)
+    sys.exit(any("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm")))
+"""
+
+
+def test_no_thread_of_a_group_outlives_it(tmp_path, monkeypatch):
+    """One that did would abort the process now and then, when the interpreter has ended before it. (Seen on Linux only.)"""
+    (tmp_path / "optimiser.py").write_text(OPTIMISER)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert launch.supervise(*launch.start([tmp_path / "optimiser.py"], 2)) == 0
 
 
 def test_no_second_derivative_is_taken_of_a_sum_over_processes():

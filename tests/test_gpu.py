@@ -222,7 +222,7 @@ def test_train_refine_and_measure(house, monkeypatch, capsys):
 
 def test_processes_through_nccl(house):
     """One process is all that one GPU can have; it takes the way of several."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", "--nproc_per_node=1"]
     arguments = [*(word for word in SMALL if word not in ("--device", "0")), "--dst", "nccl"]
     assert "training on cuda:0" in run_script(house, *launcher, ROOT / "train.py", *arguments)
 

@@ -1,6 +1,7 @@
 """Starting a script's processes: by torchrun, by --device 0,1, or only this one."""
 
 import datetime
+import importlib
 import math
 import os
 import signal
@@ -71,6 +72,12 @@ def _device_of(devices):
 
 
 def _joined(work, options, devices):
+    """What `work` returns in this process, one of a launcher's, whose group ends before the interpreter does.
+
+    A thread of the group that outlives the interpreter now and then aborts the process.
+    """
+    # If first imported when there is a group (Adam does), its functions' defaults keep the group and its threads for ever.
+    importlib.import_module("torch.distributed.nn")
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     resumable = hasattr(options, "resume")
     advice = (
@@ -85,21 +92,21 @@ def _joined(work, options, devices):
         dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"process {rank} of {world} did not find the others ({reason(error)}); check the address given") from error
+    lost = False
     try:
         device, tensors = _device_of(devices), None
         if device.type == "cuda":
             torch.cuda.set_device(device)
             tensors = dist.new_group(backend="nccl", timeout=timeout)
-        result = work(options, Processes(device, rank, world, tensors, advice))
+        return work(options, Processes(device, rank, world, tensors, advice))
     except UserError as error:
+        lost = isinstance(error, ProcessLost)
         if not _first_to_say(store, error):
             sys.exit(error.exit_code)
         raise
-    except (SystemExit, KeyboardInterrupt):  # asked to stop; threads that outlive the interpreter would make it abort
-        dist.destroy_process_group()
-        raise
-    dist.destroy_process_group()
-    return result
+    finally:
+        if not lost:  # what was sent to a lost process may never come to an end, and this would wait for it
+            dist.destroy_process_group()
 
 
 def _first_to_say(store, error):
