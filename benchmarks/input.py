@@ -45,7 +45,7 @@ def make_tree(root, count, pictures):
                 member = tarfile.TarInfo(name)
                 member.size = len(picture)
                 tar.addfile(member, io.BytesIO(picture))
-        os.utime(root / f"images-{number:06d}.tar", (10**9, 10**9))
+        os.utime(root / f"images-{shard:06d}.tar", (10**9, 10**9))
     return folder, root / f"images-{{000000..{shards - 1:06d}}}.tar"
 
 
