@@ -133,6 +133,7 @@ def open_run(options, size):
 
 def refine_folder(options, processes):
     """Refine this process's part of the images."""
+    seed_everything(options.seed, options.deterministic)
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, inputs=inputs))
     if all((Path(options.inference_data) / side).is_dir() for side in ("real", "fake")):
@@ -142,7 +143,6 @@ def refine_folder(options, processes):
         warn(f"what refines was made with --fit {fit}: its frequencies are not those of images brought to size by {options.fit}")
     options = dataclasses.replace(options, fit=options.fit or fit)
     fakes, names, run = processes.once(lambda: open_run(options, size))
-    seed_everything(options.seed, options.deterministic)
     read = Reader(processes.device, options.batch_size, options.num_workers, processes)
     names = iter([names[index] for index in read.part(fakes)])
     for fake_image in read(fakes, "refining"):

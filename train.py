@@ -16,7 +16,7 @@ from models.training import Trainer
 from options import PRESETS, as_arguments, as_plain, parse_train
 from utils.checkpoint import WayOn, fitting, read_resumed, save_checkpoint
 from utils.errors import UserError, check_finite, script
-from utils.filters import FILTERS, fit_filters, to_device
+from utils.filters import FILTERS, check_filter, fit_filters, to_device
 from utils.interrupts import StopRequest, exit_stopped, leaving
 from utils.launch import run_processes
 from utils.logging import ScalarLog
@@ -143,7 +143,13 @@ def run_training(options, processes):
     if options.compile:
         check_compiler(device)
     seed_everything(options.seed, options.deterministic)
-    filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
+    if resumed:
+        with fitting(run / "checkpoint.pt"):
+            filters, whitening = {kind: resumed["filters"][kind] for kind in FILTERS}, resumed["model"].get("whitening")
+            for fitted in filters.values():
+                check_filter(fitted, options.size)
+    else:
+        filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
     part = (processes.rank, processes.world)
     images, pin = (sets["train_real"], sets["train_fake"]), device.type == "cuda"
     loader = PairLoader(*images, options.batch_size, options.seed, options.num_workers, part, pin)
@@ -176,6 +182,7 @@ def run_training(options, processes):
         exit_stopped(trainer.step, processes)
     if not processes.main:
         return
+    model.amp = False  # as inference.py refines
     shown = {kind: to_device(filters[kind], device) for kind in FILTERS}
     rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
     section = run_section(command_of(options), sets, warnings)

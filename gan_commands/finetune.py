@@ -213,8 +213,8 @@ def finetune(options):
     checkpoint, real, latents, threshold = open_inputs(options)
     options = dataclasses.replace(options, threshold=threshold)
     resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
-    judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
     seed_everything(options.seed, options.deterministic)
+    judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
     untouched = judge(checkpoint)
     print(f"{options.detector} calls {untouched:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
     with fitting(run_checkpoint(options.generator, options.checkpoint)):

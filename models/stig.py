@@ -5,13 +5,13 @@ import dataclasses
 import torch
 from torch import nn
 
-from models.batch_norm import share_statistics
+from models.batch_norm import share_statistics, uncounted
 from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
 from utils.fft import image_to_mag, mag_to_image
-from utils.filters import FILTER_PARTS, apply_filter, check_filter
+from utils.filters import FILTER_PARTS, apply_filter, as_unseen, check_filter
 from utils.profiles import chessboard_profile
 from utils.rounding import compensate_rounding
 
@@ -121,9 +121,10 @@ class STIG(nn.Module):
         """Autocast context for what is a network, and nothing else."""
         return torch.autocast(tensor.device.type, torch.bfloat16, enabled=self.amp)
 
-    def _prepare(self, fake_image):
-        base = {name: getattr(self, f"base_{name}") for name in FILTER_PARTS}
-        return apply_filter(fake_image, {name: tensor for name, tensor in base.items() if tensor is not None})
+    @property
+    def _base(self):
+        parts = {name: getattr(self, f"base_{name}") for name in FILTER_PARTS}
+        return {name: tensor for name, tensor in parts.items() if tensor is not None}
 
     def _seen(self, mag):
         """The magnitude as networks see it."""
@@ -148,7 +149,7 @@ class STIG(nn.Module):
         generator = self.generator if generator is None else generator
         was_training = generator.training
         generator.eval()
-        mag, phase, mag_range = image_to_mag(image if is_real else self._prepare(image))
+        mag, phase, mag_range = image_to_mag(image if is_real else apply_filter(image, self._base))
         refined_mag, _ = self._generate(generator, mag)
         generator.train(was_training)
         refined_image = mag_to_image(refined_mag, phase, mag_range, self.objective.inverse)
@@ -157,8 +158,11 @@ class STIG(nn.Module):
         return to_unit_range(refined_image, self.objective.image_range)
 
     def translate(self, fake_image, real_image):
-        """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`."""
-        prepared_image = self._prepare(fake_image)
+        """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`.
+
+        For training: the fakes are taken for those that the base filter was fitted on.
+        """
+        prepared_image = as_unseen(apply_filter(fake_image, self._base), self._base)
         mag, phase, mag_range = image_to_mag(torch.cat([prepared_image, real_image]))  # (2N, 3, H, W)
         out_mag, features = self._generate(self.generator, mag)  # (2N, 3, H, W)
         out_image = mag_to_image(out_mag, phase, mag_range, self.objective.inverse)  # (2N, 3, H, W), not in [0, 1] yet
@@ -254,7 +258,7 @@ class STIG(nn.Module):
         return tuple(map(self._levels_nce, sides, (positions[:count], positions[count:])))
 
     def _encode(self, mag, levels):
-        with self._networks(mag):
+        with self._networks(mag), uncounted(self.generator):  # images are generated with the forward pass's statistics
             return self.generator.encode(self._seen(mag), levels)
 
     @torch.no_grad()

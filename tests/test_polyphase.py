@@ -8,8 +8,16 @@ from small import SIZE, photographs, upsampled
 
 from utils.aliases import PERIOD, alias_features
 from utils.fft import fourier
-from utils.filters import FILTERS, apply_filter, check_filter, fit_filters, statistics_of
+from utils.filters import FILTERS, apply_filter, as_unseen, check_filter, fit_filters, statistics_of
+from utils.linear_filter import OPPONENT, log_amplitude, mixed
 from utils.polyphase import ALIASES, _blocks, _from_blocks, _towards, apply_polyphase, apply_to_unseen, fit_polyphase
+from utils.profiles import radial_rings, ring_means
+
+
+def opponent_rings(images):
+    """Mean log amplitude of opponent colours per ring, (3, R)."""
+    log_spectra = log_amplitude(fourier(mixed(OPPONENT, images)))
+    return ring_means(log_spectra, radial_rings(*images.shape[-2:])).mean(0)
 
 
 def fitted_halves(real, fake):
@@ -96,6 +104,21 @@ def test_the_last_batch_may_hold_one_fake(count):
     assert fit_filters(*reads).keys() == FILTERS.keys()
 
 
+def test_fakes_can_be_seen_as_if_they_had_not_been_fitted_on():
+    """Their mean spectrum, per opponent colour and ring, is then that which the rest was fitted to."""
+    real, fake = photographs(20, 0), upsampled(20, 1)
+    fitted = fit_filters(lambda: real.split(7), lambda: fake.split(7), ["polyphase"])["polyphase"]
+    rest = {name: fitted[name] for name in ("gain", "lifter", "joint")}
+    unseen = apply_filter(torch.cat(list(apply_to_unseen(fake.split(7), fitted_halves(real, fake)[1]))), rest)
+    seen = apply_filter(fake, fitted)
+    wanted, before, after = (opponent_rings(images) for images in (unseen, seen, as_unseen(seen, fitted)))
+    assert (wanted - before)[:, 1:].abs().max() > 0.02
+    assert torch.allclose(after[:, 1:], wanted[:, 1:], atol=1e-3)
+    assert torch.allclose(as_unseen(seen, fitted).mean((2, 3)), seen.mean((2, 3)), atol=1e-6)
+    alone = {name: tensor for name, tensor in fitted.items() if name != "unseen"}
+    assert as_unseen(seen, alone) is seen and torch.equal(apply_filter(fake, alone), seen)
+
+
 def test_so_few_fakes_cannot_be_halved():
     weights, halves = fitted_halves(photographs(3, 0), upsampled(3, 1))
     assert all(torch.equal(weights, half) for half in halves)
@@ -145,7 +168,7 @@ def test_it_comes_before_gain_and_lifter():
     fake = upsampled(3, 2)
     first = apply_polyphase(fake, alone["polyphase"])
     rest = {name: tensor for name, tensor in alone.items() if name != "polyphase"}
-    assert set(rest) == {"gain", "lifter", "joint"}
+    assert set(rest) == {"gain", "lifter", "joint", "unseen"}
     assert torch.equal(apply_filter(fake, alone), apply_filter(first, rest))
     assert torch.equal(apply_filter(fake, every["polyphase"]), apply_filter(fake, alone))
     assert not torch.equal(every["polyphase"]["gain"], every["lifter"]["gain"])  # fitted on what the first part leaves of others

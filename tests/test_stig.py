@@ -281,3 +281,16 @@ def test_contrastive_terms_compare_a_position_with_itself(monkeypatch):
             query, key = (model.heads(model.generator.encode(mag, 1)[0], positions, 0) for mag in (out, source))
             assert value.item() == pytest.approx(patch_nce(query, key, model.objective.tau).item(), rel=1e-4)
             assert value.item() < patch_nce(query, key.flip(1), model.objective.tau).item() / 2  # flipped: another position
+
+
+def test_contrastive_passes_leave_running_statistics_alone():
+    """Inference uses them, and it runs the forward pass."""
+    model = small(norm="batch", objective=Objective(patches=16))
+    model.train()
+    t = model.translate(images(2), images(2, 1))
+    before = {name: value.clone() for name, value in model.generator.named_buffers()}
+    assert before["conv0_0.bn1.running_mean"].abs().max() > 0
+    model.generator_loss(t)
+    assert all(torch.equal(value, before[name]) for name, value in model.generator.named_buffers())
+    model.translate(images(2), images(2, 1))
+    assert not torch.equal(model.generator.conv0_0.bn1.running_mean, before["conv0_0.bn1.running_mean"])

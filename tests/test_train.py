@@ -136,9 +136,21 @@ def test_stopped_and_resumed_equals_uninterrupted(run, monkeypatch, capsys):
     assert stop.value.code == 130
     assert "--resume" in capsys.readouterr().out
     monkeypatch.setattr(train.Trainer, "train_step", step)
+    monkeypatch.delattr(train, "fit_filters")  # the checkpoint has them
     train.main([*options, "--resume"])
     same_weights(run, run.parent / "stopped")
     assert len((run.parent / "stopped/log.csv").read_text().splitlines()) == 5
+
+
+def test_the_report_of_amp_is_of_what_inference_refines(run):
+    train.main([*SMALL, "--dst", "amp", "--amp", "--lr", "0.02"])
+    given = ["--inference_data", "datasets/tiny/fake", "--inference_params", "results/amp/checkpoint.pt"]
+    inference.main([*given, "--dst", "amp_refined"])
+    names = sorted(path.name for path in Path("results/amp_refined/refined").iterdir())
+    assert len(names) == 4
+    for name in names:
+        shown, refined = (Image.open(f"results/{place}/{name}") for place in ("amp/eval/refined", "amp_refined/refined"))
+        assert shown.tobytes() == refined.tobytes()
 
 
 def interrupted(monkeypatch, capsys, main, arguments, owner, name, number=signal.SIGTERM):

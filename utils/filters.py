@@ -1,15 +1,17 @@
 """The refiners that need no training, as train.py fits them, shows them and starts from one of them.
 
 A filter is a dict of tensors over FILTER_PARTS: "polyphase" (`utils.polyphase`), "gain" (`utils.linear_filter`), "lifter" and
-"joint" (`utils.lifter`), each for some kinds only; an empty one changes nothing.
+"joint" (`utils.lifter`), "unseen" (`as_unseen`), each for some kinds only; an empty one changes nothing.
 """
 
 import functools
+import itertools
 
 from utils.fft import apply_gain
 from utils.lifter import JOINT, Deviations, apply_lifter, fit_lifter
-from utils.linear_filter import OPPONENT, LogSpectrum, MeanLogSpectrum, fit_cepstral, fit_linear
+from utils.linear_filter import OPPONENT, LogSpectrum, MeanLogSpectrum, diagonal_gain, fit_cepstral, fit_linear, over_rgb
 from utils.polyphase import ALIASES, LagMoments, apply_polyphase, apply_to_unseen, fit_polyphase
+from utils.profiles import radial_rings, ring_means
 from utils.rounding import compensate_rounding
 
 FILTERS = {  # name, in tables as for --method and --base -> what it is
@@ -23,6 +25,7 @@ FILTER_PARTS = {  # name -> its shape, of images that are `size` wide and high
     "gain": lambda size: (3, 3, size, size),
     "lifter": lambda size: (2, 3, size, size),
     "joint": lambda size: (JOINT + 1, JOINT),
+    "unseen": lambda size: (3, 3, size, size),
 }
 
 FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then updated with every batch
@@ -93,7 +96,25 @@ def _fit_polyphase(reals, fakes, fake):
         return apply_to_unseen(fake(), halves)
 
     cepstral = _fit_cepstral(reals, statistics_of(unseen, ["opponent_spectrum"]), unseen)
-    return {"polyphase": weights, **_with_lifter(cepstral, reals, unseen)}
+    rest = _with_lifter(cepstral, reals, unseen)
+    return {"polyphase": weights, **rest, "unseen": _unseen_gain(fake, weights, halves, rest)}
+
+
+def _unseen_gain(fake, weights, halves, rest):
+    """Gain for `as_unseen`: (3, 3, H, W) float32, one amplitude per opponent colour and radial ring, DC kept.
+
+    Args:
+        fake: function that reads the fakes. weights, halves: of `fit_polyphase` on them. rest: the parts that follow.
+    """
+    seen, unseen = (MeanLogSpectrum(OPPONENT) for _ in range(2))
+    images, again = itertools.tee(fake())
+    for image, other in zip(images, apply_to_unseen(again, halves), strict=True):
+        seen.update(apply_filter(apply_polyphase(image, weights), rest))
+        unseen.update(apply_filter(other, rest))
+    rings = radial_rings(*weights.shape[-2:]).to(weights.device)
+    log_gain = ring_means(unseen.mean - seen.mean, rings)
+    log_gain[:, 0] = 0  # the first ring is DC alone
+    return over_rgb(diagonal_gain(log_gain[:, rings])).float()
 
 
 def fit_filters(real, fake, kinds=tuple(FILTERS)):
@@ -130,6 +151,15 @@ def apply_filter(image, fitted):
     if "lifter" in fitted:
         image = apply_lifter(image, fitted["lifter"], fitted["joint"])
     return image
+
+
+def as_unseen(image, fitted):
+    """Fakes that a filter was fitted on, as it would leave others: (N, 3, H, W), after `apply_filter`, not clamped.
+
+    A network that learns to correct what the filter leaves of the images it was fitted on learns the filter's noise: a polyphase
+    filter takes more from these than from any other.
+    """
+    return apply_gain(image, fitted["unseen"]) if "unseen" in fitted else image
 
 
 def filtered(image, fitted):

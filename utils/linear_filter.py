@@ -158,6 +158,12 @@ def mixed(matrix, image):
     return image if matrix is None else torch.einsum("ab,nbhw->nahw", on_device(matrix, image.device, image.dtype), image)
 
 
+def over_rgb(gain):
+    """The same gain (3, 3, H, W) over red, green and blue, from one over opponent colours."""
+    matrix = on_device(OPPONENT, gain.device, gain.dtype)
+    return torch.einsum("ka,klhw,lb->abhw", matrix, gain, matrix)
+
+
 def fit_linear(real, fake):
     """Plain filter from mean log spectra (C, H, W) of reals and fakes: (C, C, H, W) float32 for `utils.fft.apply_gain`."""
     return diagonal_gain(_keep_dc(real - fake)).float()
@@ -174,8 +180,6 @@ def fit_cepstral(reals, opponent_reals, opponent_fakes, fake):
         fake: iterable of batches (N, 3, H, W) in [0, 1] of all fakes.
     Returns: (3, 3, H, W) float32 for `utils.fft.apply_gain`.
     """
-    first = diagonal_gain(cepstral_log_gain(opponent_reals, opponent_fakes))  # (3, 3, H, W) over opponent colours
-    matrix = on_device(OPPONENT, first.device, first.dtype)
-    first = torch.einsum("ka,klhw,lb->abhw", matrix, first, matrix)  # over red, green, blue
+    first = over_rgb(diagonal_gain(cepstral_log_gain(opponent_reals, opponent_fakes)))
     second = cepstral_log_gain(reals, spectrum_of(apply_gain(image, first.float()) for image in fake))
     return (second.exp()[:, None] * first).float()
