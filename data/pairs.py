@@ -3,6 +3,7 @@
 All of it is a pure function of counts, names and seed: nothing depends on what was drawn before, so a run can go on at any batch.
 """
 
+import itertools
 import os
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -100,18 +101,37 @@ def _names(paths):
     return [name[start:] for name in names] if start else names
 
 
-def _by_stem(paths):
+def _by_stem(names):
     groups = defaultdict(list)
-    for index, name in enumerate(_names(paths)):
+    for index, name in enumerate(names):
         groups[name[: name.rindex(".")]].append(index)
     return groups
+
+
+def _grouped(real, fake):
+    """Places of images by the name (without suffix) that those of one scene share: a dict for each of two `ImagePaths`.
+
+    Names are taken within the folder that a side's images all share, or with it, or with folders joined to them (faces/001 as
+    faces_001): whichever way finds most names on both sides, the first of equal ones.
+    """
+    ways = [[_names(paths), *([paths.names] if paths.root != Path() else [])] for paths in (real, fake)]
+    sides = [[_by_stem(names) for names in way] for way in ways]
+    sides = [[*side, *(_joined(groups) for groups in side)] for side in sides]
+    return max(itertools.product(*sides), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
+
+
+def _joined(groups):
+    joined = defaultdict(list)
+    for stem, places in groups.items():
+        joined[stem.replace("/", "_")] += places
+    return joined
 
 
 def split_holdout(real_paths, fake_paths, fraction, seed):
     """Keep a share of the images out of training.
 
     Where a file name (without suffix) occurs in both folders, it is held out on both sides or on none: the two may show the same
-    scene.
+    scene. So it is if subfolders, or keys of a tar, are part of the name on one side only.
 
     Args:
         real_paths, fake_paths: image files of one folder each.
@@ -121,7 +141,7 @@ def split_holdout(real_paths, fake_paths, fraction, seed):
     Raises: UserError if a side has too few images for that.
     """
     given = {"real": ImagePaths.of(real_paths), "fake": ImagePaths.of(fake_paths)}
-    sides = {side: _by_stem(paths) for side, paths in given.items()}
+    sides = dict(zip(given, _grouped(*given.values()), strict=True))
     shared = sorted(sides["real"].keys() & sides["fake"].keys())
     order = [shared[i] for i in _permutation(len(shared), seed, _HOLDOUT, 0)]
     both = set(order[: max(1, round(fraction * len(shared))) if fraction else 0])

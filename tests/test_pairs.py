@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.folder import load_folder
+from data.listing import ImagePaths
 from data.pairs import PARTS, PairLoader, epoch_pairs, load_holdout, save_holdout, split_holdout
 from utils.errors import UserError
 
@@ -151,3 +152,18 @@ def test_a_split_without_holdout_is_kept_too(tmp_path):
     split = split_holdout(real, fake, 0.0, 0)
     save_holdout(tmp_path / "images.json", split, 0.0, 0)
     assert load_holdout(tmp_path / "images.json", real, fake) == split
+
+
+KEYS = {
+    "a folder that one side has more": ([f"faces/{i:03}" for i in range(20)], [*(f"faces/{i:03}" for i in range(20)), "cars/000"]),
+    "a folder on one side": ([f"{i:03}" for i in range(20)], [f"faces/{i:03}" for i in range(20)]),
+    "folders joined to names": ([f"{'ab'[i % 2]}/{i:03}" for i in range(20)], [f"{'ab'[i % 2]}_{i:03}" for i in range(20)]),
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_scenes_stay_together_however_their_folders_are_named(name):
+    """Of the 20 reals, whose fakes have the same numbers in (the last folder of) their names."""
+    split = split_holdout(*(ImagePaths("given", [f"{key}.png" for key in keys]) for keys in KEYS[name]), 0.25, 0)
+    held, kept = ({path[-7:] for path in split[f"{part}_fake"].names if "cars" not in path} for part in ("holdout", "train"))
+    assert len(split["holdout_real"]) == 5 and {path[-7:] for path in split["holdout_real"].names} == held and not held & kept
