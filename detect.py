@@ -167,7 +167,11 @@ def open_named(options):
     folders = run_folders(options)
     if not options.is_train and not options.fake and options.eval_root and not folders["fake"].is_dir():
         del folders["fake"]
-    return open_sets(folders | {f"other {i}": Path(folder) for i, folder in enumerate(options.eval_root)}, options)
+    others = {real_path(folder): Path(folder) for folder in reversed(options.eval_root)}  # each once, by its first name
+    if "fake" in folders:
+        others.pop(real_path(folders["fake"]), None)  # judged anyway
+    named = enumerate(reversed(others.values()))
+    return open_sets(folders | {f"other {i}": folder for i, folder in named}, options)
 
 
 def detect(options, processes):

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from data.differences import class_differences
-from data.folder import first_of_other_size, load_folder
+from data.folder import first_of_other_size, load_folder, refuse_same
 from options import as_plain, parse_eval
 from utils.errors import UserError, script
 from utils.launch import run_processes
@@ -36,6 +36,7 @@ def plan(options):
     else:
         run = None
         paths = {role: Path(folder) for role, folder in vars(options).items() if role in ("real", "fake", "refined") and folder}
+        refuse_same(paths["real"], paths["fake"])
     home = run_folder(options.dst) if options.dst else run
     out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
     if out.is_dir():

@@ -4,9 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from data.folder import first_of_other_size, load_folder, warn
-from data.listing import passed_over
-from data.shards import is_shards
+from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same, warn
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import fitting, is_released, load_checkpoint, released_state
@@ -59,6 +57,7 @@ def filter_refiner(fitted, device):
 def fitted_filter(options, size, device):
     """The filter from --fake to --real, on the CPU."""
     where = double_device(device)
+    refuse_same(options.real, options.fake)
     sides = [
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
         for folder in (options.real, options.fake)
@@ -119,15 +118,15 @@ def open_refiner(options, processes):
     return size, fit, model.to(device).refine
 
 
-def open_run(options, size):
+def open_run(options, size, fit):
     """The images to refine, the names of the results, and the run folder, made when everything has been checked."""
-    fakes, _ = load_folder(options.inference_data, size, options.fit, options.skip_bad, 0.0, options.num_workers, recursive=True)
-    left_out = None if is_shards(options.inference_data) else passed_over(options.inference_data)
-    if left_out:
-        warn(left_out)
+    reading = (options.skip_bad, 0.0, options.num_workers)
+    fakes, infos = load_folder(options.inference_data, size, options.fit or fit, *reading, recursive=True)
+    if options.fit is None and fit == "crop" and not all_of_size(infos, size):
+        warn(f"images are cut to their centre, {size} x {size}, as those were that the refiner was made with (--fit crop)")
     names = output_names(fakes.paths, Path(options.inference_data))
     run = open_run_folder(options.dst, options.overwrite)
-    write_json(run / "options.json", as_plain(options))
+    write_json(run / "options.json", as_plain(dataclasses.replace(options, fit=options.fit or fit)))
     return fakes, names, run
 
 
@@ -141,8 +140,7 @@ def refine_folder(options, processes):
     size, fit, refine = open_refiner(options, processes)
     if processes.main and options.fit not in (None, fit):
         warn(f"what refines was made with --fit {fit}: its frequencies are not those of images brought to size by {options.fit}")
-    options = dataclasses.replace(options, fit=options.fit or fit)
-    fakes, names, run = processes.once(lambda: open_run(options, size))
+    fakes, names, run = processes.once(lambda: open_run(options, size, fit))
     read = Reader(processes.device, options.batch_size, options.num_workers, processes)
     names = iter([names[index] for index in read.part(fakes)])
     for fake_image in read(fakes, "refining"):

@@ -54,6 +54,11 @@ def image_size(text):
     return value
 
 
+def image_sizes(text):
+    """Argparse type: comma-separated `image_size`s -> tuple."""
+    return tuple(map(image_size, text.split(",")))
+
+
 def number_list(kind, low=None, high=None):
     """Argparse type: comma-separated numbers -> tuple."""
     return lambda text: tuple(number(kind, low, high)(part) for part in text.split(","))
@@ -164,13 +169,18 @@ def make_parser(script, text, cls):
     return parser
 
 
-def as_options(cls, parser, argv):
-    """Parse `argv` and return the frozen dataclass `cls` with one field per option; an empty text is a mistake."""
+def parsed(parser, argv):
+    """Parse `argv`: {option: value}; an empty text is a mistake."""
     values = vars(parser.parse_args(argv))
     for name, value in values.items():
         if value == "":
             parser.error(f"argument --{name}: it is empty; give a value, or leave the option out")
-    return cls(**values)
+    return values
+
+
+def as_options(cls, parser, argv):
+    """Parse `argv` and return the frozen dataclass `cls` with one field per option."""
+    return cls(**parsed(parser, argv))
 
 
 def as_plain(options):
@@ -534,6 +544,8 @@ def parse_eval(argv=None):
         parser.error("give --eval_root NAME, or --real DIR and --fake DIR")
     if not options.eval_root and not (options.dst or options.out):
         parser.error("with --real and --fake, say where the result goes: --dst NAME or --out FILE")
+    if options.dst and options.out:
+        parser.error("--dst and --out both say where the result goes; give one of them")
     if options.out and not options.out.endswith(".json"):
         parser.error(f"argument --out: {options.out} must end in .json")
     return options

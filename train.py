@@ -19,7 +19,7 @@ from utils.errors import UserError, check_finite, script
 from utils.filters import FILTERS, check_filter, fit_filters, to_device
 from utils.interrupts import StopRequest, exit_stopped, leaving
 from utils.launch import run_processes
-from utils.logging import ScalarLog
+from utils.logging import open_log
 from utils.measure import fitting_batches
 from utils.monitor import Monitor
 from utils.precision import double_device
@@ -163,7 +163,6 @@ def run_training(options, processes):
             trainer.load_state_dict(resumed)
             set_random_state(resumed["random"])
     processes.once(lambda: open_run(options, split))
-    log = ScalarLog(run, trainer.step if resumed else None) if processes.main else None
 
     def refine(image):
         return model.refine(image, trainer.refiner)
@@ -173,11 +172,10 @@ def run_training(options, processes):
 
     monitor = Monitor(refine, identify, sets["test_real"], sets["test_fake"], run / "sample", device)
     try:
-        finished = train(trainer, loader, options, run, filters, log, monitor)
+        with open_log(run, trainer.step if resumed else None, processes) as log:
+            finished = train(trainer, loader, options, run, filters, log, monitor)
     except NotRecorded as error:
         raise UserError(f"{error}; give --cuda_graphs False") from error
-    if log is not None:
-        log.close()
     if not finished:
         exit_stopped(trainer.step, processes)
     if not processes.main:

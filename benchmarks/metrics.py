@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.common import best_times, draw_pictures, for_each
 from data.folder import ImageFolder, list_images
-from options import number
+from options import HelpFormatter, number
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.distributed import resolve_device
@@ -127,16 +127,14 @@ def feature_parts(count):
 
 def main(argv=None):
     """Print both tables."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.metrics", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="benchmarks.metrics", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--sizes", default="64,256", help="image sides in pixels")
     parser.add_argument("--n", type=number(int, 1), default=256, help="files that are read and measured")
-    parser.add_argument("--batch_size", type=number(int, 1), default=16)
+    parser.add_argument("--batch_size", type=number(int, 1), default=16, help="images that are read and measured together")
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes that read ahead")
     parser.add_argument("--rounds", type=number(int, 1), default=3, help="of which the best counts")
     parser.add_argument("--inception_weights", metavar="PATH", help="measure Inception features, too")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", help="as train.py")
     options = parser.parse_args(argv)
     device = resolve_device(options.device)
     network = inception_network(options.inception_weights, device)

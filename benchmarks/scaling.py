@@ -14,7 +14,7 @@ import torch
 
 from models.stig import STIG
 from models.training import Trainer
-from options import number
+from options import image_size, number
 from utils.launch import run_processes, start, supervise
 from utils.run_dir import read_json, write_json
 from utils.tables import format_table
@@ -41,9 +41,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=number(int, 1), default=64)
+    parser.add_argument("--size", type=image_size, default=64, help="image side in pixels, a multiple of 16 (64)")
     parser.add_argument("--batch_size", type=number(int, 1), default=4, help="pairs per step, over all processes")
-    parser.add_argument("--processes", type=number(int, 1), default=2)
+    parser.add_argument("--processes", type=number(int, 1), default=2, help="how many are compared with one (2)")
     parser.add_argument("--steps", type=number(int, 1), default=3, help="steps per turn")
     parser.add_argument("--turns", type=number(int, 1), default=3, help="turns of one and of several, alternating")
     parser.add_argument("--out", help="set for the processes that are measured")

@@ -27,7 +27,7 @@ from models.losses import ssim
 from models.recording import WARM_UP
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import number, number_list
+from options import image_sizes, number, number_list
 from utils.distributed import resolve_device
 from utils.profiles import chessboard_profile, chessboard_rings, to_grey
 from utils.seeding import seed_everything
@@ -186,12 +186,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=number_list(int, 16), default=(64, 128))
+    parser.add_argument("--sizes", type=image_sizes, default=(64, 128), help="image sides in pixels, multiples of 16 (64,128)")
     parser.add_argument("--batches", type=number_list(int, 1), default=(1,), help="pairs per step")
-    parser.add_argument("--variants", type=lambda text: list(map(variant, text.split(","))), default=[frozenset({"eager"})])
+    variants = {"type": lambda text: list(map(variant, text.split(","))), "default": [frozenset({"eager"})]}
+    parser.add_argument("--variants", **variants, help="as above, comma-separated (eager)")
     parser.add_argument("--width", type=number(int, 1), default=64, help="channels of the generator's first level")
     parser.add_argument("--levels", type=number_list(int, 0, 4), default=(0,), help="NCE levels")
-    parser.add_argument("--turns", type=number(int, 1), default=3)
+    parser.add_argument("--turns", type=number(int, 1), default=3, help="rounds in which the variants take turns (3)")
     parser.add_argument("--steps", type=number(int, 1), default=1, help="per turn")
     parser.add_argument("--warm_up", type=number(int, 1), default=1, help="steps before; at least 4 of graphs")
     parser.add_argument("--profile", type=number(int, 0), default=0, metavar="N", help="print the N kernels that take longest")

@@ -6,10 +6,11 @@ import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from data.checking import Warnings, check_images, column, warn
-from data.listing import ImagePaths, list_images
+from data.listing import ImagePaths, list_images, passed_over
 from data.reading import ImageInfo, fit_error, read_array, to_tensor
 from data.shards import is_shards, list_shards
 from utils.errors import UserError
+from utils.run_dir import real_path
 
 __all__ = [
     "ImageFolder",
@@ -87,6 +88,17 @@ def first_of_other_size(*parts, square=False):
     return None
 
 
+def all_of_size(infos, size):
+    """Whether images are (size, size) already."""
+    return bool(((column(infos, "width") == size) & (column(infos, "height") == size)).all())
+
+
+def refuse_same(real, fake):
+    """UserError if both classes are the images of one folder, or shards of one name."""
+    if real_path(real) == real_path(fake):
+        raise UserError(f"{fake} is given for both classes; give photographs for one and generated images for the other")
+
+
 def _check_sizes(folder, infos, size, fit, tell):
     """UserError or one warning if images are not (size, size) already."""
     width, height = column(infos, "width"), column(infos, "height")
@@ -112,9 +124,12 @@ def load_folder(folder, size, fit="resize", skip_bad=False, cache_gb=0.0, num_wo
         skip_bad, num_workers, tell: as `check_images`.
         size, fit, cache_gb: as `ImageFolder`; the budget is this folder's own.
     Returns: `ImageFolder`, and the list of `ImageInfo`s.
-    Raises: UserError, before anything is kept, for each mistake those name. Warns once if images will be resized.
+    Raises: UserError, before anything is kept, for each mistake those name. Warns if images will be resized, or are left out.
     """
     listed = list_shards(folder) if is_shards(folder) else list_images(folder, recursive)
+    left_out = None if is_shards(folder) else passed_over(folder, recursive)
+    if left_out:
+        tell(left_out)
     paths, infos = check_images(listed, skip_bad, num_workers, tell)
     if size is not None:
         _check_sizes(folder, infos, size, fit, tell)

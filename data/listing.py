@@ -10,7 +10,7 @@ from data.reading import IMAGE_SUFFIXES
 from utils.errors import UserError
 
 KINDS = "PNG, JPEG, WebP, BMP or TIFF"
-OTHER_SUFFIXES = {".gif", ".apng", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".jfif", ".ppm", ".pgm", ".tga", ".exr", ".npy"}
+OTHER_SUFFIXES = (".gif", ".apng", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".jfif", ".ppm", ".pgm", ".tga", ".exr", ".npy")
 
 
 class ImagePaths(Sequence):
@@ -94,13 +94,16 @@ def _walk(folder, prefix, recursive):
                 yield prefix + entry.name
 
 
-def passed_over(folder):
-    """Sentence on what `list_images(folder, recursive=True)` leaves out though it may hold images; None without any."""
-    links, others = [], []
+def passed_over(folder, recursive=False):
+    """Sentence on what `list_images(folder, recursive)` leaves out though it may hold images; None without any."""
+    links, others, deeper = [], [], []
     for place, folders, files in os.walk(folder):
         links += [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
-        others += [Path(place, name) for name in files if Path(name).suffix.lower() in OTHER_SUFFIXES]
-    kinds = {"links to folders": links, "files of other formats": others}
+        others += [Path(place, name) for name in files if name.lower().endswith(OTHER_SUFFIXES)]
+        if not recursive and Path(place) != Path(folder):
+            deeper += [Path(place, name) for name in files if is_image_name(name)]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    kinds = {"links to folders": links, "files of other formats": others, "images in subfolders": deeper}
     found = [f"{len(paths)} {kind} (the first: {min(paths)})" for kind, paths in kinds.items() if paths]
     return f"passed over in {folder}: {' and '.join(found)}" if found else None
 

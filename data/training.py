@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data.demo import make_demo
 from data.differences import class_differences
-from data.folder import ImageFolder, load_folder, warn
+from data.folder import ImageFolder, load_folder, refuse_same, warn
 from data.pairs import load_holdout, split_holdout
 from data.shards import shards_beside
 from utils.errors import UserError
@@ -31,6 +31,7 @@ def open_dataset(name, options, tell=warn):
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {problem}; put photographs in {folder}/real and generated images in {folder}/fake")
     places = {side: _place(folder, side) for side in ("real", "fake")}
+    refuse_same(*places.values())
     reading = {"skip_bad": options.skip_bad, "num_workers": options.num_workers, "tell": tell}
     pair = {side: load_folder(place, options.size, options.fit, **reading) for side, place in places.items()}
     for sentence in class_differences(pair["real"], pair["fake"]):
@@ -80,7 +81,8 @@ def training_sets(options, manifest=None, tell=warn):
         source = f"{options.test_data}, another data set"
     elif options.holdout:
         parts |= {f"test_{side}": (*pair[side], split[f"holdout_{side}"]) for side in pair}
-        source = f"the held-out {options.holdout:.0%} of {options.data}"
+        held = " + ".join(str(len(split[f"holdout_{side}"])) for side in pair)
+        source = f"{held} images (real + fake) held out of {options.data}"
     else:
         source = "the training images (the paper's protocol)"
     sets = _cached_parts(parts, options.cache_gb)

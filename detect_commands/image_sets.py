@@ -101,11 +101,12 @@ def folder_labels(folders):
 def open_sets(folders, options):
     """Read and check folders: dict role -> path becomes dict role -> `ImageSet`, the images' side, and warnings for the report."""
     sets, infos, warnings = {}, {}, Warnings()
-    labels = folder_labels(folders.values())
+    labels, cache_gb = folder_labels(folders.values()), options.cache_gb
     for role, folder in folders.items():
         images, infos[role] = load_folder(
-            folder, options.size, options.fit, options.skip_bad, options.cache_gb, options.num_workers, tell=warnings
+            folder, options.size, options.fit, options.skip_bad, cache_gb, options.num_workers, tell=warnings
         )
+        cache_gb -= images.cached_gb
         sets[role] = ImageSet(labels[Path(folder).as_posix()], folder, images)
     first = next(iter(infos.values()))[0]
     other = first_of_other_size(*infos.values(), square=True) if options.size is None else None

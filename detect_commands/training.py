@@ -15,7 +15,7 @@ from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_sche
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.interrupts import StopRequest, leave_to_parent
-from utils.logging import ScalarLog
+from utils.logging import open_log
 from utils.perturbations import augment
 
 AHEAD = {"class_epoch", "patience"}  # of what shapes a detector, what says nothing about the epochs behind
@@ -208,9 +208,8 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             load_optimiser(optimizer, last["optimizer"])
             load_scheduler(scheduler, last["scheduler"])
             start, best_epoch, best_loss = int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
-    log = ScalarLog(folder, resume_step=start - 1 if start else None) if processes.main else None
     bar = tqdm(range(start, plan.epochs), initial=start, total=plan.epochs, desc=f"training {folder.parent.name}", delay=1)
-    with StopRequest(patient=processes.world > 1) as stop, bar:
+    with open_log(folder, start - 1 if start else None, processes) as log, StopRequest(processes.world > 1) as stop, bar:
         for epoch in bar:
             if plan.patience and epoch - 1 - best_epoch >= plan.patience:
                 break
@@ -232,8 +231,6 @@ def train_network(network, train, validation, plan, device, folder, processes=No
                     save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]})
                 progress = {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss}
                 save_checkpoint(folder / "last.pt", "detector-training", {**origin, **progress, **states})
-    if log is not None:
-        log.close()
     if processes.any(stop.asked):
         processes.wait()  # a launcher ends the others as soon as one has ended
         raise KeyboardInterrupt

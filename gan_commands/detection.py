@@ -14,7 +14,7 @@ BORDER = 0.5  # scores above it are called fake
 
 def features_of(classifier, batches):
     """Rows (N, F) of a classifier's features over batches of images (N, 3, S, S) in [0, 1]."""
-    return np.concatenate([classical_features(classifier, image).cpu().numpy() for image in batches])
+    return np.concatenate([classical_features(classifier, image, corners=True).cpu().numpy() for image in batches])
 
 
 def training_rows(count, fraction):

@@ -28,7 +28,7 @@ from utils.precision import double_device, to_double
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
 
-SHOWN = 8
+SHOWN, FEWEST_PAIRS = 8, 10
 LOG_EVERY = 20  # steps between two looks at their numbers, for which a GPU has to be waited for
 
 
@@ -102,8 +102,12 @@ def open_inputs(options):
     config = checkpoint["config"]
     if latents.shape[1] != config["latent_dim"] or real[0].shape[-1] != config["size"]:
         raise UserError(f"the pairs in {options.pairs} do not fit the generator {options.generator}; make them with gan.py invert")
-    if len(real) < max(options.batch_size, 10):
-        raise UserError(f"{options.pairs} holds {len(real)} pairs, too few for batches of {options.batch_size} and a detector")
+    least = max(options.batch_size, FEWEST_PAIRS)
+    if len(real) < least:
+        raise UserError(
+            f"{options.pairs} holds {len(real)} pairs, but --batch_size {options.batch_size} and a detector need {least}; invert "
+            "more images (gan.py invert)"
+        )
     threshold = default_threshold(config["size"]) if options.threshold is None else options.threshold
     try:
         high_frequencies(one_sided_magnitude(real[0][None]), threshold)
@@ -176,7 +180,7 @@ class FinetuneRun(GanRun):
         """Judge, log and save at the end of an epoch."""
         called_fake = judge(self.trainer.state())
         means = {name: total.item() / self.batch for name, total in self.sums.items()}
-        numbers = {"epoch": self.epoch, **means, "called_fake": called_fake, "real_right": judge.real_right}
+        numbers = {"epoch": self.epoch + 1, **means, "called_fake": called_fake, "real_right": judge.real_right}
         log.write(self.trainer.steps, numbers, table="epochs")
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
         self.save()
@@ -224,14 +228,12 @@ def finetune(options):
             run.load(resumed)
     folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
     write_json(folder / "options.json", as_plain(options))
-    log = ScalarLog(folder, run.trainer.steps if resumed else None)  # drops what was logged after the checkpoint
-    with StopRequest() as stop:
+    with ScalarLog(folder, run.trainer.steps if resumed else None) as log, StopRequest() as stop:
         while not run.finished:
             if not run.train_epoch(real, latents, log, stop):
                 run.save()
                 break
             run.end_epoch(judge, log)
-    log.close()
     if not run.finished:
         exit_stopped(run.trainer.steps, run.processes)
     run.draw_figures(checkpoint, untouched)

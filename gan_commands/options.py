@@ -22,6 +22,7 @@ from options import (
     name_list,
     number,
     option,
+    parsed,
     reworded,
     run_name,
 )
@@ -284,7 +285,7 @@ def gan_parser():
 def parse_gan(argv=None):
     """Command line -> name of the sub-command (or study) and its options, published defaults filled in."""
     parser = gan_parser()
-    values = vars(parser.parse_args(argv))
+    values = parsed(parser, argv)
     command = values.pop("command")
     command = values.pop("study", command)
     if command in ("train", "setups"):

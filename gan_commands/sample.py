@@ -22,7 +22,7 @@ def open_sample_folder(folder, origin, overwrite):
     if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files that gan.py sample did not write; choose another --out")
     if path.is_file() and overwrite:
-        for image in folder.glob("[0-9]*.png"):
+        for image in folder.glob(6 * "[0-9]" + ".png"):
             image.unlink()
     elif path.is_file() and read_json(path) != origin:
         raise UserError(f"{folder} holds samples of another generator or seed; --overwrite replaces them, or choose another --out")

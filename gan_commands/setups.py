@@ -49,10 +49,13 @@ def train_setup(options, setup):
 
 def open_reals(options):
     """The reals of the comparison and which of them are used; UserError if they, or those to train on, are too few."""
-    reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
-    images = open_stream(options.data, options.size, options.batch_size, options.seed, *reading).images
+
+    def reading(cache_gb):
+        return options.fit, options.skip_bad, cache_gb, options.num_workers
+
+    images = open_stream(options.data, options.size, options.batch_size, options.seed, *reading(options.cache_gb)).images
     if options.reference:
-        images = open_photographs(options.reference, options.size, *reading)
+        images = open_photographs(options.reference, options.size, *reading(options.cache_gb - images.cached_gb))
     chosen = images_of(images, options.n, options.seed)
     for count, where in ((len(chosen), f"images in {options.reference or options.data}"), (options.n, "fakes (--n)")):
         if training_rows(count, options.train_fraction) >= count:

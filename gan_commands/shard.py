@@ -7,4 +7,4 @@ def shard(options):
     """Write the shards and say how they are named."""
     reading = (options.fit, options.skip_bad, options.num_workers, options.overwrite)
     pattern = write_shards(options.data, options.out, options.per_shard, options.size, *reading)
-    print(f"{pattern}: give this name, in quotes, wherever a folder is asked for, such as gan.py train --data '{pattern}'")
+    print(f"{pattern}: give this name, in quotes, instead of a folder, such as gan.py train --data '{pattern}'")

@@ -16,7 +16,7 @@ from options import as_plain
 from utils.checkpoint import fitting, load_scheduler, read_resumed
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
-from utils.logging import ScalarLog
+from utils.logging import open_log
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_json, write_png
 from utils.seeding import seed_everything
 
@@ -73,7 +73,8 @@ class Run(GanRun):
                 terms = self.trainer.step(real_image.to(self.processes.device, non_blocking=True), stream.batch_size)
                 self.batch += 1
                 bar.update()
-                if self.trainer.steps % log_every == 0:
+                last = self.epoch + 1 == self.options.epochs and self.batch == stream.steps_per_epoch
+                if self.trainer.steps % (self.options.critic_steps if last else log_every) == 0:
                     self._write_terms(terms, log, bar)
                 if self.processes.any(stop.asked):
                     return False
@@ -92,7 +93,7 @@ class Run(GanRun):
         self.check_finite({monitor.kind: score})
         rate = self.trainer.generator_optimiser.param_groups[0]["lr"]
         if self.processes.main:
-            log.write(self.trainer.steps, {"epoch": self.epoch, monitor.kind: score, "lr": rate}, table="epochs")
+            log.write(self.trainer.steps, {"epoch": self.epoch + 1, monitor.kind: score, "lr": rate}, table="epochs")
             self._write_grid(log)
         for scheduler in self.schedulers:
             scheduler.step(score)
@@ -150,20 +151,19 @@ def train(options, processes):
 
     seed_everything(options.seed, options.deterministic)
     run = Run(options, processes)
-    monitor = GanMonitor(kind, weights, stream.batches(0), options.monitor_samples, options.seed, device, processes)
     if resumed:
         with fitting(folder / "checkpoint.pt"):
             run.load(resumed)
+    monitor = None  # of a finished run nothing is scored
+    if not run.finished:
+        monitor = GanMonitor(kind, weights, stream.batches(0), options.monitor_samples, options.seed, device, processes)
     processes.once(lambda: open_run(options))
-    log = ScalarLog(folder, run.trainer.steps if resumed else None) if processes.main else None
-    with StopRequest(patient=processes.world > 1) as stop:
+    with open_log(folder, run.trainer.steps if resumed else None, processes) as log, StopRequest(processes.world > 1) as stop:
         while not run.finished:
             if not run.train_epoch(stream, log, stop):
                 run.save()
                 break
             run.end_epoch(monitor, log)
-    if log is not None:
-        log.close()
     if not run.finished:
         exit_stopped(run.trainer.steps, processes)
     print(

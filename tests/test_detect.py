@@ -1,6 +1,7 @@
 """detect.py from end to end on small images: every classifier, the protocol, resuming, refusals, before and after, features."""
 
 import csv
+import dataclasses
 import json
 import pickle
 import re
@@ -754,3 +755,17 @@ def test_odd_vit_weights_are_one_sentence(run, capsys, positions):
     state = detectors.Detector("vit", 32, "spectrum").network.state_dict() | {"encoder.pos_embedding": positions}
     torch.save(state, "odd.pth")
     assert "these weights are not of vit" in refused(capsys, "--classifier", "vit", "--vit_weights", "odd.pth", "--dst", "run")
+
+
+def test_a_folder_is_judged_once(run):
+    options = parse_detect(["--dst", "x", "--real", str(run / "real"), "--fake", str(run / "fake"), "--cache_gb", "0.0001"])
+    named = dataclasses.replace(options, eval_root=(str(run / "fake"), str(run / "real"), str(run / "fake/../real")))
+    sets, _, _ = detect.open_named(named)
+    assert list(sets) == ["real", "fake", "other 0"] and sets["other 0"].folder == run / "real"
+
+
+def test_the_memory_for_images_is_shared_by_all_folders(run):
+    options = parse_detect(["--dst", "x", "--cache_gb", "1"])
+    whole = open_sets({"real": run / "real"}, options)[0]["real"].images.cached_gb
+    sets, _, _ = open_sets({"real": run / "real", "fake": run / "fake"}, dataclasses.replace(options, cache_gb=1.5 * whole))
+    assert [bool(images.images.cached_gb) for images in sets.values()] == [True, False]

@@ -256,3 +256,10 @@ def test_out_file_workers_and_batches(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["one.json", "two.json"]
     for role, row in first["rows"].items():
         assert row["lfd"] == pytest.approx(second["rows"][role]["lfd"], rel=1e-9)
+
+
+def test_one_folder_is_not_both_classes(run, capsys):
+    told = fails(capsys, real=run / "eval/real", fake=run / "eval/../eval/real", eval_mode="lfd", out="same.json")
+    assert "is given for both classes" in told and not Path("same.json").exists()
+    told = fails(capsys, real=run / "eval/real", fake=run / "eval/fake", eval_mode="lfd", out="same.json", dst="same")
+    assert "--dst and --out both say" in told and not Path("results/same").exists()

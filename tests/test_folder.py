@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import draw
 from torch.utils.data import DataLoader
 
 import data.folder
@@ -185,3 +186,16 @@ def test_the_first_image_of_another_size(tmp_path):
     assert first_of_other_size(list(a), list(c)).path == tmp_path / "c/0.png"
     assert first_of_other_size(a, square=True).path == tmp_path / "a/0.png"  # not square itself
     assert first_of_other_size(c, b, square=True).path == tmp_path / "b/0.png"
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    draw(tmp_path / "set", 2, 1)
+    draw(tmp_path / "set/deeper", 3, 2)
+    (tmp_path / "set/moving.GIF").write_bytes(b"GIF89a")
+    draw(tmp_path / "set/.hidden", 1, 3)
+    told = []
+    assert len(load_folder(tmp_path / "set", None, tell=told.append)[0]) == 2
+    (sentence,) = told
+    assert "1 files of other formats" in sentence and "3 images in subfolders (the first: " in sentence
+    assert len(load_folder(tmp_path / "set", None, recursive=True, tell=told.append)[0]) == 5
+    assert len(told) == 2 and "subfolders" not in told[1]

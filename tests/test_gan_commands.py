@@ -88,7 +88,7 @@ def test_train_leaves_a_complete_run():
     log, epochs = table(folder / "log.csv"), table(folder / "epochs.csv")
     assert [int(row["step"]) for row in log] == [1, 2, 3, 4, 5, 6]
     assert set(log[0]) == {"step", "epoch", "discriminator", "generator"}
-    assert [row["epoch"] for row in epochs] == ["0", "1"]
+    assert [row["epoch"] for row in epochs] == ["1", "2"]
     assert len(list((folder / "sample").iterdir())) == 2
     best = load_checkpoint(folder / "best.pt", "gan")
     scores = [float(row["lfd"]) for row in epochs]
@@ -493,7 +493,7 @@ def test_finetune_refuses_what_cannot_work(capsys):
     base = "finetune --generator base --dst no --device cpu --epochs 1"
     assert "leaves no frequency" in refused(f"{base} --pairs pairs --threshold 8", capsys)
     assert "does not exist" in refused(f"{base} --pairs nothing", capsys)
-    assert "too few" in refused(f"{base} --pairs pairs --batch_size 25", capsys)
+    assert "detector need 25" in refused(f"{base} --pairs pairs --batch_size 25", capsys)
     latent = next(Path("pairs/latent").rglob("*.npy"))
     content = latent.read_bytes()
     for broken, words in ((b"x", "is damaged"), (b"", "is damaged"), (content[:-8], "is damaged")):
@@ -596,3 +596,26 @@ def test_shards_replace_an_earlier_row_but_not_the_one_they_are_made_of(capsys):
     own = "shard --data rows/set-{000000..000000}.tar --out rows/set --per_shard 2 --size 16 --overwrite"
     assert "names shards that --data" in refused(own, capsys)
     assert contents("rows") == before
+
+
+def test_the_last_step_is_logged_and_a_finished_run_scores_nothing(monkeypatch):
+    command = f"train --data set --dst logged --adversarial lsgan --epochs 1 {SMALL} --log_frequency 1000"
+    run(command)
+    (row,) = table("results/logged/log.csv")
+    assert int(row["step"]) == 3
+    monkeypatch.delattr(train_module, "GanMonitor")
+    run(f"{command} --resume")
+
+
+def test_an_empty_name_is_a_mistake(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--data", "", "--dst", "empty"])
+    assert stop.value.code == 2 and "--data: it is empty" in capsys.readouterr().err
+
+
+def test_overwriting_samples_spares_other_files():
+    run("sample --dst base --n 2 --out drawn_over --device cpu")
+    other = Path("drawn_over/2024_holiday.png")
+    other.write_bytes(b"mine")
+    run("sample --dst base --n 1 --out drawn_over --seed 3 --overwrite --device cpu")
+    assert sorted(path.name for path in Path("drawn_over").glob("*.png")) == ["000000.png", other.name]

@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from golden_recipe import golden_weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import options
 from data.listing import ImagePaths, list_images
 from gan_commands.options import parse_gan
 from utils import checkpoint, report, run_dir
-from utils.distributed import resolve_device
+from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import leaving
-from utils.logging import ScalarLog
+from utils.logging import ScalarLog, open_log
 from utils.precision import double_device, to_double
 from utils.report import flat_names, output_names
 from utils.tables import write_csv
@@ -333,16 +334,25 @@ def test_states_that_do_not_fit_are_noticed_when_they_are_loaded():
             checkpoint.load_scheduler(scheduler, state)
 
 
+def test_tensorboard_has_what_was_logged_before_an_error(tmp_path):
+    with pytest.raises(UserError), open_log(tmp_path, None, Processes()) as log:
+        for step in range(200):
+            log.write(step, {"loss": step})
+        raise UserError("the loss is not finite")
+    events = EventAccumulator(str(tmp_path / "tensorboard"), {"scalars": 0}).Reload()
+    assert [event.value for event in events.Scalars("log/loss")] == list(range(200))
+    with open_log(tmp_path, None, Processes(rank=1, world=2)) as log:
+        assert log is None
+
+
 def test_log_is_trimmed_on_resume(tmp_path):
-    log = ScalarLog(tmp_path)
-    for step in (1, 2, 3):
-        log.write(step, {"loss": step / 3})
-    log.close()
-    log = ScalarLog(tmp_path, resume_step=2)
-    log.write(3, {"loss": 7})
-    with pytest.raises(ValueError, match="columns"):
-        log.write(4, {"other": 1})
-    log.close()
+    with ScalarLog(tmp_path) as log:
+        for step in (1, 2, 3):
+            log.write(step, {"loss": step / 3})
+    with ScalarLog(tmp_path, resume_step=2) as log:
+        log.write(3, {"loss": 7})
+        with pytest.raises(ValueError, match="columns"):
+            log.write(4, {"other": 1})
     rows = list(csv.reader((tmp_path / "log.csv").open()))
     assert [row[0] for row in rows] == ["step", "1", "2", "3"]
     assert rows[-1][1] == "7"

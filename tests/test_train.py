@@ -606,3 +606,25 @@ def test_inference_reads_images_as_the_training_did(run, house, capsys):
     assert "give the folder of images to refine" in refused(
         inference.main, [*command, "--inference_data", "datasets/tiny", "--dst", "x"], capsys
     )
+
+
+def test_one_folder_is_not_both_classes(capsys):
+    for side in ("real", "fake"):
+        place = Path("datasets/mirror") / side
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(Path("datasets/tiny/real").resolve(), target_is_directory=True)
+    assert "is given for both classes" in refused(train.main, [*SMALL, "--data", "mirror", "--dst", "mirror"], capsys)
+    given = (
+        "--method linear --inference_data datasets/tiny/fake --real datasets/tiny/real --fake datasets/tiny/real --size 32 --dst no"
+    )
+    assert "is given for both classes" in refused(inference.main, given.split(" "), capsys)
+
+
+def test_cutting_without_being_asked_is_told(capsys):
+    train.main([*SMALL, "--size", "16", "--fit", "crop", "--dst", "cut"])
+    given = ["--inference_data", "datasets/tiny/fake", "--inference_params", "results/cut/checkpoint.pt", "--device", "cpu"]
+    capsys.readouterr()
+    inference.main([*given, "--dst", "cut_told"])
+    assert "images are cut to their centre, 16 x 16" in capsys.readouterr().err
+    inference.main([*given, "--dst", "cut_asked", "--fit", "crop"])
+    assert "cut to their centre" not in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Scalars to TensorBoard and to CSV files of a run folder."""
 
+import contextlib
 import csv
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from utils.run_dir import write_text
 
 
 class ScalarLog:
-    """Writes results/<dst>/tensorboard and results/<dst>/<table>.csv.
+    """Writes results/<dst>/tensorboard and results/<dst>/<table>.csv; a context, at whose end TensorBoard has everything.
 
     Args:
         run_folder: the run's folder.
@@ -52,6 +53,13 @@ class ScalarLog:
         """Add an (H, W, 3) uint8 picture to TensorBoard."""
         self.writer.add_image(name, image, step, dataformats="HWC")
 
-    def close(self):
-        """Flush TensorBoard."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.writer.close()
+
+
+def open_log(run_folder, resume_step, processes):
+    """Context that gives the run's `ScalarLog` in the main process and None in the others."""
+    return ScalarLog(run_folder, resume_step) if processes.main else contextlib.nullcontext()
