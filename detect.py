@@ -1,6 +1,7 @@
 """Train and evaluate detectors of generated images; say honestly how well they do on images they were not trained on."""
 
 import functools
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,17 @@ from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.perturbations import PERTURBATIONS
 from utils.pretrained import pretrained_weights
-from utils.run_dir import RESULTS, atomic_path, check_place, check_run_folder, open_run_folder, real_path, run_folder, write_json
+from utils.run_dir import (
+    RESULTS,
+    atomic_path,
+    check_place,
+    check_run_folder,
+    open_run_folder,
+    read_json,
+    real_path,
+    run_folder,
+    write_json,
+)
 from utils.tables import write_csv
 
 
@@ -235,11 +246,29 @@ def before_after_with(bench, options, real, fake, refined):
     return rows, setting_of(bench, bench.training(real, fake), len(reals), reals, sides), home
 
 
+def seen_by_refiner(run):
+    """Warnings (none or one) that the refiner of a training run was fitted on the images that its run's folders hold."""
+    paths = [run / name for name in ("images.json", "options.json")]
+    if not all(path.is_file() for path in paths):
+        return []
+    split, made = map(read_json, paths)
+    if split.get("fraction") != 0 or made.get("test_data"):
+        return []
+    return [
+        f"Warning: the refiner of {run} was fitted on the images that judge it here, the filters beside it were not: `refined` looks "
+        "better than new images would; train with --holdout or --test_data."
+    ]
+
+
 def before_after(options, processes):
     """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
+    own = [] if options.eval_root else processes.once(lambda: seen_by_refiner(run_folder(options.dst)))
+    for text in own:
+        print(text, file=sys.stderr)
+    warnings = [*warnings, *own]
     real, fake, refined = (sets[name] for name in ("real", "fake", "refined"))
     fake.label, refined.label = "fake", "refined"
     benches = make_benches(options, size, processes)

@@ -55,6 +55,7 @@ except ModuleNotFoundError:  # Windows
     import msvcrt
 
 BATCH = 8
+FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
     *(aliases, chunks, constants, decay, detection, feature_metrics, fft),
@@ -87,6 +88,9 @@ def parse(argv=None):
         parser.error(f"argument --rows: {unknown[0]} is not one of {names}")
     if options.train and not any(map(is_trained, options.rows)):
         parser.error(f"{options.train[0]} is no option of this benchmark, and no row is trained")
+    fixed = [option for option in FIXED if option in options.train]
+    if fixed:
+        parser.error(f"{fixed[0]} is not for you to give: this benchmark says it to every training")
     options.train += ["--epoch", str(options.epoch)] if options.epoch else []
     options.train += ["--device", options.device]
     return options

@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 
 from data.checking import column
-from data.jpeg_trace import traces
+from data.jpeg_trace import sampled, traces
 
+UNLIKE = 0.2  # difference of shares of the classes' images that is told: of a format, or of images without colour
 LEAST_TRACE = 0.03  # difference of the classes' mean traces of JPEG that is told
 TAIL = "whatever tells the classes apart may be this and not the spectrum"
 
@@ -34,7 +35,7 @@ def compare_files(real_infos, fake_infos):
     shares = [Counter(column(infos, "format").tolist()) for infos in both]
     names = sorted(shares[0] | shares[1])
     distance = sum(abs(shares[0][name] / len(real_infos) - shares[1][name] / len(fake_infos)) for name in names) / 2
-    if distance >= 0.2:
+    if distance >= UNLIKE:
         formats = [_tally(column(infos, "format").tolist()) for infos in both]
         found.append(f"file formats differ between the classes (real: {formats[0]}; fake: {formats[1]}): {TAIL}")
     qualities = [values[values > 0].astype(int) for values in (column(infos, "jpeg_quality") for infos in both)]
@@ -75,10 +76,18 @@ def compare_traces(real, fake):
     ]
 
 
+def compare_colours(real, fake):
+    """A sentence in a list if one of two `ImageFolder`s holds more images without colour than the other; else an empty list."""
+    grey = [np.mean([not np.ptp(array, axis=-1).any() for array in sampled(images)]) for images in (real, fake)]
+    if abs(grey[0] - grey[1]) < UNLIKE:
+        return []
+    return [f"images without colour: {grey[0]:.0%} of the real ones, {grey[1]:.0%} of the fakes: {TAIL}"]
+
+
 def class_differences(real, fake):
-    """Sentences on what gives the label away without any look at the spectrum: those of `compare_files` and of `compare_traces`.
+    """Sentences on what gives the label away without any look at the spectrum: those of the functions above.
 
     Args:
         real, fake: (`ImageFolder`, its `ImageInfo`s), as `data.folder.load_folder` returns them.
     """
-    return compare_files(real[1], fake[1]) + compare_traces(real[0], fake[0])
+    return compare_files(real[1], fake[1]) + compare_traces(real[0], fake[0]) + compare_colours(real[0], fake[0])

@@ -43,8 +43,13 @@ def jpeg_trace(array):
     return float(_excess()[red - green + 255, blue - green + 255].mean())
 
 
-def traces(images):
-    """Traces of at most `CHECKED` images of an `ImageFolder`, evenly spread, as it gives them; of those that have one."""
+def sampled(images):
+    """At most `CHECKED` arrays of an `ImageFolder`, evenly spread, as it gives them."""
     chosen = np.unique(np.linspace(0, len(images) - 1, CHECKED).round().astype(int))
-    found = (jpeg_trace(array) for array in (images.array(int(i)) for i in chosen) if array.dtype == np.uint8)
+    return (images.array(int(index)) for index in chosen)
+
+
+def traces(images):
+    """Traces of those of `sampled` images that have one."""
+    found = (jpeg_trace(array) for array in sampled(images) if array.dtype == np.uint8)
     return np.array([trace for trace in found if trace is not None])

@@ -32,6 +32,7 @@ from utils.detection import MEASURES
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.perturbations import PERTURBATIONS
+from utils.run_dir import write_json
 
 COUNT, SIZE = 24, 32
 TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
@@ -769,3 +770,13 @@ def test_the_memory_for_images_is_shared_by_all_folders(run):
     whole = open_sets({"real": run / "real"}, options)[0]["real"].images.cached_gb
     sets, _, _ = open_sets({"real": run / "real", "fake": run / "fake"}, dataclasses.replace(options, cache_gb=1.5 * whole))
     assert [bool(images.images.cached_gb) for images in sets.values()] == [True, False]
+
+
+def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
+    def warned(fraction, test_data):
+        write_json(tmp_path / "images.json", {"fraction": fraction})
+        write_json(tmp_path / "options.json", {"test_data": test_data})
+        return [text for text in detect.seen_by_refiner(tmp_path) if "was fitted on the images that judge it" in text]
+
+    assert detect.seen_by_refiner(tmp_path) == []
+    assert [len(warned(*case)) for case in ((0.0, None), (0.0, "other"), (0.2, None))] == [1, 0, 0]

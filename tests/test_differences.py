@@ -99,3 +99,11 @@ def test_sixteen_bit_images_have_no_trace(tmp_path):
     images, _ = saved(tmp_path / "some", [coloured(0)])
     images.array = lambda index: coloured(index).astype(np.uint16) * 257
     assert len(traces(images)) == 0
+
+
+def test_images_without_colour_are_told(tmp_path):
+    colour = saved(tmp_path / "colour", [coloured(seed) for seed in range(8)])
+    grey = saved(tmp_path / "grey", [coloured(seed)[..., :1].repeat(3, -1) for seed in range(8, 16)])
+    (told,) = class_differences(colour, grey)
+    assert "images without colour: 0% of the real ones, 100% of the fakes" in told
+    assert class_differences(grey, grey) == []
