@@ -255,8 +255,8 @@ def seen_by_refiner(run):
     if split.get("fraction") != 0 or made.get("test_data"):
         return []
     return [
-        f"Warning: the refiner of {run} was fitted on the images that judge it here, the filters beside it were not: `refined` looks "
-        "better than new images would; train with --holdout or --test_data."
+        f"Warning: the refiner of {run} was fitted on the images that judge it here, the filters beside it were not: `refined` "
+        "looks better than new images would; train with --holdout or --test_data."
     ]
 
 

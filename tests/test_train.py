@@ -168,7 +168,7 @@ def test_interrupted_outside_of_its_steps(run, monkeypatch, capsys):
     said = interrupted(monkeypatch, capsys, train.main, options, train, "fit_filters", signal.SIGINT)
     assert said == "stopped; no file is half written, start the command again"
     assert not Path("results/odd").exists()
-    said = interrupted(monkeypatch, capsys, train.main, options, train, "ScalarLog")
+    said = interrupted(monkeypatch, capsys, train.main, options, train, "open_log")
     assert said == "stopped; every file in results/odd is whole, and the same command with --overwrite starts anew"
     said = interrupted(monkeypatch, capsys, train.main, [*options, "--overwrite"], report, "write_pictures")
     assert said == "stopped; every file in results/odd is whole, and the same command with --resume goes on"
@@ -621,10 +621,10 @@ def test_one_folder_is_not_both_classes(capsys):
 
 
 def test_cutting_without_being_asked_is_told(capsys):
-    train.main([*SMALL, "--size", "16", "--fit", "crop", "--dst", "cut"])
-    given = ["--inference_data", "datasets/tiny/fake", "--inference_params", "results/cut/checkpoint.pt", "--device", "cpu"]
+    train.main([*SMALL, "--size", "16", "--fit", "crop", "--dst", "small_cut"])
+    given = ["--inference_data", "datasets/tiny/fake", "--inference_params", "results/small_cut/checkpoint.pt", "--device", "cpu"]
     capsys.readouterr()
-    inference.main([*given, "--dst", "cut_told"])
+    inference.main([*given, "--dst", "small_cut_told"])
     assert "images are cut to their centre, 16 x 16" in capsys.readouterr().err
-    inference.main([*given, "--dst", "cut_asked", "--fit", "crop"])
+    inference.main([*given, "--dst", "small_cut_asked", "--fit", "crop"])
     assert "cut to their centre" not in capsys.readouterr().err
