@@ -86,7 +86,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
             epoch, start = divmod(trainer.step, loader.steps_per_epoch)
             for real_image, fake_image in loader.batches(epoch, start):
                 pair = (image.to(monitor.device, non_blocking=True) for image in (fake_image, real_image))
-                whole = loader.whole(trainer.step % loader.steps_per_epoch)
+                whole, lr = loader.whole(trainer.step % loader.steps_per_epoch), trainer.lr
                 terms = trainer.train_step(*pair, whole)
                 step, last = trainer.step, trainer.step == total
                 images += whole
@@ -98,7 +98,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
                     check_finite(numbers, step, advice)
                     rate = images / (time.perf_counter() - since)
                     if processes.main:
-                        log.write(step, {"epoch": epoch, **numbers, "lr": trainer.lr, "images_per_s": rate})
+                        log.write(step, {"epoch": epoch, **numbers, "lr": lr, "images_per_s": rate})
                     bar.set_postfix({name: f"{numbers[name]:.3f}" for name in ("loss_g", "loss_d", "nce_fake", "g_patch")})
                     images, since = 0, time.perf_counter()
                 if processes.main and (step % options.sample_frequency == 0 or last):

@@ -274,11 +274,11 @@ def gan_parser():
     parser = Parser(prog="gan.py", description=GAN_TEXT, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (cls, text) in COMMANDS.items():
-        fill(commands.add_parser(name, help=text, formatter_class=HelpFormatter), cls)
+        fill(commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter), cls)
     study = commands.add_parser("study", help=" | ".join(STUDIES), formatter_class=HelpFormatter)
     studies = study.add_subparsers(dest="study", required=True, metavar="STUDY")
     for name, (cls, text) in STUDIES.items():
-        fill(studies.add_parser(name, help=text, formatter_class=HelpFormatter), cls)
+        fill(studies.add_parser(name, help=text, description=text, formatter_class=HelpFormatter), cls)
     return parser
 
 
