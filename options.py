@@ -605,10 +605,10 @@ class Detecting:
         "blue (spectrum); resnet50: image; others: spectrum",
         choices=("spectrum", "opponent", "image"),
     )
-    real: str | None = option("folder of photographs", metavar="DIR")
-    fake: str | None = option("folder of generated images to train on", metavar="DIR")
+    real: str | None = option("folder (or tar shards) of photographs", metavar="DIR")
+    fake: str | None = option("folder (or tar shards) of generated images to train on", metavar="DIR")
     eval_root: tuple = option(
-        "more folders of generated images to evaluate on (before_after: the refined ones)",
+        "more folders (or tar shards) of generated images to evaluate on (before_after: the refined ones)",
         (),
         type=lambda text: tuple(part for part in text.split(",") if part),
         metavar="DIR[,DIR...]",
@@ -679,6 +679,10 @@ def parse_detect(argv=None):
     options = as_options(DetectOptions, parser, argv)
     if not options.is_train and (options.overwrite or options.resume):
         parser.error("--overwrite and --resume are for training; leave them out with --is_train False")
+    if not options.is_train and (options.runs or options.split):
+        parser.error("--runs and --split are for training: saved detectors are judged on what they were not trained on")
+    if options.filters != DetectOptions.filters and options.mode != "before_after":
+        parser.error(f"--filters belongs to --mode before_after; leave it out with --mode {options.mode}")
     if not options.is_train and options.mode == "before_after":
         parser.error("--mode before_after trains detectors of refined images; leave --is_train False out")
     if options.robustness and options.mode != "detect":

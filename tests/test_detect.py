@@ -157,8 +157,8 @@ def test_versions_of_training_images_judge_nowhere(run, tmp_path):
         shutil.copytree(run / name, tmp_path / "elsewhere" / name)
     write_folder(tmp_path / "other", [photograph(900 + i) for i in range(COUNT)])
     assert {path.name for path in (tmp_path / "other").iterdir()} == {path.name for path in (run / "fake").iterdir()}
-    command = ["--classifier", "logreg", "--runs", "1", "--split", "0.75", "--dst", "run"]
-    detect.main(command)
+    command = ["--classifier", "logreg", "--dst", "run"]
+    detect.main([*command, "--runs", "1", "--split", "0.75"])
     folders = ["--real", "elsewhere/real", "--fake", "elsewhere/refined", "--eval_root", "other"]
     detect.main([*command, "--is_train", "False", *folders])
     found = table("results/run/logreg_classifier/runs.csv")
@@ -229,16 +229,17 @@ def test_the_readmes_slip_trains_evaluates_and_says_so(run, capsys):
 
 
 def test_refusals_are_one_sentence(run, capsys, tmp_path):
+    saved = ["--classifier", "logreg", "--dst", "run", "--is_train", "False"]
     small = ["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "run"]
-    assert "train the detector first" in refused(capsys, *small, "--is_train", "False")
+    assert "train the detector first" in refused(capsys, *saved)
+    assert "--runs and --split are for training" in refused(capsys, *saved, "--runs", "3")
+    assert "--filters belongs to --mode before_after" in refused(capsys, *small, "--filters", "polyphase")
     detect.main(small)
     capsys.readouterr()
     assert "exists already; --resume continues it, --overwrite replaces it" in refused(capsys, *small)
-    said = refused(capsys, *small, "--is_train", "False", "--size", "16")
+    said = refused(capsys, *saved, "--size", "16")
     assert "made with size = 32, not 16" in said and len([line for line in said.splitlines() if line.startswith("error")]) == 1
-    assert "made with profile_corners = True, not False" in refused(
-        capsys, *small, "--is_train", "False", "--profile_corners", "False"
-    )
+    assert "made with profile_corners = True, not False" in refused(capsys, *saved, "--profile_corners", "False")
     home = Path("results/run/logreg_classifier")
     home.rename(home.with_name("svm_classifier"))
     wrong = ["--classifier", "svm", "--dst", "run", "--is_train", "False"]
