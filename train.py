@@ -98,7 +98,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
                     check_finite(numbers, step, advice)
                     rate = images / (time.perf_counter() - since)
                     if processes.main:
-                        log.write(step, {"epoch": epoch, **numbers, "lr": lr, "images_per_s": rate})
+                        log.write(step, {"epoch": epoch + 1, **numbers, "lr": lr, "images_per_s": rate})
                     bar.set_postfix({name: f"{numbers[name]:.3f}" for name in ("loss_g", "loss_d", "nce_fake", "g_patch")})
                     images, since = 0, time.perf_counter()
                 if processes.main and (step % options.sample_frequency == 0 or last):

@@ -84,7 +84,7 @@ class Run(GanRun):
         numbers = self.processes.numbers(terms)
         self.check_finite(numbers)
         if self.processes.main:
-            log.write(self.trainer.steps, {"epoch": self.epoch, **numbers})
+            log.write(self.trainer.steps, {"epoch": self.epoch + 1, **numbers})
         bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
 
     def end_epoch(self, monitor, log):
