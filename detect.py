@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.folder import refuse_same
 from detect_commands.bench import Bench
 from detect_commands.image_sets import filtered_sets, open_sets
 from detect_commands.protocol import split_names, unseen
@@ -41,8 +42,7 @@ def run_folders(options):
     """Real and fake folder: those named, or the run's own; UserError if they are one."""
     run = run_folder(options.dst) / "eval"
     folders = {"real": Path(options.real or run / "real"), "fake": Path(options.fake or run / "fake")}
-    if real_path(folders["real"]) == real_path(folders["fake"]):
-        raise UserError(f"--real and --fake are one folder, {folders['real']}; give photographs and generated images")
+    refuse_same(*folders.values())
     return folders
 
 

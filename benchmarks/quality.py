@@ -88,9 +88,9 @@ def parse(argv=None):
         parser.error(f"argument --rows: {unknown[0]} is not one of {names}")
     if options.train and not any(map(is_trained, options.rows)):
         parser.error(f"{options.train[0]} is no option of this benchmark, and no row is trained")
-    fixed = [option for option in FIXED if option in options.train]
+    fixed = [option for option in (text.partition("=")[0] for text in options.train) if option in FIXED]
     if fixed:
-        parser.error(f"{fixed[0]} is not for you to give: this benchmark says it to every training")
+        parser.error(f"{fixed[0]} is not for you to give: the protocol sets it")
     options.train += ["--epoch", str(options.epoch)] if options.epoch else []
     options.train += ["--device", options.device]
     return options

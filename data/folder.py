@@ -16,10 +16,12 @@ __all__ = [
     "ImageFolder",
     "ImageInfo",
     "Warnings",
+    "all_of_size",
     "check_images",
     "first_of_other_size",
     "list_images",
     "load_folder",
+    "refuse_same",
     "warn",
 ]
 

@@ -736,7 +736,7 @@ def test_the_table_says_how_the_training_reached_its_size(run, capsys):
 
 def test_what_cannot_be_asked_together_is_refused(run, capsys):
     both = ["--real", str(run / "real"), "--fake", str(run / "real"), "--dst", "one"]
-    assert "are one folder" in refused(capsys, "--classifier", "logreg", *both)
+    assert "is given for both classes" in refused(capsys, "--classifier", "logreg", *both)
     before_after = ["--mode", "before_after", "--classifier", "logreg", "--dst", "run"]
     assert "leave --is_train False out" in refused(capsys, *before_after, "--is_train", "False")
     assert "--robustness belongs to" in refused(capsys, *before_after, "--robustness")

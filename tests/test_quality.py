@@ -336,5 +336,5 @@ def test_what_rounding_adds_is_told(demo, capsys):
 
 def test_what_the_protocol_sets_is_not_to_be_given(capsys):
     with pytest.raises(SystemExit) as stop:
-        quality.parse(["--rows", "default", "--dst", "mine"])
+        quality.parse(["--rows", "default", "--dst=mine"])
     assert stop.value.code == 2 and "--dst is not for you to give" in capsys.readouterr().err
