@@ -673,20 +673,45 @@ class DetectOptions(Detecting, DetectSize, CachedReading, Protocol, DetectorTrai
         return dataclasses.replace(self, **own)
 
 
+_NETWORKS = tuple(name for name, protocol in DETECT_DEFAULTS.items() if protocol["lr"])
+READ_BY = dict.fromkeys(("lr", "class_epoch", "class_batch_size", "patience"), _NETWORKS) | {  # option -> classifiers that read it
+    "vit_weights": ("vit",),
+    "resnet_weights": ("resnet50",),
+    "augment": ("resnet50",),
+    "profile_corners": ("logreg",),
+}
+_DETECTOR_OPTIONS = ("is_train", "classifier", "domain", "runs", "num_samples", "split", *READ_BY)
+MODES_OF = dict.fromkeys(_DETECTOR_OPTIONS, ("detect", "before_after")) | {  # option -> modes that read it; others: all
+    "filters": ("before_after",),
+    "robustness": ("detect",),
+    "profile_corners": ("detect", "before_after", "features"),
+}
+_ONLY_TO_TRAIN = ("overwrite", "resume", "runs", "split", *set(READ_BY) - {"class_batch_size", "profile_corners"})
+
+
+def unread_options(options):
+    """Options of detect.py that were given another value than their default and that nothing would read: [(names, why)]."""
+    given = [field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default]
+    reading = {name: set(users) & set(options.classifier) for name, users in READ_BY.items() if options.mode != "features"}
+    return [
+        ([name for name in given if options.mode not in MODES_OF.get(name, (options.mode,))], f"with --mode {options.mode}"),
+        ([name for name in given if not reading.get(name, True)], f"on {', '.join(options.classifier)}"),
+        (
+            [name for name in given if name in _ONLY_TO_TRAIN and not options.is_train],
+            "with --is_train False: saved detectors are judged as they are, on what they were not trained on",
+        ),
+    ]
+
+
 def parse_detect(argv=None):
     """Command line -> `DetectOptions`."""
     parser = make_parser("detect.py", DETECT_TEXT, DetectOptions)
     options = as_options(DetectOptions, parser, argv)
-    if not options.is_train and (options.overwrite or options.resume):
-        parser.error("--overwrite and --resume are for training; leave them out with --is_train False")
-    if not options.is_train and (options.runs or options.split):
-        parser.error("--runs and --split are for training: saved detectors are judged on what they were not trained on")
-    if options.filters != DetectOptions.filters and options.mode != "before_after":
-        parser.error(f"--filters belongs to --mode before_after; leave it out with --mode {options.mode}")
     if not options.is_train and options.mode == "before_after":
         parser.error("--mode before_after trains detectors of refined images; leave --is_train False out")
-    if options.robustness and options.mode != "detect":
-        parser.error(f"--robustness belongs to --mode detect; leave it out with --mode {options.mode}")
+    for names, why in unread_options(options):
+        if names:
+            parser.error(f"{' and '.join(f'--{name}' for name in names)} {'have' if len(names) > 1 else 'has'} no effect {why}")
     if options.mode == "before_after" and len(options.eval_root) > 1:
         parser.error("--mode before_after takes one --eval_root, the folder of refined images")
     return options

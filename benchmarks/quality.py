@@ -26,7 +26,7 @@ from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, wr
 from benchmarks.quality_rows import ROWS, hash_of, is_trained, prepare_row
 from data.training import DEMO
 from models import batch_norm, classical_detectors, detectors
-from options import image_size, number, number_list
+from options import image_size, name_list, number, number_list
 from utils import (
     aliases,
     chunks,
@@ -68,24 +68,30 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    names = f"fake, floor, {', '.join(ROWS)}"
-    parser.add_argument("--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all that are there")
-    parser.add_argument("--rows", default="fake,linear,cepstral,floor", help=f"of {names}")
+    add_common(parser, ("fake", "linear", "cepstral", "floor"))
     parser.add_argument("--seeds", type=number_list(int, 0), default=(0,), help="of rows that are trained, such as 0,1,2")
-    parser.add_argument("--epoch", type=number(int, 1), help="of rows that are trained; default: train.py's")
     parser.add_argument("--part", choices=PARTS, default="validation", help="what is judged")
-    parser.add_argument("--size", type=image_size, default=128, help="side of the centre crops; never resized")
     parser.add_argument("--quick", action="store_true", help="leave the CNN detectors out")
     parser.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights: judge by KID and FID, too")
     parser.add_argument("--pictures", action="store_true", help="show each refiner's best, median and worst image")
     parser.add_argument("--write_docs", action="store_true", help="put tables, figures and the demo's pictures into docs/")
-    parser.add_argument("--device", default="auto", help="where refiners are trained and run; they are judged on the CPU")
     options, options.train = parser.parse_known_args(argv)
+    return completed(options, parser)
+
+
+def add_common(parser, rows):
+    """Add the options that benchmarks.quality and benchmarks.splits share: sets, rows, size, epoch, device."""
+    known = ("fake", "floor", *ROWS)
+    parser.add_argument("--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all that are there")
+    parser.add_argument("--rows", default=rows, type=name_list(known), metavar="ROW[,ROW...]", help=f"of {', '.join(known)}")
+    parser.add_argument("--size", type=image_size, default=128, help="side of the centre crops; never resized")
+    parser.add_argument("--epoch", type=number(int, 1), help="of rows that are trained; default: train.py's")
+    parser.add_argument("--device", default="auto", help="where refiners are trained and run; they are judged on the CPU")
+
+
+def completed(options, parser):
+    """The options with the names of the sets that are meant, and in `options.train` all that train.py gets."""
     options.sets = options.sets.split(",") if options.sets else available_sets()
-    options.rows = options.rows.split(",")
-    unknown = [row for row in options.rows if row not in ("fake", "floor", *ROWS)]
-    if unknown:
-        parser.error(f"argument --rows: {unknown[0]} is not one of {names}")
     if options.train and not any(map(is_trained, options.rows)):
         parser.error(f"{options.train[0]} is no option of this benchmark, and no row is trained")
     fixed = [option for option in (text.partition("=")[0] for text in options.train) if option in FIXED]

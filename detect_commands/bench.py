@@ -5,18 +5,14 @@ from detect_commands.protocol import PARTS
 from detect_commands.training import TrainingPlan, check_origin, remove_progress
 from models.classical_detectors import CLASSICAL
 from models.detectors import check_detector
+from options import READ_BY
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.seeding import seed_everything
 
 CROP = 224  # resnet50's training crop
-SHAPING = {  # settings that shape a detector, besides its identity
-    "every": ("seed", "split", "num_samples", "fit"),
-    "network": ("lr", "class_epoch", "class_batch_size", "patience"),
-    "vit": ("vit_weights",),
-    "resnet50": ("resnet_weights", "augment"),
-}
+SHAPING = ("seed", "split", "num_samples", "fit")  # settings that shape any detector, besides its identity
 
 
 class Bench:
@@ -25,7 +21,7 @@ class Bench:
     Args:
         classifier: a name of `models.detectors.NETWORKS` or `models.classical_detectors.CLASSICAL`.
         size: side of the images.
-        settings: plain values: those of SHAPING, and domain (None = the classifier's own), profile_corners, deterministic,
+        settings: plain values: those of SHAPING and options.READ_BY, and domain (None = the classifier's own), deterministic,
             num_workers.
         processes: `Processes` that share the work of networks; a classical detector's is not shared.
         pretrained: ImageNet weights for vit and resnet50, or None.
@@ -78,9 +74,10 @@ class Bench:
 
     def training(self, real, fake):
         """What else shapes a detector: training again with the same values gives the same detector."""
-        kind = () if self.classifier in CLASSICAL else SHAPING["network"]
-        names = (*SHAPING["every"], *kind, *SHAPING.get(self.classifier, ()))
-        return {"real": real.folder.as_posix(), "fake": fake.folder.as_posix()} | {name: self.settings[name] for name in names}
+        own = [name for name, users in READ_BY.items() if self.classifier in users and name not in self.identity()]
+        return {"real": real.folder.as_posix(), "fake": fake.folder.as_posix()} | {
+            name: self.settings[name] for name in (*SHAPING, *own)
+        }
 
     def check(self, names):
         """UserError if a split (dict side -> dict part -> names) leaves too few images to train on."""

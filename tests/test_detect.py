@@ -232,8 +232,11 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     saved = ["--classifier", "logreg", "--dst", "run", "--is_train", "False"]
     small = ["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "run"]
     assert "train the detector first" in refused(capsys, *saved)
-    assert "--runs and --split are for training" in refused(capsys, *saved, "--runs", "3")
-    assert "--filters belongs to --mode before_after" in refused(capsys, *small, "--filters", "polyphase")
+    assert "--runs has no effect with --is_train False" in refused(capsys, *saved, "--runs", "3")
+    assert "--filters has no effect with --mode detect" in refused(capsys, *small, "--filters", "polyphase")
+    assert "--lr and --class_epoch have no effect on logreg" in refused(capsys, *small, "--lr", "0.1", "--class_epoch", "3")
+    assert "--augment has no effect on logreg, cnn" in refused(capsys, *small, "--classifier", "logreg,cnn", "--augment", "1")
+    assert "--runs has no effect with --mode features" in refused(capsys, "--mode", "features", "--runs", "3", "--dst", "run")
     detect.main(small)
     capsys.readouterr()
     assert "exists already; --resume continues it, --overwrite replaces it" in refused(capsys, *small)
@@ -263,7 +266,8 @@ def contents(folder):
 
 @pytest.mark.parametrize("mode", ["detect", "before_after", "features"])
 def test_overwriting_deletes_nothing_before_all_is_checked(run, mode, capsys):
-    command = ["--mode", mode, "--classifier", "logreg,svm", "--runs", "1", "--split", "0.5", "--dst", "run"]
+    command = ["--mode", mode, "--dst", "run"]
+    command += ["--classifier", "logreg,svm", "--runs", "1", "--split", "0.5"] if mode != "features" else []
     detect.main(command)
     before = contents("results/run")
     wrong = [["--eval_root", "nothing"], ["--size", "8"], ["--device", "x"]]
@@ -739,7 +743,7 @@ def test_what_cannot_be_asked_together_is_refused(run, capsys):
     assert "is given for both classes" in refused(capsys, "--classifier", "logreg", *both)
     before_after = ["--mode", "before_after", "--classifier", "logreg", "--dst", "run"]
     assert "leave --is_train False out" in refused(capsys, *before_after, "--is_train", "False")
-    assert "--robustness belongs to" in refused(capsys, *before_after, "--robustness")
+    assert "--robustness has no effect with --mode before_after" in refused(capsys, *before_after, "--robustness")
     one = ["--classifier", "resnet50", "--resnet_weights", "none", "--class_batch_size", "1", "--dst", "run"]
     assert "--class_batch_size 1 is too small" in refused(capsys, *one)
     assert "the spectrum or the image" in refused(capsys, "--classifier", "cnn", "--domain", "opponent", "--dst", "run")

@@ -13,7 +13,17 @@ import torch
 from PIL import Image
 
 import inference
-from benchmarks import fitting_size, quality, quality_data, quality_filters, quality_judge, quality_report, quality_rows, rounding
+from benchmarks import (
+    fitting_size,
+    quality,
+    quality_data,
+    quality_filters,
+    quality_judge,
+    quality_report,
+    quality_rows,
+    rounding,
+    splits,
+)
 from benchmarks.quality_data import Case, Images
 from data.demo import dead_leaves, make_demo, through_generator
 from models import nested_unet, stig
@@ -281,7 +291,7 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
 
 
 def test_options_without_a_use_are_refused(capsys):
-    for arguments, words in ((["--rows", "fake,other"], "other is not one of"), (["--lr", "1"], "--lr is no option")):
+    for arguments, words in ((["--rows", "fake,other"], "'other' is none of fake, floor"), (["--lr", "1"], "--lr is no option")):
         with pytest.raises(SystemExit):
             quality.parse(arguments)
         assert words in capsys.readouterr().err
@@ -315,6 +325,39 @@ def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         fitting_size.main(["--data", "many", "--test_data", "others", "--counts", "13", "--size", "16", "--judged", "8"])
     assert "holds 12 images; 13 are needed" in capsys.readouterr().err
+
+
+def test_random_halves_keep_pairs_together_and_rows_are_compared_within_them(demo, capsys):
+    results = splits.main(["--sets", "small", "--splits", "3", "--size", str(SIZE), "--rows", "fake,linear,cepstral,floor"])[
+        "small"
+    ]
+    halves = []
+    for split in range(3):
+        home = demo / f"datasets/quality/small_split{split}_{SIZE}"
+        found = {part: {path.name for path in (home / part / "real").iterdir()} for part in ("development", "test")}
+        for part, names in found.items():
+            assert {path.name for path in (home / part / "fake").iterdir()} == names and len(names) == 16
+        assert not found["development"] & found["test"]
+        halves.append(found["test"])
+    assert len(set(map(frozenset, halves))) == 3
+    out = capsys.readouterr().out
+    lfd = np.array([[numbers[row]["lfd"] for row in ("linear", "cepstral", "floor")] for numbers in results])
+    differences = lfd - lfd[:, [2]]
+    values, against = ([line for line in out.splitlines() if line.startswith("| cepstral")][place] for place in (0, 1))
+    assert f"| {lfd[:, 1].mean():.3f} ± {lfd[:, 1].std(ddof=1):.3f} " in values
+    assert f"| {differences[:, 1].mean():.3f} ± {differences[:, 1].std(ddof=1):.3f} " in against
+    gaps = [np.mean([numbers[row]["gap_upper"] for numbers in results]) for row in ("cepstral", "floor")]
+    assert f" {gaps[0] / gaps[1]:.2f} " in against
+    again = splits.main(["--sets", "small", "--splits", "2", "--size", str(SIZE), "--rows", "linear"])["small"]
+    assert [numbers["linear"] for numbers in again] == [numbers["linear"] for numbers in results[:2]]
+
+
+def test_a_half_that_is_too_small_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_demo("datasets/small", 12, SIZE, seed=3)
+    with pytest.raises(SystemExit):
+        splits.main(["--sets", "small", "--splits", "2", "--size", str(SIZE)])
+    assert "is 6 images; 7 are needed" in capsys.readouterr().err
 
 
 def test_what_rounding_adds_is_told(demo, capsys):
