@@ -13,8 +13,9 @@ from utils.filters import FILTER_PARTS, check_filter, filtered, fit_filters, to_
 from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.measure import Reader, fitting_batches
+from utils.pictures import to_8bit
 from utils.precision import double_device
-from utils.report import output_names, to_8bit, write_pictures
+from utils.report import output_names, write_pictures
 from utils.run_dir import RESULTS, check_run_folder, open_run_folder, write_json
 from utils.seeding import seed_everything
 
@@ -62,7 +63,8 @@ def fitted_filter(options, size, device):
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
         for folder in (options.real, options.fake)
     ]
-    reads = (functools.partial(fitting_batches, side, f"spectra of {side.paths[0].parent}", where) for side in sides)
+    read = functools.partial(fitting_batches, device=where, num_workers=options.num_workers)
+    reads = (functools.partial(read, side, f"spectra of {side.paths[0].parent}") for side in sides)
     return to_device(fit_filters(*reads, [options.method])[options.method], "cpu")
 
 

@@ -218,7 +218,7 @@ class Machine:
 class ReadingMachine(Machine):
     """The same, for what reads images."""
 
-    num_workers: int = option("workers that check images, and read ahead in long passes; 0: none", 0, type=number(int, 0, 64))
+    num_workers: int = option("processes that check images, threads that read ahead; 0: none", 0, type=number(int, 0, 64))
 
 
 @group("machine")

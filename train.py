@@ -32,13 +32,13 @@ FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save
 FREE_ON_RESUME |= {"timeout", "dst", "cuda_graphs"}
 
 
-def fit_spectra(sets, whiten, device):
+def fit_spectra(sets, options, device):
     """What is fitted before training, kept on the CPU: the filters (dict over FILTERS), and the whitening or None."""
     where = double_device(device)
     sides = [(sets[f"train_{side}"], f"spectra of {side}") for side in ("real", "fake")]
-    real, fake = (functools.partial(fitting_batches, *side, where) for side in sides)
+    real, fake = (functools.partial(fitting_batches, *side, where, options.num_workers) for side in sides)
     filters = {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(real, fake).items()}
-    return filters, fit_whitening(real()).cpu() if whiten else None
+    return filters, fit_whitening(real()).cpu() if options.whiten else None
 
 
 def check_compiler(device):
@@ -149,7 +149,7 @@ def run_training(options, processes):
             for fitted in filters.values():
                 check_filter(fitted, options.size)
     else:
-        filters, whitening = processes.once(lambda: fit_spectra(sets, options.whiten, device))
+        filters, whitening = processes.once(lambda: fit_spectra(sets, options, device))
     part = (processes.rank, processes.world)
     images, pin = (sets["train_real"], sets["train_fake"]), device.type == "cuda"
     loader = PairLoader(*images, options.batch_size, options.seed, options.num_workers, part, pin)
@@ -182,7 +182,7 @@ def run_training(options, processes):
         return
     model.amp = False  # as inference.py refines
     shown = {kind: to_device(filters[kind], device) for kind in FILTERS}
-    rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device)
+    rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device, options.num_workers)
     section = run_section(command_of(options), sets, warnings)
     print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples(), section))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")

@@ -98,7 +98,7 @@ def file_parts(folder, device, batch_size, workers, network):
                 updater.update(image)
             return updater.total.total if isinstance(updater, Everything) else updater.total
 
-        with_workers = f"{count} workers" if count else "one process"
+        with_workers = f"{count} reading ahead" if count else "read when asked for"
         parts[f"LFD and profile, {with_workers}"] = functools.partial(measure, SpectrumFolds)
         parts[f"decay features and detector's profile too, {with_workers}"] = functools.partial(measure, Everything)
         if network:
@@ -131,7 +131,7 @@ def main(argv=None):
     parser.add_argument("--sizes", default="64,256", help="image sides in pixels")
     parser.add_argument("--n", type=number(int, 1), default=256, help="files that are read and measured")
     parser.add_argument("--batch_size", type=number(int, 1), default=16, help="images that are read and measured together")
-    parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes that read ahead")
+    parser.add_argument("--workers", default="0,1,2", help="numbers of threads that read ahead")
     parser.add_argument("--rounds", type=number(int, 1), default=3, help="of which the best counts")
     parser.add_argument("--inception_weights", metavar="PATH", help="measure Inception features, too")
     parser.add_argument("--device", default="auto", help="as train.py")

@@ -45,7 +45,7 @@ from utils import (
 )
 from utils.distributed import resolve_device
 from utils.errors import script
-from utils.report import to_8bit
+from utils.pictures import to_8bit
 from utils.run_dir import RESULTS, read_json, write_json
 
 try:

@@ -16,8 +16,8 @@ from options import image_size
 from utils.errors import script
 from utils.filters import apply_filter, fit_filters
 from utils.linear_filter import OPPONENT, MeanLogSpectrum
+from utils.pictures import to_8bit
 from utils.profiles import radial_rings, ring_means
-from utils.report import to_8bit
 from utils.rounding import compensate_rounding
 from utils.tables import format_table
 

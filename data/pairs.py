@@ -5,14 +5,14 @@ All of it is a pure function of counts, names and seed: nothing depends on what 
 
 import itertools
 import os
-from collections import defaultdict, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.listing import ImagePaths
+from utils.ahead import read_ahead
 from utils.distributed import dealt
 from utils.errors import UserError
 from utils.run_dir import read_json, write_json
@@ -73,22 +73,10 @@ class PairLoader:
         return min(self.batch_size, len(self.fake) - number * self.batch_size)
 
     def batches(self, epoch, start=0):
-        """Yield (real_image, fake_image), each (N, 3, H, W) float32 in [0, 1], of an epoch from batch `start` on."""
+        """Iterator over (real_image, fake_image), each (N, 3, H, W) float32 in [0, 1], of an epoch from batch `start` on."""
         whole = epoch_pairs(len(self.real), len(self.fake), epoch, self.seed).split(self.batch_size)[start:]
         batches = [dealt(pairs, *self.part) for pairs in whole]
-        if not self.num_workers:
-            yield from map(self._batch, batches)
-            return
-        pool, ahead, waiting = ThreadPoolExecutor(self.num_workers), deque(), iter(batches)
-        try:
-            for pairs in waiting:
-                ahead.append(pool.submit(self._batch, pairs))
-                if len(ahead) > 2 * self.num_workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return read_ahead(self._batch, batches, self.num_workers)
 
 
 def _names(paths):

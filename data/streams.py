@@ -7,7 +7,6 @@ import glob
 import io
 import os
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from data.folder import load_folder
 from data.shards import expand_pattern, is_shards
+from utils.ahead import read_ahead
 from utils.distributed import dealt
 from utils.errors import UserError
 from utils.run_dir import atomic_path, check_place, real_path
@@ -54,7 +54,7 @@ class ImageStream:
 
     Args:
         images: `ImageFolder` of one size, at least batch_size of them.
-        num_workers: threads that read a batch together; 0 reads one after the other.
+        num_workers: threads that read ahead, as `read_ahead`.
     """
 
     def __init__(self, images, batch_size, seed, num_workers=0):
@@ -62,17 +62,18 @@ class ImageStream:
         self.steps_per_epoch = len(images) // batch_size
 
     def batches(self, epoch, start=0, part=(0, 1)):
-        """Yield batches (N, 3, S, S) in [0, 1] from batch `start` on; images that do not fill one are left to other epochs.
+        """Iterator over batches (N, 3, S, S) in [0, 1] from batch `start` on; images that fill none are left to other epochs.
 
         Args:
             part: (rank, world): of each batch, only the images that `dealt` gives this process are read.
         """
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)).tolist()
-        with ThreadPoolExecutor(max(1, self.num_workers)) as pool:
-            read = pool.map if self.num_workers else map
-            for step in range(start, self.steps_per_epoch):
-                chosen = dealt(order[step * self.batch_size : (step + 1) * self.batch_size], *part)
-                yield torch.stack(list(read(self.images.__getitem__, chosen)))
+        steps = range(start, self.steps_per_epoch)
+        chosen = [dealt(order[step * self.batch_size : (step + 1) * self.batch_size], *part) for step in steps]
+        return read_ahead(self._batch, chosen, self.num_workers)
+
+    def _batch(self, chosen):
+        return torch.stack([self.images[index] for index in chosen])
 
 
 def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, num_workers=0, overwrite=False):

@@ -12,7 +12,7 @@ from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.filters import filtered, fit_filters
 from utils.perturbations import PERTURBATIONS
-from utils.report import to_8bit
+from utils.pictures import to_8bit
 
 FEATURE_BATCH = 8
 

@@ -9,8 +9,8 @@ from models.gan import generate, seeded_latents
 from models.gan_training import restore_generator
 from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
+from utils.pictures import to_8bit
 from utils.precision import double_device
-from utils.report import to_8bit
 from utils.run_dir import run_folder
 
 KIND = "gan"

@@ -10,8 +10,8 @@ from models.stig import STIG, Objective
 from options import parse_train
 from utils.filters import filtered, fit_filters
 from utils.linear_filter import RGB, mixed
+from utils.pictures import to_8bit
 from utils.profiles import radial_rings, ring_means
-from utils.report import to_8bit
 from utils.rounding import ROUNDING_VARIANCE, compensate_rounding
 
 LEVEL = 1 / 255

@@ -8,33 +8,37 @@ import functools
 import operator
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 from tqdm import tqdm
 
+from utils.ahead import read_ahead
 from utils.distributed import Processes
 from utils.feature_metrics import kernel_distance
-from utils.fft import image_to_mag
-from utils.interrupts import leave_to_parent
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
+from utils.pictures import mag_picture, to_8bit
 
 FITTING_IMAGES = 1000  # at least, of those that are there; and of small ones as many as these have pixels at 128 x 128
 
 
 def batches(images, title, device, batch_size=16, num_workers=0):
-    """Every image once, in order, with a bar: yields (N, 3, H, W) on the device."""
+    """Every image once, in order, with a bar: yields (N, 3, H, W) on the device; `num_workers` threads read ahead."""
     pinned = torch.device(device).type == "cuda"  # so that copying does not hold the device up
-    loader = DataLoader(images, batch_size, num_workers=num_workers, pin_memory=pinned, worker_init_fn=leave_to_parent)
+
+    def read(start):
+        image = torch.stack([images[index] for index in range(start, min(start + batch_size, len(images)))])
+        return image.pin_memory() if pinned else image
+
     with tqdm(total=len(images), desc=title, unit="image", delay=2, leave=False) as bar:
-        for image in loader:
+        for image in read_ahead(read, range(0, len(images), batch_size), num_workers):
             yield image.to(device, non_blocking=pinned)
             bar.update(len(image))
 
 
-def fitting_batches(images, title, device):
+def fitting_batches(images, title, device, num_workers=0):
     """As `batches`, of at most `FITTING_IMAGES` images (of small ones, more), evenly spaced: what filters are fitted on."""
     most = max(FITTING_IMAGES, FITTING_IMAGES * 128**2 // images[0][0].numel())
     chosen = evenly_spaced(len(images), most)
-    return batches(images if len(chosen) == len(images) else Subset(images, chosen), title, device)
+    return batches(images if len(chosen) == len(images) else Subset(images, chosen), title, device, num_workers=num_workers)
 
 
 def evenly_spaced(count, most):
@@ -116,7 +120,7 @@ class FeatureDistances:
         statistics = self.inception.FeatureStatistics(len(images), self.read.part(images).start)
         for image in self.read(images, title):
             if from_images:
-                image = ((image_to_mag(image)[0] + 1) / 2 * 255).round() / 255  # the picture that would be saved
+                image = to_8bit(mag_picture(image))
             statistics.update(self.inception.inception_features(self.network, image))
         if processes.world > 1:
             parts = processes.gather(statistics)

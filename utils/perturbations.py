@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import gaussian_blur
 
-from utils.report import to_8bit
+from utils.pictures import to_8bit
 from utils.run_dir import to_uint8
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from utils.errors import UserError
-from utils.fft import image_to_mag
 from utils.filters import FILTERS, filtered, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
+from utils.pictures import mag_picture, to_8bit
 from utils.plots import overview_figure, profile_figure, spectra_figure
 from utils.run_dir import write_json, write_png, write_text
 from utils.tables import format_table, software_versions
@@ -90,16 +90,6 @@ def flat_names(paths):
     return found if _all_differ(found) else _short_enough([Path(f"{index:06d}_{name}") for index, name in enumerate(found)])
 
 
-def to_8bit(image):
-    """The image (values in [0, 1]) as an 8-bit file holds it."""
-    return (image.clamp(0, 1) * 255).round() / 255
-
-
-def mag_picture(image):
-    """Normalised log-magnitude of images (N, C, H, W) as pictures in [0, 1]."""
-    return (image_to_mag(image)[0] + 1) / 2
-
-
 class Measured:
     """Running numbers of one row of the table, of `count` images that will come; detectors see `DETECTED_IMAGES` of them."""
 
@@ -143,7 +133,7 @@ def write_pictures(folder, name, files, image, with_mag=True):
             write_png(folder / part / file, picture)
 
 
-def evaluate_refiner(refine, filters, real, fake, folder, device):
+def evaluate_refiner(refine, filters, real, fake, folder, device, num_workers=0):
     """Refine every fake, write all pictures and measure every row on the 8-bit images.
 
     Args:
@@ -151,14 +141,15 @@ def evaluate_refiner(refine, filters, real, fake, folder, device):
         filters: dict name of FILTERS -> filter (`utils.filters`) on `device` to show beside it.
         real, fake: datasets of images of one size with `.paths`.
         folder: where real, fake, refined and their _mag folders go.
+        num_workers: threads that read ahead.
     Returns: dict row name -> `Measured`: real, fake, each filter, refined.
     """
     rows = {name: Measured(len(real if name == "real" else fake)) for name in ("real", "fake", *filters, "refined")}
     real_names, fake_names = iter(flat_names(real.paths)), iter(flat_names(fake.paths))
-    for image in map(to_8bit, batches(real, "writing reals", device)):
+    for image in map(to_8bit, batches(real, "writing reals", device, num_workers=num_workers)):
         write_pictures(folder, "real", [next(real_names) for _ in image], image)
         rows["real"].update(image)
-    for image in map(to_8bit, batches(fake, "refining fakes", device)):
+    for image in map(to_8bit, batches(fake, "refining fakes", device, num_workers=num_workers)):
         files, refined_image = [next(fake_names) for _ in image], to_8bit(refine(image))
         write_pictures(folder, "fake", files, image)
         write_pictures(folder, "refined", files, refined_image)
