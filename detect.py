@@ -181,6 +181,8 @@ def open_named(options):
     others = {real_path(folder): Path(folder) for folder in reversed(options.eval_root)}  # each once, by its first name
     if "fake" in folders:
         others.pop(real_path(folders["fake"]), None)  # judged anyway
+    for folder in others.values():
+        refuse_same(folders["real"], folder)
     named = enumerate(reversed(others.values()))
     return open_sets(folders | {f"other {i}": folder for i, folder in named}, options)
 
@@ -264,6 +266,7 @@ def before_after(options, processes):
     """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
+    refuse_same(folders["real"], folders["refined"])
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
     own = [] if options.eval_root else processes.once(lambda: seen_by_refiner(run_folder(options.dst)))
     for text in own:

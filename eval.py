@@ -36,7 +36,8 @@ def plan(options):
     else:
         run = None
         paths = {role: Path(folder) for role, folder in vars(options).items() if role in ("real", "fake", "refined") and folder}
-        refuse_same(paths["real"], paths["fake"])
+        for role in paths.keys() - {"real"}:
+            refuse_same(paths["real"], paths[role])
     home = run_folder(options.dst) if options.dst else run
     out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
     if out.is_dir():

@@ -4,20 +4,25 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from torch.utils.data import Subset
+
 from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same, warn
+from data.training import ONE_IMAGE
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
-from utils.checkpoint import fitting, is_released, load_checkpoint, released_state
+from utils.checkpoint import WayOn, check_same_options, fitting, is_released, load_checkpoint, released_state
 from utils.errors import UserError, script
 from utils.filters import FILTER_PARTS, check_filter, filtered, fit_filters, to_device
 from utils.interrupts import leaving
 from utils.launch import run_processes
-from utils.measure import Reader, fitting_batches
+from utils.measure import batches, fitting_batches
 from utils.pictures import to_8bit
 from utils.precision import double_device
 from utils.report import output_names, write_pictures
-from utils.run_dir import RESULTS, check_run_folder, open_run_folder, write_json
+from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, run_folder, write_json
 from utils.seeding import seed_everything
+
+FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume"}
 
 
 def released_model(path, size):
@@ -63,6 +68,9 @@ def fitted_filter(options, size, device):
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
         for folder in (options.real, options.fake)
     ]
+    for side, images in zip(("real", "fake"), sides, strict=True):
+        if len(images) < 2 and options.method != "linear":
+            warn(ONE_IMAGE.format(side))
     read = functools.partial(fitting_batches, device=where, num_workers=options.num_workers)
     reads = (functools.partial(read, side, f"spectra of {side.paths[0].parent}") for side in sides)
     return to_device(fit_filters(*reads, [options.method])[options.method], "cpu")
@@ -107,6 +115,8 @@ def open_refiner(options, processes):
             raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
         size = options.size or 256
         return size, "resize", released_model(path, size).to(device).refine
+    if (Path(path) / "checkpoint.pt").is_file():  # the folder of a run
+        path = Path(path) / "checkpoint.pt"
     checkpoint = load_checkpoint(path, "stig")
     with fitting(path):
         size, fit = checkpoint["settings"]["size"], checkpoint["options"]["fit"]
@@ -127,8 +137,14 @@ def open_run(options, size, fit):
     if options.fit is None and fit == "crop" and not all_of_size(infos, size):
         warn(f"images are cut to their centre, {size} x {size}, as those were that the refiner was made with (--fit crop)")
     names = output_names(fakes.paths, Path(options.inference_data))
-    run = open_run_folder(options.dst, options.overwrite)
-    write_json(run / "options.json", as_plain(dataclasses.replace(options, fit=options.fit or fit)))
+    made = as_plain(dataclasses.replace(options, fit=options.fit or fit))
+    path = run_folder(options.dst) / OPTIONS
+    if options.resume:
+        if not path.is_file():
+            raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
+        check_same_options(path, read_json(path), made, FREE_ON_RESUME)
+    run = open_run_folder(options.dst, options.overwrite, options.resume)
+    write_json(path, made)
     return fakes, names, run
 
 
@@ -136,16 +152,21 @@ def refine_folder(options, processes):
     """Refine this process's part of the images."""
     seed_everything(options.seed, options.deterministic)
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
-    processes.once(lambda: check_run_folder(options.dst, options.overwrite, inputs=inputs))
+    processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
     if all((Path(options.inference_data) / side).is_dir() for side in ("real", "fake")):
         raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
     size, fit, refine = open_refiner(options, processes)
-    if processes.main and options.fit not in (None, fit):
+    if processes.main and options.fit not in (None, "none", fit):
         warn(f"what refines was made with --fit {fit}: its frequencies are not those of images brought to size by {options.fit}")
+    folder = Path(options.inference_data)
+    if processes.main and folder.name == "refined" and any((folder.parent / name).exists() for name in (OPTIONS, "fake")):
+        warn(f"{folder} holds images that were refined already; the gain that fakes need comes on top of what they got")
     fakes, names, run = processes.once(lambda: open_run(options, size, fit))
-    read = Reader(processes.device, options.batch_size, options.num_workers, processes)
-    names = iter([names[index] for index in read.part(fakes)])
-    for fake_image in read(fakes, "refining"):
+    places = [run / part for part in ("refined", *(["refined_mag"] if options.save_mag else []))]
+    mine = processes.block(len(fakes), options.batch_size)
+    left = [index for index in mine if not all((place / names[index]).is_file() for place in places)]  # all but for --resume
+    names = iter([names[index] for index in left])
+    for fake_image in batches(Subset(fakes, left), "refining", processes.device, options.batch_size, options.num_workers):
         write_pictures(run, "refined", [next(names) for _ in fake_image], to_8bit(refine(fake_image)), options.save_mag)
     processes.wait()
     print(f"{len(fakes)} refined images: {run / 'refined'}")
@@ -154,7 +175,8 @@ def refine_folder(options, processes):
 @script(several=True)
 def main(argv=None):
     options = parse_inference(argv)
-    with leaving(RESULTS / options.dst, "--overwrite"):
+    run = RESULTS / options.dst
+    with leaving(run, WayOn(run, options.overwrite, OPTIONS)):
         run_processes(refine_folder, options, __file__, argv)
 
 

@@ -445,7 +445,7 @@ class Refining:
         "and --fake that of all the images",
         type=image_size,
     )
-    batch_size: int = option("images at once; no image's result depends on it", 4, type=number(int, 1))
+    batch_size: int = option("images at once; changes them by rounding at most", 4, type=number(int, 1))
     save_mag: bool = flag("write pictures of the log-magnitudes to refined_mag as well")
 
 
@@ -457,7 +457,7 @@ class RefinedReading(Reading):
 
 
 @frozen
-class InferenceOptions(Refining, RefinedReading, SharedMachine, RunFolder):
+class InferenceOptions(Refining, RefinedReading, SharedMachine, ResumableRun):
     """Options of inference.py."""
 
 

@@ -184,7 +184,7 @@ def run_training(options, processes):
     shown = {kind: to_device(filters[kind], device) for kind in FILTERS}
     rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device, options.num_workers)
     section = run_section(command_of(options), sets, warnings)
-    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples(), section))
+    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples(), section, options.base))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")
 
 

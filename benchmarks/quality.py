@@ -45,14 +45,9 @@ from utils import (
 )
 from utils.distributed import resolve_device
 from utils.errors import script
+from utils.locks import lock
 from utils.pictures import to_8bit
 from utils.run_dir import RESULTS, read_json, write_json
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows
-    fcntl = None
-    import msvcrt
 
 BATCH = 8
 FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets
@@ -163,14 +158,7 @@ def locked(path):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f".{path.name}.lock").open("a") as file:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        else:
-            file.seek(0)
-            while True:
-                with contextlib.suppress(OSError):  # after ten seconds
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
+        lock(file)
         yield  # closing the file lets go
 
 

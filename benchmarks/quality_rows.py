@@ -17,7 +17,7 @@ from benchmarks.quality_filters import fitted_filter, matched_profiles, plain_ro
 from inference import trained_model
 from models import batch_norm, nested_unet, stig
 from options import as_plain, parse_train
-from utils import aliases, filters, lifter, linear_filter, moments, polyphase, rounding, transport
+from utils import aliases, filters, lifter, linear_filter, moments, pictures, polyphase, rounding, transport
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.run_dir import read_json, run_folder
@@ -54,7 +54,7 @@ ROWS = {
 }
 
 # What every refiner may go through, and what else decides a row beside its data.
-APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter, moments, rounding, transport)
+APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter, moments, pictures, rounding, transport)
 CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (stig, nested_unet, batch_norm, *APPLIED)
 
 

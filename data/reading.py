@@ -55,8 +55,15 @@ def _luma_tables():
     return np.array(tables)
 
 
-def jpeg_quality(table):
-    """Quality 1..100 whose usual luma table is nearest to `table` (64 numbers, in Pillow's order)."""
+def jpeg_quality(tables):
+    """Quality 1..100 whose usual luma table is nearest to the first of a JPEG's tables, None if it has none.
+
+    Args:
+        tables: {number: 64 quantisation steps, in Pillow's order} or None.
+    """
+    if not tables:
+        return None
+    table = tables[min(tables)]
     return int(np.abs(_luma_tables() - np.asarray(table)).sum(axis=1).argmin()) + 1
 
 
@@ -129,7 +136,7 @@ def header_info(path, read):
                 return None
             if image.getexif().get(ExifTags.Base.Orientation) in range(5, 9):
                 width, height = height, width
-            return ImageInfo(path, "JPEG", width, height, jpeg_quality(image.quantization[0]))
+            return ImageInfo(path, "JPEG", width, height, jpeg_quality(image.quantization))
     except MemoryError:
         raise
     except Exception:  # decoders raise anything on damaged files; decoding says what is wrong
@@ -167,8 +174,7 @@ def inspect(path, read=None):
     Raises: UserError naming the file if it is missing, truncated, damaged or no image.
     """
     array, image_format, tables = _decode(path, read)
-    quality = jpeg_quality(tables[0]) if tables else None
-    return array, ImageInfo(Path(path), image_format, array.shape[1], array.shape[0], quality, 8 * array.itemsize)
+    return array, ImageInfo(Path(path), image_format, array.shape[1], array.shape[0], jpeg_quality(tables), 8 * array.itemsize)
 
 
 def decode(path, read=None):

@@ -43,10 +43,19 @@ def expand_pattern(pattern):
 
 
 def shards_beside(folder, side):
-    """Pattern of folder/<side>-000000.tar and those that follow, or None if there are none."""
-    numbers = sorted(path.stem[len(side) + 1 :] for path in folder.glob(f"{side}-*.tar"))
-    numbers = [number for number in numbers if number.isdecimal()]
-    return folder / f"{side}-{{{numbers[0]}..{numbers[-1]}}}.tar" if numbers else None
+    """Pattern of folder/<side>-000000.tar and those that follow, or None if there are none.
+
+    Raises: UserError if it would leave one of them out.
+    """
+    numbers = [path.stem[len(side) + 1 :] for path in folder.glob(f"{side}-*.tar")]
+    numbers = sorted(filter(str.isdecimal, numbers), key=int)
+    if not numbers:
+        return None
+    pattern = folder / f"{side}-{{{numbers[0]}..{numbers[-1]}}}.tar"
+    left_out = {f"{side}-{number}.tar" for number in numbers} - {Path(name).name for name in expand_pattern(str(pattern))}
+    if left_out:
+        raise UserError(f"{folder / min(left_out)} has not as many digits as {side}-{numbers[0]}.tar; number all shards alike")
+    return pattern
 
 
 class ShardPaths(ImagePaths):

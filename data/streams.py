@@ -23,12 +23,12 @@ from utils.run_dir import atomic_path, check_place, real_path
 
 
 def find_photographs(data):
-    """Folder that --data names: datasets/<data>/real, datasets/<data>, or the path itself; UserError if there is none."""
-    candidates = (Path("datasets") / data / "real", Path("datasets") / data, Path(data))
-    for folder in candidates:
+    """Folder that --data names: datasets/<data>, or the path itself; of a data set its photographs; UserError if there is none."""
+    for folder in (Path("datasets") / data, Path(data)):
         if folder.is_dir():
-            return folder
-    raise UserError(f"--data {data}: neither datasets/{data} nor a folder {data} exists; give one, or tar shards ending in .tar")
+            real = folder / "real"
+            return real if real.is_dir() and (folder.parent == Path("datasets") or (folder / "fake").is_dir()) else folder
+    raise UserError(f"--data {data}: neither datasets/{data} nor a folder {data} exists; give the folder of the photographs")
 
 
 def files_of(data):
@@ -98,8 +98,9 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
         raise UserError(f"--out {prefix} names shards that --data {data} reads; choose another")
     for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
         with atomic_path(shard) as temporary, tarfile.open(temporary, "w") as tar:
-            for index in range(number * per_shard, min((number + 1) * per_shard, len(images))):
-                content = _png(images.array(index))
+            chosen = range(number * per_shard, min((number + 1) * per_shard, len(images)))
+            contents = read_ahead(lambda index: _png(images.array(index)), chosen, num_workers)
+            for index, content in zip(chosen, contents, strict=True):
                 member = tarfile.TarInfo(f"{keys[index]}.png")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))

@@ -12,6 +12,7 @@ from utils.run_dir import real_path
 
 DATASETS = Path("datasets")
 DEMO = "demo"
+ONE_IMAGE = "one {} image does not tell how far others differ from it: only the plain filter will do anything; add images"
 
 
 def open_dataset(name, options, tell=warn):
@@ -87,6 +88,9 @@ def training_sets(options, manifest=None, tell=warn):
         source = "the training images (the paper's protocol)"
     sets = _cached_parts(parts, options.cache_gb)
     sets = {f"test_{side}": sets[f"train_{side}"] for side in pair} | sets
+    for side in pair:
+        if len(sets[f"train_{side}"]) < 2:
+            tell(ONE_IMAGE.format(side))
     if len(sets["test_real"]) < 2:
         tell("there is one real image to evaluate on, so the table has no floor; add images, or change --holdout or --test_data")
     return sets, source, split

@@ -1,14 +1,17 @@
 """Which images are for training, for validation and for the test, and which of another folder may judge a detector."""
 
+import functools
 import hashlib
 from pathlib import Path
 
 import numpy as np
 from torch.nn.functional import adaptive_avg_pool2d
 
+from data.folder import ImageFolder
 from data.listing import ImagePaths
 from data.pairs import split_holdout
 from data.reading import read_image
+from data.shards import is_shards, list_shards
 from detect_commands.image_sets import version_key
 from utils.errors import UserError
 from utils.profiles import to_grey
@@ -53,11 +56,20 @@ def split_names(real, fake, num_samples, train_share, seed):
     return {side: {part: where[f"{key}_{side}"].names for part, (where, key) in parts.items()} for side in ("real", "fake")}
 
 
-def _is_version(image_set, name, path):
-    """Whether an image of a set looks like the file a detector was trained on, or that is gone (better one too many left out)."""
+def _training_images(folder, like):
+    """Function from the name of an image in a folder (or tar shards) to the image, in the size of the `ImageSet` `like`."""
+    size, fit = like.images.size, like.images.fit
+    if not is_shards(folder):
+        return lambda name: read_image(folder / name, size, fit)
+    images = functools.cache(lambda: ImageFolder(list_shards(folder), size, fit))
+    return lambda name: images()[images().paths.names.index(name)]
+
+
+def _is_version(image_set, name, read):
+    """Whether an image of a set looks like that which `read()` gives, or that is gone (better one too many left out)."""
     try:
-        sides = image_set.images[int(image_set.indices([name])[0])], read_image(path, image_set.images.size, image_set.images.fit)
-    except UserError:
+        sides = image_set.images[int(image_set.indices([name])[0])], read()
+    except (UserError, ValueError):
         return True
     thumbnails = [adaptive_avg_pool2d(to_grey(image[None]), THUMBNAIL).flatten().double().numpy() for image in sides]
     with np.errstate(invalid="ignore"):  # of an image of one colour
@@ -68,7 +80,7 @@ def _mostly_versions(image_set, trained_on):
     """Whether a folder holds versions of the images a detector was trained on, rather than others of the same names.
 
     Args:
-        image_set: of the folder. trained_on: {name in the set: path of the training image of that name}.
+        image_set: of the folder. trained_on: {name in the set: function that reads the training image of that name}.
     """
     names = sorted(trained_on)[:: -(-len(trained_on) // COMPARED)] if trained_on else []
     return 2 * sum(_is_version(image_set, name, trained_on[name]) for name in names) >= max(len(names), 1)
@@ -84,12 +96,16 @@ def unseen(image_set, side, content, count, seed):
     Args:
         side: "real" or "fake", what the images stand for.
         content: the detector's checkpoint: its `names` and the folders in `training`.
-    Raises: UserError if no image is left.
+    Raises: UserError if no image is left, or the detector was trained on the folder as the other class.
     """
+    other = {"real": "fake", "fake": "real"}[side]
+    if real_path(image_set.folder) == real_path(content["training"].get(other, "")):
+        raise UserError(f"{image_set.folder} holds the {other} images that the detector was trained on; give {side} ones")
     trained, names = Path(content["training"][side]), content["names"][side]
     if real_path(image_set.folder) == real_path(trained):
         return image_set.indices(names["test"])
-    seen = {version_key(name): trained / name for part in ("train", "validation") for name in names[part]}
+    read = _training_images(trained, image_set)
+    seen = {version_key(name): functools.partial(read, name) for part in ("train", "validation") for name in names[part]}
     trained_on = {name: seen[key] for name in image_set.names if (key := version_key(name)) in seen}
     versions = trained_on if _mostly_versions(image_set, trained_on) else {}
     left = draw_samples([name for name in image_set.names if name not in versions], count, seed)

@@ -208,9 +208,10 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             load_optimiser(optimizer, last["optimizer"])
             load_scheduler(scheduler, last["scheduler"])
             start, best_epoch, best_loss = int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
-    bar = tqdm(range(start, plan.epochs), initial=start, total=plan.epochs, desc=f"training {folder.parent.name}", delay=1)
-    with open_log(folder, start - 1 if start else None, processes) as log, StopRequest(processes.world > 1) as stop, bar:
-        for epoch in bar:
+    title = f"training {'/'.join(folder.parts[-2:])}"  # cnn_classifier/run_00
+    bar = tqdm(initial=start, total=plan.epochs, desc=title, unit="epoch", delay=1)
+    with open_log(folder, start or None, processes) as log, StopRequest(processes.world > 1) as stop, bar:
+        for epoch in range(start, plan.epochs):
             if plan.patience and epoch - 1 - best_epoch >= plan.patience:
                 break
             train.epoch = epoch
@@ -220,12 +221,13 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             scheduler.step()
             loss, accuracy = validate(network, validation, plan.batch_size, device, processes)
             if not math.isfinite(train_loss + loss):
-                raise UserError(f"the loss is not finite in epoch {epoch} of {folder}; try a lower --lr, with --overwrite")
-            bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}")
+                raise UserError(f"the loss is not finite in epoch {epoch + 1} of {folder}; try a lower --lr, with --overwrite")
+            bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}", refresh=False)
+            bar.update()
             is_best = loss < best_loss
             best_epoch, best_loss = (epoch, loss) if is_best else (best_epoch, best_loss)
             if processes.main:
-                log.write(epoch, {"train_loss": train_loss, "validation_loss": loss, "validation_balanced_accuracy": accuracy})
+                log.write(epoch + 1, {"train_loss": train_loss, "validation_loss": loss, "validation_balanced_accuracy": accuracy})
                 states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
                 if is_best:
                     save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]})

@@ -79,7 +79,10 @@ class Judge:
             return (real[index][None].to(device) for index in range(min(count, len(real))))
 
         if name in CLASSICAL:
-            real_features = features_of(name, reals())
+            try:
+                real_features = features_of(name, reals())
+            except ValueError as error:
+                raise UserError(f"--detector {name}: {error}; give another detector") from error
             fake_features = features_of(name, draw(checkpoint, len(real_features), seed, device, DETECTOR))
             fitted = SplitDetector(name, real_features, fake_features, 0.5, seed)
             self._called_fake = lambda batches: fitted.called_fake(features_of(name, batches))

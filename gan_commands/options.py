@@ -1,6 +1,7 @@
 """Options of gan.py: one class for each sub-command and study, made as those in the other options.py."""
 
 import argparse
+import functools
 
 from models.gan import SETUPS
 from models.gan_losses import PENALTIES, PENALTY_SAMPLES
@@ -48,14 +49,14 @@ GAN_TEXT = """Small GANs: make fakes instead of looking for them, and study what
 shards such as 'shards-{000000..000007}.tar'. Several processes (--device 0,1, or torchrun) share train and sample; the other
 commands run in one."""
 
-PHOTOGRAPHS = "folder in datasets/ (or its real/), any folder tree"
+PHOTOGRAPHS = "folder in datasets/, any folder tree (of one that holds real/ and fake/, the photographs)"
 PHOTOGRAPHS_OR_SHARDS = f"{PHOTOGRAPHS}, or quoted tar shards such as 'photos-{{000000..000007}}.tar'"
 PAIRS = "folder that `gan.py invert` wrote"
 
 
-def power_of_two(text):
+def power_of_two(text, least=8):
     """Argparse type: 8, 16, 32, ... 1024."""
-    value = number(int, 8, 1024)(text)
+    value = number(int, least, 1024)(text)
     if value & (value - 1):
         raise argparse.ArgumentTypeError(f"{value} is not a power of two; the generator doubles 4 x 4 until it is reached")
     return value
@@ -149,6 +150,7 @@ class GanSampleOptions(SharedMachine, TrainedRun):
     out: str = option("folder to fill, such as datasets/photos/fake; continued if begun", required=True, metavar="DIR")
     overwrite: bool = flag("delete the images in DIR first")
     batch_size: int = option("images at once; does not change them", 64, type=number(int, 1))
+    num_workers: int = reworded(ReadingMachine, "num_workers", "threads that write the images; 0: none")
 
 
 @frozen
@@ -205,12 +207,12 @@ class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, Machine, ResumableRun
 class GanShardOptions(GanReading):
     """Options of gan.py shard."""
 
-    data: str = option(PHOTOGRAPHS, required=True)
+    data: str = option(PHOTOGRAPHS_OR_SHARDS, required=True)
     out: str = option("shards are PREFIX-000000.tar, PREFIX-000001.tar, ...", required=True, metavar="PREFIX")
     per_shard: int = option("images per shard", 10_000, type=number(int, 1))
     size: int = option("their side, a multiple of 16; gan.py train takes powers of two", 128, type=image_size)
     overwrite: bool = flag("replace shards that exist")
-    num_workers: int = reworded(ReadingMachine, "num_workers", "threads that check and read images")
+    num_workers: int = reworded(ReadingMachine, "num_workers", "processes that check images, threads that read and pack them")
 
 
 # ------------------------------------------------------------------------------------------------------------------ studies
@@ -251,6 +253,9 @@ class GanSetupsOptions(SetupsStudy, GanTraining, ReadingMachine, ResumableRun):
     """Options of gan.py study setups: those of train, for several set-ups."""
 
     setup: str = "BASELINE"  # no option: each training has another one
+    size: int = reworded(
+        GanData, "size", "side of the images in pixels, a power of two from 16", type=functools.partial(power_of_two, least=16)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------- gan.py

@@ -85,7 +85,7 @@ class Run(GanRun):
         self.check_finite(numbers)
         if self.processes.main:
             log.write(self.trainer.steps, {"epoch": self.epoch + 1, **numbers})
-        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()})
+        bar.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()}, refresh=False)
 
     def end_epoch(self, monitor, log):
         """Score, rate decay, pictures and checkpoints at the end of an epoch."""
@@ -166,8 +166,10 @@ def train(options, processes):
             run.end_epoch(monitor, log)
     if not run.finished:
         exit_stopped(run.trainer.steps, processes)
+    early = f" of {options.epochs}: {run.stale} in a row were no better (--patience)" if run.epoch < options.epochs else ""
     print(
-        f"done after {run.epoch} epochs, best {kind} {run.best:.4g}; draw images with gan.py sample --dst {options.dst} --out DIR"
+        f"done after {run.epoch} epochs{early}; best {kind} {run.best:.4g} in epoch {run.epoch - run.stale}; draw images with "
+        f"gan.py sample --dst {options.dst} --out DIR"
     )
     if processes.any(stop.asked):  # while the last epoch was scored; a study would begin its next training
         raise KeyboardInterrupt

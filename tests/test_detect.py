@@ -712,7 +712,7 @@ def test_before_and_after_does_not_judge_by_images_that_were_trained_on(run, cap
 def test_a_loss_that_is_not_finite_ends_the_training(run, capsys):
     for batch in ("8", "64"):  # of several steps and of one, which is seen at the validation only
         command = [*CNN, "--lr", "1e30", "--class_batch_size", batch, "--overwrite"]
-        assert "the loss is not finite in epoch 0" in refused(capsys, *command)
+        assert "the loss is not finite in epoch 1" in refused(capsys, *command)
 
 
 def test_copies_among_other_images_of_the_same_names_judge_nowhere(run):
@@ -727,6 +727,28 @@ def test_copies_among_other_images_of_the_same_names_judge_nowhere(run):
     images = ImageSet("x", mixed, load_folder(mixed, None)[0])
     left = [images.names[i] for i in unseen(images, "real", content, None, 0)]
     assert left == [name for name in images.names if name not in copies]
+
+
+def test_copies_of_images_in_shards_judge_nowhere_but_others_do(run):
+    with tarfile.open("fakes.tar", "w") as tar:
+        for path in sorted((run / "fake").iterdir()):
+            tar.add(path, path.name)
+    write_folder(Path("others"), [generated(2000 + i) for i in range(COUNT)])
+    shutil.copy(run / "fake/003.png", "others/003.png")
+    names = {"train": [f"{i:03d}.png" for i in range(COUNT)], "validation": [], "test": []}
+    content = {"training": {"fake": "fakes.tar"}, "names": {"fake": names}}
+    images = ImageSet("x", "others", load_folder("others", None)[0])
+    left = [images.names[i] for i in unseen(images, "fake", content, None, 0)]
+    assert left == [name for name in images.names if name != "003.png"]
+
+
+def test_what_was_trained_on_as_one_class_does_not_judge_as_the_other(run, capsys):
+    real, fake = str(run / "real"), str(run / "fake")
+    command = ["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "classes", "--real", real, "--fake", fake]
+    assert f"{real} is given for both classes" in refused(capsys, *command, "--eval_root", real)
+    detect.main(command)
+    swapped = ["--classifier", "logreg", "--is_train", "False", "--dst", "classes", "--real", fake, "--fake", real]
+    assert "holds the fake images that the detector was trained on; give real ones" in refused(capsys, *swapped)
 
 
 def test_the_table_says_how_the_training_reached_its_size(run, capsys):
@@ -765,9 +787,9 @@ def test_odd_vit_weights_are_one_sentence(run, capsys, positions):
 
 def test_a_folder_is_judged_once(run):
     options = parse_detect(["--dst", "x", "--real", str(run / "real"), "--fake", str(run / "fake"), "--cache_gb", "0.0001"])
-    named = dataclasses.replace(options, eval_root=(str(run / "fake"), str(run / "real"), str(run / "fake/../real")))
+    named = dataclasses.replace(options, eval_root=(str(run / "fake"), str(run / "refined"), str(run / "fake/../refined")))
     sets, _, _ = detect.open_named(named)
-    assert list(sets) == ["real", "fake", "other 0"] and sets["other 0"].folder == run / "real"
+    assert list(sets) == ["real", "fake", "other 0"] and sets["other 0"].folder == run / "refined"
 
 
 def test_the_memory_for_images_is_shared_by_all_folders(run):

@@ -294,7 +294,7 @@ def test_bad_scores_lower_the_rate_and_end_the_run(monkeypatch, capsys):
     factor = (1e-6 / 1e-4) ** (1 / 30)
     assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 1e-4 * factor, 1e-4 * factor], rel=1e-6)
     assert load_checkpoint("results/stale/best.pt", "gan")["progress"]["epoch"] == 1
-    assert "done after 5 epochs" in capsys.readouterr().out
+    assert "done after 5 epochs of 30: 4 in a row were no better (--patience); best lfd 1 in epoch 1;" in capsys.readouterr().out
 
 
 def test_published_defaults():

@@ -15,6 +15,7 @@ from torch.backends.cuda import matmul
 import eval as eval_script
 import inference
 import train
+from models import losses
 from models.batch_norm import BatchNorm
 from models.stig import STIG, Objective
 from models.training import Trainer
@@ -139,6 +140,14 @@ def test_steps_repeat_bit_by_bit(reproducible):
     first, second = (make_trainer() for _ in range(2))
     assert take_steps(first, [2, 2, 1]) == take_steps(second, [2, 2, 1])
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
+
+
+def test_the_ssim_loss_is_exact_where_convolutions_are_not():
+    """TF32, torch's default for convolutions, would make it negative here."""
+    torch.backends.cudnn.allow_tf32 = True
+    image = photographs(2, 1)
+    lost = [(1 - losses.ssim(x, 0.99 * x)).item() for x in (image, image.cuda())]
+    assert 0 < lost[0] == pytest.approx(lost[1], rel=1e-2)
 
 
 def test_filters_and_measures_are_the_cpus():

@@ -9,6 +9,8 @@ import pickle
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from utils import checkpoint, report, run_dir
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
 from utils.interrupts import leaving
+from utils.locks import let_go
 from utils.logging import ScalarLog, open_log
 from utils.precision import double_device, to_double
 from utils.report import flat_names, output_names
@@ -97,6 +100,44 @@ def test_overwriting_never_deletes_what_the_run_reads(tmp_path):
     with pytest.raises(UserError, match=r"would delete .*, a part of"):
         run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(tmp_path,))
     run_dir.open_run_folder("a", overwrite=True, root=tmp_path, inputs=(None, tmp_path / "b"))
+
+
+def test_overwriting_deletes_no_other_run(tmp_path):
+    for dst in ("a/b", "full"):
+        (run_dir.open_run_folder(dst, root=tmp_path) / "options.json").touch()
+    (tmp_path / "full/eval").mkdir()
+    with pytest.raises(UserError, match=r"a is no run, and --overwrite would delete .*b, which is in it"):
+        run_dir.check_run_folder("a", overwrite=True, root=tmp_path)
+    with pytest.raises(UserError, match=r"would delete .*eval, a part of .*full"):
+        run_dir.check_run_folder("full/eval", overwrite=True, root=tmp_path)
+    for dst in ("a/b", "full"):
+        run_dir.check_run_folder(dst, overwrite=True, root=tmp_path)
+    run_dir.check_run_folder("eval", overwrite=True, root=tmp_path / "full")  # a script's own part of a run
+
+
+HOLDER = "import sys, utils.run_dir as r; r.open_run_folder('a', root=sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+
+
+def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        for choice in ({"overwrite": True}, {"resume": True}):
+            with pytest.raises(UserError, match="another process is filling"):
+                run_dir.open_run_folder("a", root=tmp_path, **choice)
+        other.kill()  # the lock goes with the process, its file stays
+    folder = run_dir.open_run_folder("a", resume=True, root=tmp_path)
+    assert (folder / ".lock").is_file()
+    run_dir.open_run_folder("a", resume=True, root=tmp_path)  # this process may
+    run_dir.open_run_folder("a", overwrite=True, root=tmp_path)
+    let_go()
+    assert not list(folder.iterdir())
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as other:
+        assert other.stdout.readline() == ""  # it exists, and nobody asked to overwrite it
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.losses import adversarial_loss, low_frequency_loss, ssim
+from models.losses import _blur, adversarial_loss, low_frequency_loss, ssim
 from models.patchnce import PatchHeads, patch_nce, sample_positions
 
 
@@ -56,6 +56,15 @@ def test_ssim_of_constant_dark_images_by_hand():
     structure = (2 * a * b * (w - w**2) + 0.03**2) / ((a**2 + b**2) * (w - w**2) + 0.03**2)
     found = ssim(torch.full((1, 3, 20, 20), a), torch.full((1, 3, 20, 20), b)).item()
     assert found == pytest.approx((luminance * structure).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(40, 56), (16, 33), (9, 5)])
+def test_ssim_blurs_alike_by_convolutions_and_by_matrices(shape):
+    """The second is for GPUs."""
+    maps = torch.rand(3, 1, *shape)
+    torch.testing.assert_close(
+        _blur(maps, 17, 1.5, as_matrices=True), _blur(maps, 17, 1.5, as_matrices=False), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_ssim_short_window_equals_the_long_one():

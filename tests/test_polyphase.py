@@ -124,6 +124,15 @@ def test_so_few_fakes_cannot_be_halved():
     assert all(torch.equal(weights, half) for half in halves)
 
 
+@pytest.mark.parametrize("counts", [(40, 1), (1, 40), (1, 1)])
+def test_of_one_image_nothing_is_learnt(counts):
+    """It does not say how far others lie from it: taken as sure, its noise would spoil every image."""
+    real, fake, others = (photographs(count, seed) for seed, count in enumerate((*counts, 10)))
+    filters = fit_filters(*(functools.partial(images.split, 7) for images in (real, fake)))
+    for kind in ("cepstral", "lifter", "polyphase"):
+        assert (apply_filter(others, filters[kind]) - others).abs().max() < 1e-3, kind
+
+
 def test_blocks_hold_a_frequency_and_its_aliases():
     field = torch.arange(12 * 8).view(12, 8)
     blocks = _blocks(field)

@@ -17,7 +17,7 @@ import inference
 import train
 from data import manifest, shards
 from data.folder import list_images, load_folder
-from data.shards import expand_pattern, is_shards, list_shards
+from data.shards import expand_pattern, is_shards, list_shards, shards_beside
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 
@@ -207,3 +207,13 @@ def test_inference_and_eval_on_shards_equal_those_on_the_folder(house):
     assert all(np.array_equal(first, second) for first, second in zip(*images, strict=True))
     first, second = (json.loads(Path(f"results/{dst}.json").read_text())["rows"] for dst in places)
     assert first == second
+
+
+def test_shards_are_found_in_the_order_of_their_numbers(tmp_path):
+    for number in range(11):
+        pack(tmp_path / f"real-{number}.tar", {"a.png": content(number)})
+    assert shards_beside(tmp_path, "real") == tmp_path / "real-{0..10}.tar"
+    pack(tmp_path / "real-07.tar", {"a.png": content(0)})
+    with pytest.raises(UserError, match=r"real-07\.tar has not as many digits"):
+        shards_beside(tmp_path, "real")
+    assert shards_beside(tmp_path, "fake") is None

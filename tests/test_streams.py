@@ -38,6 +38,10 @@ def test_names_lead_to_folders(workplace):
     (workplace / "datasets/flat").mkdir()
     assert find_photographs("flat").as_posix() == "datasets/flat"
     assert find_photographs(str(workplace)) == workplace
+    assert find_photographs("datasets/set").as_posix() == "datasets/set/real"  # as a shell completes it
+    (workplace / "else/fake").mkdir(parents=True)
+    (workplace / "else/real").mkdir()
+    assert find_photographs("else").as_posix() == "else/real"  # and no fakes with them
     with pytest.raises(UserError, match="neither datasets/nothing"):
         find_photographs("nothing")
     assert is_shards("a-{000000..000007}.tar") and not is_shards("set")

@@ -73,7 +73,7 @@ def test_training_writes_everything(run):
     assert {"lfd", "gap", "logreg", "coherence", "psnr"} <= table["refined"].keys()
     report = (run / "report.md").read_text()
     assert "overview.png" in report
-    assert "Against the best filter" in report
+    assert "Against the filter that training starts from (`cepstral`), refined is" in report
     assert (run / "overview.png").stat().st_size > 10_000
     assert any((run / "tensorboard").iterdir())
     assert json.loads((run / "options.json").read_text())["base"] == "cepstral"
@@ -420,10 +420,29 @@ def test_inference_interrupted_half_way(run, house, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             inference.main(command)
     assert stop.value.code == 130
-    assert "results/half is whole, and the same command with --overwrite starts anew" in capsys.readouterr().err
+    assert "results/half is whole, and the same command with --resume goes on" in capsys.readouterr().err
     assert [path.name for path in Path("results/half/refined").iterdir()] == ["00.png"]
+    assert "give the same options to resume" in refused(inference.main, [*command, "--resume", "--method", "linear"], capsys)
+    first = Path("results/half/refined/00.png")
+    before = first.stat().st_mtime_ns
+    inference.main([*command, "--resume", "--batch_size", "3"])
+    assert first.stat().st_mtime_ns == before
+    inference.main([*command, "--dst", "at_once"])
+    for path in sorted(Path("results/at_once/refined").iterdir()):
+        found = (np.asarray(Image.open(place / path.name)).astype(int) for place in (path.parent, first.parent))
+        assert np.abs(next(found) - next(found)).max() <= 1
+    assert len(list(first.parent.iterdir())) == 4
     inference.main([*command, "--overwrite"])
-    assert len(list(Path("results/half/refined").iterdir())) == 4
+    assert first.stat().st_mtime_ns > before
+
+
+def test_inference_takes_the_folder_of_a_run_and_tells_of_images_that_were_refined(run, house, capsys):
+    command = ["--inference_params", str(run), "--device", "cpu", "--dst"]
+    inference.main([*command, "whole_run", "--inference_data", "datasets/tiny/fake"])
+    assert "refined already" not in capsys.readouterr().err
+    for dst, folder in (("twice", "results/whole_run/refined"), ("thrice", str(run / "eval/refined"))):
+        inference.main([*command, dst, "--inference_data", folder])
+        assert "holds images that were refined already" in capsys.readouterr().err
 
 
 def test_inference_refines_as_training_did(run):
@@ -465,9 +484,9 @@ def test_bad_input_to_inference(run, house, capsys):
     assert "trained at 32 px" in refused(inference.main, [*base, "--inference_params", checkpoint, "--size", "64"], capsys)
     assert "absent" in refused(inference.main, [*base, "--inference_data", "absent", "--inference_params", checkpoint], capsys)
     assert "--method" in refused(inference.main, [*base, "--real", "a", "--fake", "b"], capsys)
-    assert "Generator" in refused(inference.main, [*base, "--inference_params", run], capsys)
+    assert "Generator" in refused(inference.main, [*base, "--inference_params", run / "eval"], capsys)
     again = [*base[:2], "--dst", "run", "--inference_params", checkpoint]
-    assert "--resume" not in refused(inference.main, again, capsys)  # inference.py has no such option
+    assert "was written by another command" in refused(inference.main, [*again, "--resume"], capsys)
     assert "would delete" in refused(inference.main, [*again, "--overwrite"], capsys)
     shutil.copytree("datasets/tiny/fake", "results/around/inside")
     around = [*again[2:], "--inference_data", "results/around", "--dst", "around/inside", "--overwrite"]
@@ -575,10 +594,13 @@ def test_a_run_that_was_moved_goes_on(run):
 def test_small_differences_are_not_called_better():
     same = dict.fromkeys(("lfd", "gap", "gap_upper", "logreg", "coherence"), 1.0)
     table = {"fake": same | {"lfd": 2.0, "gap": None}, "linear": same | {"gap": 0.5}, "refined": same | {"lfd": 0.95}}
-    sentences = report.verdict(table)
-    assert "Against the fakes, refined is better in LFD and about the same in the upper-half gap" in sentences
-    assert "Against the best filter, refined is about the same in LFD, the upper-half gap" in sentences
-    assert "and worse in the profile gap." in sentences
+    table["cepstral"] = same | {"lfd": 0.5}
+    sentences = report.verdict(table, "cepstral")
+    assert "Against the fakes, refined is better in LFD; about the same in the upper-half gap, the fresh logreg" in sentences
+    assert "Against the plain filter (`linear`), refined is about the same in LFD, the upper-half gap" in sentences
+    assert "; worse in the profile gap. Against the filter that training starts from (`cepstral`), refined is" in sentences
+    assert sentences.endswith("worse in LFD.")
+    assert sentences.startswith(report.verdict(table, "linear")) and report.verdict(table) == report.verdict(table, "linear")
 
 
 def test_less_than_chance_is_not_called_better():
@@ -586,10 +608,7 @@ def test_less_than_chance_is_not_called_better():
     sentences = report.verdict(
         {name: row | {"logreg": value} for name, value in (("fake", 0.9), ("linear", 0.2), ("refined", 0.5))}
     )
-    assert (
-        "Against the best filter, refined is about the same in LFD, the profile gap, the upper-half gap, the fresh logreg"
-        in sentences
-    )
+    assert "the same in LFD, the profile gap, the upper-half gap, the fresh logreg, the fresh coherence." in sentences
 
 
 def test_inference_reads_images_as_the_training_did(run, house, capsys):

@@ -152,27 +152,34 @@ def read_resumed(run_folder, kind, options, free):
     if "options" not in checkpoint:
         raise UserError(f"{path} does not say with which options it was made, so it cannot be resumed; choose another --dst")
     with fitting(path):
-        for name in sorted((checkpoint["options"].keys() ^ options.keys()) - set(free)):
-            has = "has" if name in checkpoint["options"] else "lacks"
-            raise UserError(f"{path} was written by another command or version (it {has} {name}); choose another --dst")
-        for name, value in checkpoint["options"].items():
-            if name not in free and options[name] != value:
-                raise UserError(
-                    f"--{name} is {options[name]}, but {path} was trained with {value}; give the same options to resume"
-                )
+        check_same_options(path, checkpoint["options"], options, free)
     return checkpoint
 
 
-class WayOn:
-    """Asked after an interruption, the option with which a command goes on from its checkpoint, or starts anew if it has none yet.
+def check_same_options(path, made, options, free):
+    """UserError if what is resumed, of which a file at `path` tells, was made with other options.
 
     Args:
-        run_folder: made before or by the command. overwrite: whether an earlier run in it is deleted; until then its checkpoint is
-            none of the command's.
+        made: its options, as plain values by name. options, free: as `read_resumed`.
+    """
+    for name in sorted((made.keys() ^ options.keys()) - set(free)):
+        has = "has" if name in made else "lacks"
+        raise UserError(f"{path} was written by another command or version (it {has} {name}); choose another --dst")
+    for name, value in made.items():
+        if name not in free and options[name] != value:
+            raise UserError(f"--{name} is {options[name]}, but {path} was made with {value}; give the same options to resume")
+
+
+class WayOn:
+    """Asked after an interruption, the option with which a command goes on where it was, or starts anew if it cannot yet.
+
+    Args:
+        run_folder: made before or by the command. overwrite: whether an earlier run in it is deleted; until then what it holds is
+            none of the command's. needed: name of the file in it that going on needs.
     """
 
-    def __init__(self, run_folder, overwrite):
-        self.folder, self.overwrite = Path(run_folder), overwrite
+    def __init__(self, run_folder, overwrite, needed="checkpoint.pt"):
+        self.folder, self.overwrite, self.needed = Path(run_folder), overwrite, needed
         self.before = self._stamp()
 
     def _stamp(self):
@@ -182,7 +189,7 @@ class WayOn:
 
     def __call__(self):
         begun = not self.overwrite or self._stamp() != self.before
-        return "--resume" if begun and (self.folder / "checkpoint.pt").is_file() else "--overwrite"
+        return "--resume" if begun and (self.folder / self.needed).is_file() else "--overwrite"
 
 
 def is_released(path):

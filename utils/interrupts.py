@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 
+from utils.locks import let_go
+
 
 @contextlib.contextmanager
 def handling(handler, *numbers):
@@ -74,3 +76,5 @@ def leaving(folder, option):
         verb = "starts anew" if option == "--overwrite" else "goes on"
         words = f"every file in {folder} is whole, and the same command{f' with {option}' if option else ''} {verb}"
         raise KeyboardInterrupt(words) from None
+    finally:
+        let_go()

@@ -78,11 +78,20 @@ class Deviations:
         sums = values.new_zeros(*values.shape[:2], len(self._counts)).index_add(2, self._groups, values.square().flatten(2))
         self.energies.update((sums / self._counts).clamp_min(SMALLEST).log())
 
+    @property
+    def _shrinkage(self):
+        """Logarithm of 1 - 1 / n, the share of its energy that a deviation keeps when it is taken from the mean of n images."""
+        return math.log1p(-1 / max(self.energies.count, 2))
+
     def log_energies(self):
-        """Mean log energies (3, groups) and their estimated variance, at least that of Gaussian coefficients."""
+        """Mean log energies (3, groups) of deviations from the true mean and their estimated variance.
+
+        It is at least that of Gaussian coefficients. A single image does not deviate from its own mean, and two do so alike.
+        """
         half_freedom = (self._counts.double() / 4).clamp_min(0.5)  # of the chi-squared energy: mirrored coefficients are one
-        least = torch.special.polygamma(1, half_freedom)
-        return self.energies.mean, torch.maximum(self.energies.variance, least) / self.energies.count
+        variance = torch.maximum(self.energies.variance, torch.special.polygamma(1, half_freedom))
+        independent = self.energies.count if self.energies.count > 2 else self.energies.count - 1
+        return self.energies.mean - self._shrinkage, variance / independent
 
     @property
     def deviation(self):
@@ -90,13 +99,15 @@ class Deviations:
         return self.sizes.mean.clamp_min(SMALLEST) * math.sqrt(math.pi / 2)
 
     def log_variances(self):
-        """Logarithm of `deviation` squared and its estimated variance, (JOINT,) each, at least that of Gaussian coefficients.
+        """Logarithm of the squared `deviation` from the true mean and its estimated variance, (JOINT,) each.
 
-        One degree of freedom is the mean's: a single image does not deviate from its own, and two do so alike.
+        The variance is at least that of Gaussian coefficients. One degree of freedom is the mean's: a single image does not deviate
+        from its own, and two do so alike.
         """
         relative = self.sizes.variance / self.sizes.mean.clamp_min(SMALLEST).square() / self.sizes.count
         freedom = (self.sizes.count - 1) * constant(INDEPENDENT, relative.device, relative.dtype).repeat(3)
-        return 2 * self.deviation.log(), torch.maximum(4 * relative, torch.special.polygamma(1, EFFICIENCY * freedom / 2))
+        variance = torch.maximum(4 * relative, torch.special.polygamma(1, EFFICIENCY * freedom / 2))
+        return 2 * self.deviation.log() - self._shrinkage, variance
 
     def correlation(self):
         """Correlation (JOINT, JOINT) of the near coefficients, 1 on the diagonal."""

@@ -38,5 +38,5 @@ class RunningMoments:
 
     @property
     def variance_of_mean(self):
-        """Estimated variance of `mean`."""
-        return self.variance / self.count
+        """Estimated variance of `mean`; infinite of a single tensor, which does not say how far others lie from it."""
+        return self.variance / self.count if self.count > 1 else torch.full_like(self.mean, torch.inf)

@@ -42,6 +42,7 @@ def _key(figure, shown, axis):
     bar = figure.colorbar(shown, ax=axis, location="bottom", fraction=0.05, pad=0.02, aspect=40)
     bar.ax.tick_params(labelsize=7)
     bar.locator = MaxNLocator(5)
+    bar.set_label("log magnitude, each image's scaled to 0..1", fontsize=7)
 
 
 def sample_figure(images, path):

@@ -42,10 +42,11 @@ ROWS = (
 LEGEND = (
     "LFD and gaps: lower is better. Fresh detectors: balanced accuracy of a logistic regression on radial profiles, and on the "
     "coherence of frequencies with their aliases, trained to tell the row from real and judged by cross-validation (at most "
-    f"{DETECTED_IMAGES} images of each); 0.5 is chance. Floor: two halves of the reals against each other, that is half as many "
-    "images as in the rows: its LFD is therefore about 0.7 and its gaps 1.4 times higher than what other photographs, as many as "
-    "the row has, would show, and a row may lie below it. Differences below 0.1 in LFD, 0.02 in gaps and 0.05 in detectors "
-    "are called about the same. In the pictures of differences red is more than in the reals, blue less."
+    f"{DETECTED_IMAGES} images of each; none with fewer than ten of a class); 0.5 is chance. Floor: two halves of the reals "
+    "against each other, that is half as many images as in the rows: its LFD is therefore about 0.7 and its gaps 1.4 times higher "
+    "than what other photographs, as many as the row has, would show, and a row may lie below it. Differences below 0.1 in LFD, "
+    "0.02 in gaps and 0.05 in detectors are called about the same. In the pictures of differences red is more than in the reals, "
+    "blue less."
 )
 
 
@@ -127,7 +128,12 @@ def detector_accuracy(real_features, other_features):
 
 
 def write_pictures(folder, name, files, image, with_mag=True):
-    """Write 8-bit images (N, 3, H, W) to folder/<name> and, if asked, their magnitude pictures to folder/<name>_mag."""
+    """Write 8-bit images (N, 3, H, W) to folder/<name> and, if asked, their magnitude pictures to folder/<name>_mag.
+
+    Raises: UserError if an image holds something that is no number, which would become black.
+    """
+    if not image.isfinite().all():
+        raise UserError(f"{folder / name}: {files[0]} or one after it would not consist of numbers; what refines it is damaged")
     for part, pictures in ((name, image), *([(f"{name}_mag", mag_picture(image))] if with_mag else [])):
         for file, picture in zip(files, pictures, strict=True):
             write_png(folder / part / file, picture)
@@ -170,26 +176,30 @@ def table_numbers(rows):
     return table
 
 
-def verdict(table):
-    """Two sentences: where refined is better than the fakes and the best filter, about the same, or worse."""
+def verdict(table, base="identity"):
+    """Sentences: where refined is better, about the same, or worse than the fakes, the plain filter, and what it starts from.
+
+    Args:
+        table: as `table_numbers`. base: what training starts from (`--base`): a name of FILTERS, or "identity".
+    """
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
     judged |= {name: f"the fresh {name}" for name in FEATURES}
-    filters = [numbers for name, numbers in table.items() if name in FILTERS]
-
-    def compare(others, label):
-        better, same, worse = [], [], []
+    labels = {"fake": "the fakes", "linear": "the plain filter (`linear`)"}
+    if base not in ("identity", *labels):
+        labels[base] = f"the filter that training starts from (`{base}`)"
+    sentences = []
+    for other, label in labels.items():
+        found = {"better": [], "about the same": [], "worse": []}
         for column, words in judged.items():
-            values = [numbers[column] for numbers in (table["refined"], *others) if numbers[column] is not None]
-            if len(values) > 1 and table["refined"][column] is not None:
+            values = [table[row][column] for row in ("refined", other)]
+            if None not in values:
                 least_value = 0.5 if column in FEATURES else 0  # a detector below chance is no better than chance
-                own, *rest = [max(value, least_value) for value in values]
-                gain, least = min(rest) - own, NEARLY[column]
-                (better if gain > least else worse if gain < -least else same).append(words)
-        found = (("better", better), ("about the same", same), ("worse", worse))
-        said = [f"{how} in {', '.join(words)}" for how, words in found if words]
-        return f"Against {label}, refined is {' and '.join(said)}."
-
-    return compare([table["fake"]], "the fakes") + " " + compare(filters, "the best filter")
+                own, rest = [max(value, least_value) for value in values]
+                gain, least = rest - own, NEARLY[column]
+                found["better" if gain > least else "worse" if gain < -least else "about the same"].append(words)
+        said = "; ".join(f"{how} in {', '.join(words)}" for how, words in found.items() if words)
+        sentences.append(f"Against {label}, refined is {said}.")
+    return " ".join(sentences)
 
 
 def run_section(command, sets, warnings):
@@ -208,7 +218,7 @@ def run_section(command, sets, warnings):
     )
 
 
-def write_report(run_folder, rows, title, examples, section):
+def write_report(run_folder, rows, title, examples, section, base):
     """Write report.md, table.json and the pictures beside it.
 
     Args:
@@ -216,7 +226,7 @@ def write_report(run_folder, rows, title, examples, section):
         rows: as `evaluate_refiner` gives them.
         title: what was evaluated, one line.
         examples: dict "fake", "refined", "real" -> (3, H, W) in [0, 1].
-        section: how the run was made, Markdown.
+        section: how the run was made, Markdown. base: what training started from, as `verdict`.
     Returns: the text printed at the end of a run.
     """
     run_folder = Path(run_folder)
@@ -227,7 +237,7 @@ def write_report(run_folder, rows, title, examples, section):
     overview_figure(examples, spectra, profiles, run_folder / "overview.png")
     spectra_figure(spectra, run_folder / "spectra.png")
     profile_figure(profiles, run_folder / "profiles.png")
-    text = f"{format_table(table, COLUMNS)}\n\n{verdict(table)}"
+    text = f"{format_table(table, COLUMNS)}\n\n{verdict(table, base)}"
     counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
     pictures = "![overview](overview.png)\n\n![mean spectra](spectra.png)\n\n![profiles](profiles.png)\n"
     write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{ROWS}\n\n{LEGEND}\n\n{section}\n\n{pictures}")

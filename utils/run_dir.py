@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
+from utils.locks import held_by_another, hold
 
 RESULTS = Path("results")
+OPTIONS = "options.json"  # in every run
 
 
 @contextlib.contextmanager
@@ -101,6 +103,17 @@ def refuse_deleting(folder, inputs, advice):
             raise UserError(f"--overwrite would delete {lost}, which this command reads; {advice}")
 
 
+def _refuse_deleting_runs(folder, root):
+    """UserError if a folder that is to be deleted is no run, but holds one or is a part of one below `root`."""
+    if (folder / OPTIONS).is_file():
+        return
+    inside = min((path.parent for path in folder.rglob(OPTIONS)), default=None)
+    around = next((path for path in folder.parents if root in path.parents and (path / OPTIONS).is_file()), None)
+    if inside or around:
+        lost = f"{inside}, which is in it" if inside else f"{folder}, a part of {around}"
+        raise UserError(f"{folder} is no run, and --overwrite would delete {lost}; choose another --dst")
+
+
 def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
     """Path of results/<dst> after every refusal of `open_run_folder`, with nothing made or deleted: to be called before long work.
 
@@ -108,20 +121,23 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
         dst, root: as `run_folder`.
         overwrite, resume: what the user asked for; a script that cannot resume gives None.
         inputs: files and folders that the run reads (None among them is passed over); they must not be deleted by `overwrite`.
-    Raises: UserError if the folder exists and neither is asked for, or cannot be used.
+    Raises: UserError if the folder exists and neither is asked for, or cannot be used, or another process is filling it.
     """
     folder = run_folder(dst, root)
     if overwrite and resume:
         raise UserError("--overwrite and --resume exclude each other; give one of them")
     if resume and not folder.is_dir():
         raise UserError(f"{folder} does not exist, so there is nothing to resume; leave --resume out")
+    if os.path.lexists(folder) and (not folder.is_dir() or (overwrite and folder.is_symlink())):
+        raise UserError(f"{folder} is a {'link' if folder.is_symlink() else 'file'} and no folder of a run; choose another --dst")
     if folder.exists() and not (overwrite or resume):
         choices = "--overwrite replaces it" if resume is None else "--resume continues it, --overwrite replaces it"
         raise UserError(f"{folder} exists already; {choices}, or choose another --dst")
-    if os.path.lexists(folder) and (not folder.is_dir() or (overwrite and folder.is_symlink())):
-        raise UserError(f"{folder} is a {'link' if folder.is_symlink() else 'file'} and no folder of a run; choose another --dst")
+    if held_by_another(folder):
+        raise UserError(f"another process is filling {folder}; wait for it, stop it, or choose another --dst")
     if overwrite and folder.exists():
         refuse_deleting(folder, inputs, "choose another --dst")
+        _refuse_deleting_runs(folder, RESULTS if root is None else Path(root))
     for place in (folder, folder.parent) if overwrite else (folder,):
         check_place(place)
     for place, _, _ in os.walk(folder) if overwrite else ():
@@ -133,12 +149,14 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
     """Make results/<dst> and return it.
 
     An existing folder is deleted with `overwrite`, kept with `resume`, and refused otherwise: arguments and errors as
-    `check_run_folder`.
+    `check_run_folder`. Until `utils.locks.let_go`, or the end of this process, other
+    processes are refused.
     """
     folder = check_run_folder(dst, overwrite, resume, root, inputs)
     if folder.exists() and overwrite:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    hold(folder)
     return folder
 
 
