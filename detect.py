@@ -1,14 +1,13 @@
 """Train and evaluate detectors of generated images; say honestly how well they do on images they were not trained on."""
 
 import functools
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from data.folder import refuse_same
+from data.folder import refuse_same, warn
 from detect_commands.bench import Bench
-from detect_commands.image_sets import filtered_sets, open_sets
+from detect_commands.image_sets import as_notes, filtered_sets, open_sets
 from detect_commands.protocol import split_names, unseen
 from detect_commands.records import Record, beside, keep, read_records, setting_of, setting_text
 from detect_commands.report import Judged, chosen, distinct, write_before_after, write_evaluation, write_matrix
@@ -113,7 +112,7 @@ def open_home(options, classifier):
 def splits_of(bench, options, real, fake):
     """The split of each run, with enough images for the bench's classifier."""
     own = options.of(bench.classifier)
-    splits = [split_names(real, fake, own.num_samples, own.split, options.seed + run) for run in range(own.runs)]
+    splits = [split_names(real, fake, own.num_samples, own.split, options.seed + run, bench.classifier) for run in range(own.runs)]
     for names in splits:
         bench.check(names)
     return splits
@@ -201,6 +200,8 @@ def detect(options, processes):
                 f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."
             )
             print(f"\n{home}\n{write_evaluation(home, rows, [counts, setting_text([record]), *record.warnings])}")
+            if options.robustness:
+                print(f"After JPEG, resizing, blur and noise: {home / 'evaluation.md'}")
     if processes.main:
         tell_matrix(options)
 
@@ -257,8 +258,8 @@ def seen_by_refiner(run):
     if split.get("fraction") != 0 or made.get("test_data"):
         return []
     return [
-        f"Warning: the refiner of {run} was fitted on the images that judge it here, the filters beside it were not: `refined` "
-        "looks better than new images would; train with --holdout or --test_data."
+        f"the refiner of {run} was fitted on the images that judge it here, the filters beside it were not: `refined` looks better "
+        "than new images would; train with --holdout or --test_data"
     ]
 
 
@@ -270,8 +271,8 @@ def before_after(options, processes):
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
     own = [] if options.eval_root else processes.once(lambda: seen_by_refiner(run_folder(options.dst)))
     for text in own:
-        print(text, file=sys.stderr)
-    warnings = [*warnings, *own]
+        warn(text)
+    warnings = [*warnings, *as_notes(own)]
     real, fake, refined = (sets[name] for name in ("real", "fake", "refined"))
     fake.label, refined.label = "fake", "refined"
     benches = make_benches(options, size, processes)
@@ -292,7 +293,8 @@ def before_after(options, processes):
         "images are known. Columns: `refined`, the images given as such; filters, fitted on the same training part and named as "
         f"`--method` of `inference.py` calls them: {filters_legend(filters)}."
     )
-    print(write_before_after(run_folder(options.dst) / "detection.md", rows, [counts, how, *notes]))
+    path = run_folder(options.dst) / "detection.md"
+    print(f"{write_before_after(path, rows, [counts, how, *notes])}\nWritten to {path}")
 
 
 def features(options):

@@ -97,6 +97,9 @@ def measure(options, processes, modes, paths, cache):
         warnings.append(
             f"FID of fewer than {FID_IMAGES} images is mostly bias, and the floor's, of half as many, is larger still: trust KID"
         )
+    if len(folders.get("refined", folders["fake"])) != len(folders["fake"]):
+        counts = f"{len(folders['refined'])} refined images for {len(folders['fake'])} fakes"
+        warnings.append(f"{counts}: if they were made of these, the refining was interrupted; go on with inference.py --resume")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -130,7 +133,8 @@ def run_evaluation(options, processes):
     result, spectra = measure(options, processes, modes, paths, cache)
     if not processes.main:
         return None
-    if "psd" in modes:
+    drawn = f", profiles drawn in {out.with_suffix('.png')}" if "psd" in modes else ""
+    if drawn:
         profiles = {role: spectrum.profile for role, spectrum in spectra.items()}
         profile_figure(profiles, out.with_suffix(".png"))
         result["profiles"] = {role: profile.tolist() for role, profile in profiles.items()}
@@ -138,7 +142,7 @@ def run_evaluation(options, processes):
     result |= {"folders": {role: str(path) for role, path in paths.items()}, "options": as_plain(options)}
     write_json(out, result)
     print(format_table(result["rows"], {"n": "real, other"} | {k: v for mode in modes for k, v in COLUMNS[mode].items()}))
-    print(f"Lower is better; floor = halves of the real images against each other. Written to {out}")
+    print(f"Lower is better; floor = halves of the real images against each other. Written to {out}{drawn}")
     return result
 
 

@@ -332,7 +332,7 @@ class TrainSteps:
         "CPU)"
     )
     cuda_graphs: bool = option(
-        "on one GPU, record a step's kernels once and replay them, unless --deterministic", True, type=boolean
+        "on one GPU, record a step's kernels once and replay them, unless --deterministic", True, type=boolean, metavar="True|False"
     )
 
 
@@ -350,15 +350,25 @@ class TrainModel:
         choices=("identity", *FILTERS),
     )
     whiten: bool = option(
-        "networks see each bin of the magnitude relative to its mean and deviation over the training reals", True, type=boolean
+        "networks see each bin of the magnitude relative to its mean and deviation over the training reals",
+        True,
+        type=boolean,
+        metavar="True|False",
     )
     width: int = option("channels of the generator's first level; 16 is a fast one for laptops", 64, type=number(int, 1))
     norm: str = option("normalisation in the generator", "instance", choices=("instance", "batch", "none"))
     upsample: str = option("upsampling in the generator", "bilinear", choices=("bilinear", "bicubic"))
     image_range: str = option("how refined images come to [0, 1]", "clamp", choices=("clamp", "stretch"))
     inverse: str = option("what is kept of the inverse transform", "real", choices=("real", "abs"))
-    compensate_rounding: bool = option("take from refined images the noise that rounding to 8 bit will add", True, type=boolean)
-    rolled_real_profile: bool = option("grey weights of the real profile in the released channel order", False, type=boolean)
+    compensate_rounding: bool = option(
+        "take from refined images the noise that rounding to 8 bit will add", True, type=boolean, metavar="True|False"
+    )
+    rolled_real_profile: bool = option(
+        "as the released code does, weigh the colours of the real profile in the wrong order",
+        False,
+        type=boolean,
+        metavar="True|False",
+    )
 
 
 @group("objective (each weight is applied once)")
@@ -406,6 +416,8 @@ def parse_train(argv=None):
         parser.error("--holdout keeps images out of training to evaluate on them, --test_data evaluates on others: give one")
     if options.sigma > options.size // 2:
         parser.error(f"argument --sigma: {options.sigma} is out of range for --size {options.size}: give 1 to {options.size // 2}")
+    if not any(getattr(options, field.name) for field in dataclasses.fields(TrainObjective) if field.name.startswith("lambda_")):
+        parser.error("every --lambda_ is 0, which leaves no loss; give at least one of them")
     if options.norm == "batch" and options.size == 16:
         parser.error("argument --norm: batch needs more than the one pixel of the coarsest level of --size 16; change one of them")
     return options
@@ -591,7 +603,7 @@ class Detecting:
         "detect",
         choices=("detect", "before_after", "features"),
     )
-    is_train: bool = option("False evaluates detectors that are there already", True, type=boolean)
+    is_train: bool = option("False evaluates detectors that are there already", True, type=boolean, metavar="True|False")
     classifier: tuple = option(
         "cnn, vit (paper); cnn_whitened (the strongest on spectra: each bin in units of its spread over the training images); "
         "resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
@@ -654,7 +666,10 @@ class DetectorTraining:
     vit_weights: str = option("what the vit starts from", "imagenet", metavar="imagenet|none|PATH")
     resnet_weights: str = option("what the resnet50 starts from", "imagenet", metavar="imagenet|none|PATH")
     profile_corners: bool = option(
-        "logreg: also the frequencies that only the spectrum's corners hold; False keeps the complete rings", True, type=boolean
+        "logreg: also the frequencies that only the spectrum's corners hold; False keeps the complete rings",
+        True,
+        type=boolean,
+        metavar="True|False",
     )
 
 

@@ -9,7 +9,7 @@ from data.jpeg_trace import sampled, traces
 
 UNLIKE = 0.2  # difference of shares of the classes' images that is told: of a format, or of images without colour
 LEAST_TRACE = 0.03  # difference of the classes' mean traces of JPEG that is told
-TAIL = "whatever tells the classes apart may be this and not the spectrum"
+TAIL = "whatever tells the classes apart may be this and not the spectrum (docs/detectors.md)"
 
 
 def _spread(real, fake):

@@ -112,9 +112,11 @@ def _check_sizes(folder, infos, size, fit, tell):
             raise UserError(problem)
     if len(others) and fit == "resize":
         first = infos[others[0]]
+        squeezed = ", out of their proportions where they are no squares" if (width != height).any() else ""
         tell(
-            f"{len(others)} of {len(infos)} images in {folder} are resized to {size} x {size} (the first: {first.path.name}, "
-            f"{first.width} x {first.height}): resizing erases the artefacts being studied; --fit crop keeps them"
+            f"{len(others)} of {len(infos)} images in {folder} are resized to {size} x {size}{squeezed} (the first: "
+            f"{first.path.name}, {first.width} x {first.height}): resizing erases the artefacts being studied, --fit crop keeps "
+            "them"
         )
 
 

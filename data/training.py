@@ -69,7 +69,7 @@ def training_sets(options, manifest=None, tell=warn):
     pair = open_dataset(options.data, options, tell)
     real_paths, fake_paths = (pair[side][0].paths for side in ("real", "fake"))
     if manifest:
-        split = load_holdout(manifest, real_paths, fake_paths)
+        split = load_holdout(manifest, real_paths, fake_paths, tell)
     else:
         split = split_holdout(real_paths, fake_paths, options.holdout, options.seed)
     parts = {f"train_{side}": (*pair[side], split[f"train_{side}"]) for side in pair}

@@ -121,4 +121,9 @@ def open_sets(folders, options):
     for role in (role for role in sets if role != "real" and "real" in sets):
         for text in class_differences(*((sets[one].images, infos[one]) for one in ("real", role))):
             warnings(f"{sets['real'].label} against {sets[role].label}: {text}")
-    return sets, side, [f"Warning: {text}" for text in warnings]
+    return sets, side, as_notes(warnings)
+
+
+def as_notes(warnings):
+    """What the user was warned of, as lines of a report."""
+    return [f"Warning: {text}" for text in warnings]

@@ -33,7 +33,7 @@ def draw_samples(names, count, seed):
     return sorted(sorted(names, key=rank.get)[:count])
 
 
-def split_names(real, fake, num_samples, train_share, seed):
+def split_names(real, fake, num_samples, train_share, seed, classifier):
     """Names of the training, validation and test images of one run, drawn without replacement.
 
     A name that is in both folders is on the same side of the split in both.
@@ -42,6 +42,7 @@ def split_names(real, fake, num_samples, train_share, seed):
         real, fake: image sets.
         num_samples: images per class at most, None = all.
         train_share: training and validation together, the rest is for testing.
+        classifier: named where there are too few images.
     Returns: dict side -> dict part -> list of names.
     Raises: UserError if there are too few images.
     """
@@ -51,7 +52,9 @@ def split_names(real, fake, num_samples, train_share, seed):
         inner = split_holdout(outer["train_real"], outer["train_fake"], VALIDATION, seed)
     except UserError as error:
         counts = f"{len(paths[0])} real and {len(paths[1])} fake images"
-        raise UserError(f"{counts} are too few for --split {train_share}; add images or change it") from error
+        raise UserError(
+            f"{counts} are too few for {classifier} with --split {train_share}; add images or give another --split"
+        ) from error
     parts = {"train": (inner, "train"), "validation": (inner, "holdout"), "test": (outer, "holdout")}
     return {side: {part: where[f"{key}_{side}"].names for part, (where, key) in parts.items()} for side in ("real", "fake")}
 

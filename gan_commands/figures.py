@@ -27,9 +27,10 @@ def loss_curves(steps, per_epoch, path, lost=0):
     epochs = (lost + np.arange(1, len(steps) + 1)) / per_epoch
     for axis, name in zip(axes[0], names, strict=True):
         mean, std = moving([row[name] for row in steps], per_epoch)
-        axis.plot(epochs, mean, lw=1.2)
-        axis.fill_between(epochs, mean - std, mean + std, alpha=0.25)
+        axis.plot(epochs, mean, lw=1.2, label="mean over an epoch's steps")
+        axis.fill_between(epochs, mean - std, mean + std, alpha=0.25, label="and their standard deviation")
         axis.set(xlabel="epoch", title=f"{name} (unweighted)")
+    axes[0, 0].legend(fontsize=7)
     return save_figure(figure, path)
 
 

@@ -240,3 +240,6 @@ def finetune(options):
     if not run.finished:
         exit_stopped(run.trainer.steps, run.processes)
     run.draw_figures(checkpoint, untouched)
+    print(
+        f"done; epochs.csv, losses.png, detection.png and samples.png: {folder}; draw images with gan.py sample --dst {options.dst}"
+    )

@@ -90,8 +90,15 @@ class GanSteps:
     batch_size: int = option("images per step", 64, type=number(int, 2))
     lr: float | None = option("Adam's rate: 1e-4, 1e-4, 2e-4", type=number(float, 0, open_low=True))
     critic_steps: int | None = option("discriminator steps per generator step: 1, 1, 5", type=number(int, 1))
-    penalty: str | None = option("gradient penalty: none, none, zero(-centred)", choices=PENALTIES)
-    penalty_sample: str = option("where it is taken", "line", choices=PENALTY_SAMPLES)
+    penalty: str | None = option(
+        "on the norm of the discriminator's gradient: zero and one pull it there, lipschitz down to one: none, none, zero",
+        choices=PENALTIES,
+    )
+    penalty_sample: str = option(
+        "at which images: between reals and fakes, at either, or (dragan) between reals and noisy reals",
+        "line",
+        choices=PENALTY_SAMPLES,
+    )
     penalty_weight: float = option("its weight", 10.0, type=number(float, 0))
     spectral_loss: float = option("weight of the spectral regularisation (power profile)", 0.0, type=number(float, 0))
     ema: float = option("decay of an averaged generator that is used; 0: none", 0.0, type=number(float, 0, 0.99999))
@@ -130,7 +137,7 @@ class GanReading(Reading):
 class GanTrainOptions(GanTraining, SharedMachine, ResumableRun):
     """Options of gan.py train."""
 
-    setup: str = option("last upsampling: see docs/generators.md", "BASELINE", choices=SETUPS)
+    setup: str = option("last upsampling, see above", "BASELINE", choices=SETUPS)
     batch_size: int = reworded(GanSteps, "batch_size", "images per step, over all processes")
 
 
@@ -274,17 +281,34 @@ STUDIES = {
 }
 
 
+DESCRIPTIONS = {  # of sub-commands whose options need more than a line
+    "train": """Train a GAN on photographs.
+
+  python gan.py train --data photos --size 64 --adversarial lsgan --setup N.1.5 --dst my_gan
+
+--setup: BASELINE ends in a transposed convolution; others in an upsampling (N nearest neighbour, B bilinear, Z zero insertion),
+then 1 or 3 convolutions of 3, 5 or 7 pixels: N.1.5. What each does to the spectrum: docs/generators.md.""",
+}
+
+
 def gan_parser():
     """Parser of gan.py with its sub-commands."""
     parser = Parser(prog="gan.py", description=GAN_TEXT, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (cls, text) in COMMANDS.items():
-        fill(commands.add_parser(name, help=text, description=text, formatter_class=HelpFormatter), cls)
+        _add(commands, name, cls, text)
     study = commands.add_parser("study", help=" | ".join(STUDIES), formatter_class=HelpFormatter)
     studies = study.add_subparsers(dest="study", required=True, metavar="STUDY")
     for name, (cls, text) in STUDIES.items():
-        fill(studies.add_parser(name, help=text, description=text, formatter_class=HelpFormatter), cls)
+        _add(studies, name, cls, text)
     return parser
+
+
+def _add(commands, name, cls, text):
+    """Add the parser of a sub-command, which is its own option `parser`, to speak of its mistakes."""
+    parser = commands.add_parser(name, help=text, description=DESCRIPTIONS.get(name, text), formatter_class=HelpFormatter)
+    fill(parser, cls)
+    parser.set_defaults(parser=parser)
 
 
 def refuse_unread(parser, values, cls, names, switch, off):
@@ -296,9 +320,8 @@ def refuse_unread(parser, values, cls, names, switch, off):
 
 def parse_gan(argv=None):
     """Command line -> name of the sub-command (or study) and its options, published defaults filled in."""
-    parser = gan_parser()
-    values = parsed(parser, argv)
-    command = values.pop("command")
+    values = parsed(gan_parser(), argv)
+    parser, command = values.pop("parser"), values.pop("command")
     command = values.pop("study", command)
     if command in ("train", "setups"):
         family = GAN_FAMILIES[values["adversarial"]]

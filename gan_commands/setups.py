@@ -113,6 +113,17 @@ def compare_setups(options):
     table["real (called real)"] = {detector: float(np.mean(values)) for detector, name, values in rates if name == "real"}
     write_json(folder / "table.json", table)
     found = {detector: f"{detector} finds" for detector in options.detectors}
-    text = format_table(table, {"epochs": "best epoch", "score": kind.upper(), **found, "published": "published FID"})
-    write_text(folder / "table.md", text + "\n")
-    print(text)
+    text = format_table(
+        table, {"epochs": "best epoch", "score": kind.upper(), **found, "published": "published FID (CelebA, 128 px)"}
+    )
+    write_text(folder / "table.md", f"{text}\n\n{legend(kind, options)}\n")
+    print(f"{text}\n\n{legend(kind, options)}\nWritten to {folder / 'table.md'}")
+
+
+def legend(kind, options):
+    """What the columns of the table mean."""
+    return (
+        f"{kind.upper()}: distance of {options.n} fakes to the reals, lower is better. <detector> finds: share of a set-up's fakes "
+        "that a detector on decay features calls fake, which was trained on reals and BASELINE's fakes; of the reals, the share it "
+        "calls real. The published FID is of other photographs and another size: its order compares, its values do not."
+    )

@@ -631,7 +631,7 @@ def test_names_are_mapped_once(run, monkeypatch):
 def test_runs_draw_different_splits(run):
     options = parse_detect(["--dst", "run"])
     sets, _, _ = open_sets({"real": run / "real", "fake": run / "fake"}, options)
-    splits = [split_names(sets["real"], sets["fake"], 20, 0.5, seed) for seed in (1, 1, 2)]
+    splits = [split_names(sets["real"], sets["fake"], 20, 0.5, seed, "knn") for seed in (1, 1, 2)]
     assert splits[0] == splits[1] != splits[2]
     assert len(splits[0]["fake"]["test"]) == 10 and len(splits[0]["fake"]["train"]) == 8
 

@@ -167,3 +167,17 @@ def test_scenes_stay_together_however_their_folders_are_named(name):
     split = split_holdout(*(ImagePaths("given", [f"{key}.png" for key in keys]) for keys in KEYS[name]), 0.25, 0)
     held, kept = ({path[-7:] for path in split[f"{part}_fake"].names if "cars" not in path} for part in ("holdout", "train"))
     assert len(split["holdout_real"]) == 5 and {path[-7:] for path in split["holdout_real"].names} == held and not held & kept
+
+
+def test_other_contents_under_the_same_names_are_told(tmp_path):
+    paths = {side: [tmp_path / side / f"{index}.png" for index in range(3)] for side in ("real", "fake")}
+    for path in paths["real"] + paths["fake"]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"1234")
+    save_holdout(tmp_path / "images.json", split_holdout(*paths.values(), 0.0, 0), 0.0, 0)
+    told = []
+    load_holdout(tmp_path / "images.json", *paths.values(), told.append)
+    assert told == []
+    paths["fake"][1].write_bytes(b"12345")
+    load_holdout(tmp_path / "images.json", *paths.values(), told.append)
+    assert len(told) == 1 and "the fake images are not as many bytes" in told[0]

@@ -15,7 +15,7 @@ from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings, ring_means
 
-FLOOR = 1e-3  # Magnitudes below this count as this: 4 % of one grey level in one pixel, where a logarithm says nothing.
+FLOOR = 1e-3  # Magnitudes below this count as this: a quarter of one grey level in one pixel, where a logarithm says nothing.
 # How many times its variance a squared difference must reach to count at all (docs/fidelity.md): cepstral bands, bins, low rings.
 BAND_DOUBT, BIN_DOUBT, RING_DOUBT = 1, 9, 4
 OPPONENT = torch.nn.functional.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))  # orthonormal rows
