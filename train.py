@@ -133,6 +133,40 @@ def open_run(options, split):
     save_holdout(run / "images.json", split, options.holdout, options.seed)
 
 
+def fitted_parts(options, sets, resumed, processes):
+    """Filters and whitening of a run: those of the checkpoint that is resumed, or fitted now."""
+    if not resumed:
+        return processes.once(lambda: fit_spectra(sets, options, processes.device))
+    with fitting(run_folder(options.dst) / "checkpoint.pt"):
+        filters = {kind: resumed["filters"][kind] for kind in FILTERS}
+        for fitted in filters.values():
+            check_filter(fitted, options.size)
+        return filters, resumed["model"].get("whitening")
+
+
+def make_trainer(options, filters, whitening, steps, resumed, processes):
+    """The `Trainer` of a run of so many steps, in the state of the checkpoint that is resumed or at its beginning."""
+    model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(processes.device)
+    if options.compile:
+        model.generator.compile_parts()
+    record = options.cuda_graphs and not options.deterministic
+    trainer = Trainer(model, options.lr, steps, options.ema, processes, record)
+    if resumed:
+        with fitting(run_folder(options.dst) / "checkpoint.pt"):
+            trainer.load_state_dict(resumed)
+            set_random_state(resumed["random"])
+    return trainer
+
+
+def evaluate(options, refine, filters, sets, source, warnings, examples, device):
+    """Refine and measure the test images, write the report and say where it is."""
+    run, shown = run_folder(options.dst), {kind: to_device(filters[kind], device) for kind in FILTERS}
+    rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device, options.num_workers)
+    section = run_section(command_of(options), sets, warnings)
+    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", examples(), section, options.base))
+    print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")
+
+
 def run_training(options, processes):
     """Train, evaluate and report, together with the other processes; nothing is written or deleted before all is ready."""
     device, run = processes.device, run_folder(options.dst)
@@ -143,33 +177,17 @@ def run_training(options, processes):
     if options.compile:
         check_compiler(device)
     seed_everything(options.seed, options.deterministic)
-    if resumed:
-        with fitting(run / "checkpoint.pt"):
-            filters, whitening = {kind: resumed["filters"][kind] for kind in FILTERS}, resumed["model"].get("whitening")
-            for fitted in filters.values():
-                check_filter(fitted, options.size)
-    else:
-        filters, whitening = processes.once(lambda: fit_spectra(sets, options, device))
-    part = (processes.rank, processes.world)
-    images, pin = (sets["train_real"], sets["train_fake"]), device.type == "cuda"
-    loader = PairLoader(*images, options.batch_size, options.seed, options.num_workers, part, pin)
-    model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(device)
-    if options.compile:
-        model.generator.compile_parts()
-    record = options.cuda_graphs and not options.deterministic
-    trainer = Trainer(model, options.lr, options.epoch * loader.steps_per_epoch, options.ema, processes, record)
-    if resumed:
-        with fitting(run / "checkpoint.pt"):
-            trainer.load_state_dict(resumed)
-            set_random_state(resumed["random"])
+    filters, whitening = fitted_parts(options, sets, resumed, processes)
+    part, pin = (processes.rank, processes.world), device.type == "cuda"
+    loader = PairLoader(sets["train_real"], sets["train_fake"], options.batch_size, options.seed, options.num_workers, part, pin)
+    trainer = make_trainer(options, filters, whitening, options.epoch * loader.steps_per_epoch, resumed, processes)
+    model = trainer.model
     processes.once(lambda: open_run(options, split))
 
-    def refine(image):
-        return model.refine(image, trainer.refiner)
+    def refine(image, is_real=False):
+        return model.refine(image, trainer.refiner, is_real=is_real)
 
-    def identify(image):
-        return model.refine(image, trainer.refiner, is_real=True)
-
+    identify = functools.partial(refine, is_real=True)
     monitor = Monitor(refine, identify, sets["test_real"], sets["test_fake"], run / "sample", device)
     try:
         with open_log(run, trainer.step if resumed else None, processes) as log:
@@ -178,14 +196,9 @@ def run_training(options, processes):
         raise UserError(f"{error}; give --cuda_graphs False") from error
     if not finished:
         exit_stopped(trainer.step, processes)
-    if not processes.main:
-        return
-    model.amp = False  # as inference.py refines
-    shown = {kind: to_device(filters[kind], device) for kind in FILTERS}
-    rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device, options.num_workers)
-    section = run_section(command_of(options), sets, warnings)
-    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", monitor.examples(), section, options.base))
-    print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")
+    if processes.main:
+        model.amp = False  # as inference.py refines
+        evaluate(options, refine, filters, sets, source, warnings, monitor.examples, device)
 
 
 @script(several=True)

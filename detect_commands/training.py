@@ -200,14 +200,7 @@ def train_network(network, train, validation, plan, device, folder, processes=No
     optimizer, scheduler = _optimizer(network, plan)
     start, best_epoch, best_loss = 0, -1, float("inf")
     if processes.once((folder / "last.pt").is_file):
-        _load(folder / "best.pt", network, processes)  # what will be needed at the end
-        last = _load(folder / "last.pt", network, processes)
-        with fitting(folder / "last.pt"):
-            wanted = {kind: {name: value for name, value in made.items() if name not in AHEAD} for kind, made in origin.items()}
-            check_origin(folder / "last.pt", last, wanted, "give the same options to resume, or --overwrite")
-            load_optimiser(optimizer, last["optimizer"])
-            load_scheduler(scheduler, last["scheduler"])
-            start, best_epoch, best_loss = int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
+        start, best_epoch, best_loss = _resume(network, optimizer, scheduler, folder, processes, origin)
     title = f"training {'/'.join(folder.parts[-2:])}"  # cnn_classifier/run_00
     bar = tqdm(initial=start, total=plan.epochs, desc=title, unit="epoch", delay=1)
     with open_log(folder, start or None, processes) as log, StopRequest(processes.world > 1) as stop, bar:
@@ -229,15 +222,31 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             if processes.main:
                 log.write(epoch + 1, {"train_loss": train_loss, "validation_loss": loss, "validation_balanced_accuracy": accuracy})
                 states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-                if is_best:
-                    save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]})
-                progress = {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss}
-                save_checkpoint(folder / "last.pt", "detector-training", {**origin, **progress, **states})
+                _save(folder, states, is_best, origin | {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss})
     if processes.any(stop.asked):
         processes.wait()  # a launcher ends the others as soon as one has ended
         raise KeyboardInterrupt
     _load(folder / "best.pt", network, processes)
     return best_epoch
+
+
+def _resume(network, optimizer, scheduler, folder, processes, origin):
+    """Load what an interrupted training left: the epoch to go on with, the best one, and its loss; errors as `train_network`."""
+    _load(folder / "best.pt", network, processes)  # what will be needed at the end
+    last = _load(folder / "last.pt", network, processes)
+    with fitting(folder / "last.pt"):
+        wanted = {kind: {name: value for name, value in made.items() if name not in AHEAD} for kind, made in origin.items()}
+        check_origin(folder / "last.pt", last, wanted, "give the same options to resume, or --overwrite")
+        load_optimiser(optimizer, last["optimizer"])
+        load_scheduler(scheduler, last["scheduler"])
+        return int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])
+
+
+def _save(folder, states, is_best, progress):
+    """Keep the states after an epoch: the network's alone if it is the best so far, and all with the progress, to go on from."""
+    if is_best:
+        save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]})
+    save_checkpoint(folder / "last.pt", "detector-training", progress | states)
 
 
 def _load(path, network, processes):
