@@ -27,6 +27,7 @@ from models.stig import STIG, Objective
 from models.training import Trainer
 from options import parse_detect
 from utils.launch import run_processes
+from utils.locks import let_go
 
 CASES = {  # norm of the generator, pairs in the batch
     "uneven": ("none", 3),
@@ -139,6 +140,7 @@ def commands(processes, name):
     judge = [*DETECT.split(), "--dst", f"detector_{name}"]
     detect.detect(parse_detect([*judge, "--class_epoch", "3", "--resume"]), processes)
     detect.before_after(parse_detect([*judge, "--class_epoch", "1", "--eval_root", "refined"]), processes)
+    let_go()  # as the scripts do at their end
 
 
 def main(folder):

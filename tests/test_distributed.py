@@ -32,6 +32,7 @@ from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.interrupts import StopRequest
+from utils.locks import let_go
 from utils.metrics import SpectrumFolds
 
 ROOT = Path(__file__).parents[1]
@@ -130,6 +131,7 @@ def halted(house):
         first = ["--classifier", "cnn", "--class_epoch", "1", "--dst", "detector_two"]
         with pytest.raises(KeyboardInterrupt):
             detect.detect(parse_detect([*shared_steps.DETECT.split(), *first]), processes)
+    let_go()  # as a script does at its end
     assert (house / "results/detector_two/cnn_classifier/run_00/last.pt").exists()
 
 
