@@ -263,3 +263,17 @@ def test_one_folder_is_not_both_classes(run, capsys):
     assert "is given for both classes" in told and not Path("same.json").exists()
     told = fails(capsys, real=run / "eval/real", fake=run / "eval/fake", eval_mode="lfd", out="same.json", dst="same")
     assert "--dst and --out both say" in told and not Path("results/same").exists()
+
+
+def test_the_photographs_are_not_the_refined_images(run, capsys):
+    reals, fakes = str(run / "eval/real"), str(run / "eval/fake")
+    told = fails(capsys, "--real", reals, "--fake", fakes, "--refined", reals, eval_mode="lfd", out="same.json")
+    assert "is given for both classes" in told and not Path("same.json").exists()
+
+
+def test_a_folder_that_was_refined_in_part_is_told(run, capsys):
+    assert not measure("--eval_root", "run", eval_mode="psd")["warnings"]
+    assert str(run / "eval_psd.png").removeprefix(f"{Path.cwd()}/") in capsys.readouterr().out
+    (run / "eval/refined/4.png").unlink()
+    (warning,) = measure("--eval_root", "run", eval_mode="lfd")["warnings"]
+    assert "4 refined images for 5 fakes" in warning and warning in capsys.readouterr().err

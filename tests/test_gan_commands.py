@@ -234,6 +234,9 @@ def test_options_that_would_do_nothing_are_refused(capsys):
     assert "--metric: has no effect with --lambda_fourier 0" in refused(
         "finetune --generator base --pairs pairs --lambda_fourier 0 --metric 2 --dst nothing", capsys
     )
+    assert "at least 16" in refused("study setups --data set --dst nothing --size 8", capsys)
+    told = refused("study setups --data set --dst nothing --setups N.1.5", capsys)
+    assert "BASELINE is needed" in told and "python gan.py study setups --help" in told
     assert "names a folder" in refused("shard --data set --out shards/ --size 16", capsys)
     run("invert --dst base --data set --out none --steps 1 --threshold 0.0001 --n 8 --device cpu")
     assert "no pair is good enough" in capsys.readouterr().err

@@ -24,6 +24,7 @@ import train
 from options import parse_train
 from utils import report
 from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.errors import UserError
 from utils.filters import FILTERS
 from utils.run_dir import write_png
 
@@ -637,6 +638,20 @@ def test_one_folder_is_not_both_classes(capsys):
         "--method linear --inference_data datasets/tiny/fake --real datasets/tiny/real --fake datasets/tiny/real --size 32 --dst no"
     )
     assert "is given for both classes" in refused(inference.main, given.split(" "), capsys)
+
+
+def test_a_loss_without_terms_is_refused(capsys):
+    terms = ("gan", "psd", "nce", "identity", "fake_identity", "lf")
+    zeros = [part for term in terms for part in (f"--lambda_{term}", "0")]
+    assert "leaves no loss" in refused(train.main, [*SMALL, *zeros, "--dst", "no"], capsys)
+
+
+def test_images_that_are_no_numbers_are_not_written(tmp_path):
+    image = torch.full((2, 3, 4, 4), 0.5)
+    image[1, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="would not consist of numbers"):
+        report.write_pictures(tmp_path, "refined", ["a.png", "b.png"], image)
+    assert not list(tmp_path.iterdir())
 
 
 def test_cutting_without_being_asked_is_told(capsys):
