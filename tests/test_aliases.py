@@ -4,9 +4,10 @@ import pytest
 import torch
 from small import photographs, smooth_gain_with_peaks, upsampled
 
-from utils.aliases import PERIOD, alias_features, alias_lags, alias_shifts
+from utils.aliases import PERIOD, REACH, alias_features, alias_lags, alias_shifts
 from utils.fft import apply_gain, fourier
 from utils.linear_filter import diagonal_gain
+from utils.profiles import to_grey
 
 
 def test_each_shift_and_its_negative_count_once():
@@ -38,6 +39,18 @@ def test_noise_gives_normal_numbers_of_one_variance_at_any_size():
         own = [shift == (-shift[0] % PERIOD, -shift[1] % PERIOD) for shift in alias_shifts()]  # their own negatives
         expected = torch.where(torch.tensor([*own, *6 * [False]]), 1.0, 0.5).repeat_interleave(25)
         assert ((features.var(0) / expected).log().abs() < 0.5).double().mean() > 0.97
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 20), (4, 8)])
+def test_features_are_the_lags_of_whitened_images(shape):
+    image = torch.rand(2, 3, *shape, dtype=torch.float64)
+    spectrum = fourier(to_grey(image))
+    reach = range(-REACH, REACH + 1)
+    rows, columns = zip(*[(row, column) for row in reach for column in reach if (row, column) >= (0, 0)], strict=True)
+    lags = alias_lags(spectrum / spectrum.abs())[..., rows, columns]  # (N, S, lags)
+    turned = [number for number, shift in enumerate(alias_shifts()) if any(2 * step % PERIOD for step in shift)]
+    expected = torch.cat([lags.real.flatten(1), lags[:, turned].imag.flatten(1)], 1)
+    assert torch.allclose(alias_features(image), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])

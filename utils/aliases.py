@@ -7,12 +7,11 @@ Products F(f) conj(F(f - s)) measure it: their mean over images is the spectral 
 cyclic autocorrelation at lags in pixels (Gardner, Exploitation of spectral redundancy in cyclostationary signals, 1991).
 """
 
-import functools
-
 import torch
+from torch.nn.functional import pad
 
 from utils.chunks import in_chunks
-from utils.constants import constant
+from utils.constants import on_device
 from utils.fft import fourier, to_lags
 from utils.precision import to_double
 from utils.profiles import to_grey
@@ -49,11 +48,15 @@ def alias_lags(spectrum):
     return to_lags(torch.stack([spectrum * shifted(spectrum, shift).conj() for shift in alias_shifts()], -3))
 
 
-@functools.lru_cache(maxsize=1)
-def _lags():
-    """Rows and columns of the lags that count, half of those within REACH: the other half says the same."""
-    reach = range(-REACH, REACH + 1)
-    return tuple(zip(*[(row, column) for row in reach for column in reach if (row, column) >= (0, 0)], strict=True))
+def _turns():
+    """How products turn with their place in the period: (15, PERIOD, PERIOD), real parts for all shifts of `alias_shifts`, then
+    imaginary parts for those that are not their own negatives."""
+    shift, place = torch.tensor(alias_shifts(), dtype=torch.float64), torch.arange(PERIOD, dtype=torch.float64)
+    angle = -2 * torch.pi / PERIOD * (shift[:, :1, None] * place[:, None] + shift[:, 1:, None] * place)
+    return torch.cat([angle.cos(), angle.sin()[(2 * shift % PERIOD).any(1)]])
+
+
+TURNS = _turns()
 
 
 def alias_features(image):
@@ -73,10 +76,20 @@ def alias_features(image):
 
 
 def _features(image):
-    """`alias_features` of a few images: nine whole complex arrays for each."""
+    """`alias_features` of a few images.
+
+    A few lags of `alias_lags` are cheaper as sums over pixels: the products of the whitened image with itself, moved by a lag, are
+    added up for each place in the period, and these sums turned.
+    """
     spectrum = fourier(to_grey(to_double(image)))
-    rows, columns = constant(_lags(), image.device, torch.int64)
-    lags = alias_lags(spectrum / spectrum.abs().clamp_min(1e-9))[..., rows, columns]  # (N, S, lags)
-    turned = tuple(place for place, shift in enumerate(alias_shifts()) if any(2 * step % PERIOD for step in shift))
-    turned = constant(turned, image.device, torch.int64)
-    return torch.cat([lags.real.flatten(1), lags[:, turned].imag.flatten(1)], 1)
+    white = to_lags(spectrum / spectrum.abs().clamp_min(1e-9)).real  # (N, H, W), real as the image is
+    height, width = white.shape[-2:]
+    wrapped = pad(white[:, None], (REACH, REACH, 0, REACH), mode="circular")[:, 0]
+    sums = []
+    for row in range(REACH + 1):
+        for column in range(-REACH if row else 0, REACH + 1):  # half of the lags: the other half says the same
+            later = wrapped[:, row : row + height, REACH + column : REACH + column + width]
+            rows = (white * later).unflatten(1, (-1, PERIOD)).sum(1)  # (N, PERIOD, W): rows a period apart together
+            sums.append(rows.unflatten(2, (-1, PERIOD)).sum(2))
+    sums = torch.stack(sums, 1) / (height * width) ** 0.5  # (N, lags, PERIOD, PERIOD)
+    return torch.einsum("spq,nlpq->nsl", on_device(TURNS, image.device), sums).flatten(1)
