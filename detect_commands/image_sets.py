@@ -4,13 +4,13 @@ import functools
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from data.differences import class_differences
 from data.folder import Warnings, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.filters import filtered, fit_filters
+from utils.measure import batches
 from utils.perturbations import PERTURBATIONS
 from utils.pictures import to_8bit
 
@@ -25,6 +25,20 @@ def version_key(name):
     return (name.rpartition(".")[0] or name).replace("/", "_")
 
 
+class Chosen:
+    """Some items of a dataset, each passed through `change(item, its index in the dataset)` if one is given."""
+
+    def __init__(self, items, indices, change=None):
+        self.items, self.indices, self.change = items, indices, change
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, number):
+        index = int(self.indices[number])
+        return self.items[index] if self.change is None else self.change(self.items[index], index)
+
+
 class ImageSet:
     """A folder's images under the name it has in tables, with the features already computed of them.
 
@@ -32,10 +46,11 @@ class ImageSet:
         label: name in tables.
         folder: path, to recognise the folder a detector was trained on.
         images: indexable with `.paths` (`ImagePaths` below the folder), [i] -> (3, H, W) in [0, 1].
+        num_workers: threads that read ahead where features are computed.
     """
 
-    def __init__(self, label, folder, images):
-        self.label, self.folder, self.images = label, Path(folder), images
+    def __init__(self, label, folder, images, num_workers=0):
+        self.label, self.folder, self.images, self.num_workers = label, Path(folder), images, num_workers
         assert images.paths.root == self.folder
         self.names = images.paths.names
         self._features = {}
@@ -60,10 +75,9 @@ class ImageSet:
         """Rows (N, F) of `extract(images (B, 3, H, W))` for some images; each is computed once per `key` and perturbation."""
         known = self._features.setdefault((key, perturbation), {})
         wanted = [int(i) for i in indices if int(i) not in known]
-        for start in range(0, len(wanted), FEATURE_BATCH):
-            chosen = wanted[start : start + FEATURE_BATCH]
-            batch = torch.stack([PERTURBATIONS[perturbation](self.images[i], i) for i in chosen])
-            known.update(zip(chosen, extract(batch).numpy(), strict=True))
+        chosen = Chosen(self.images, wanted, PERTURBATIONS[perturbation])
+        parts = map(extract, batches(chosen, f"features of {self.label}", "cpu", FEATURE_BATCH, self.num_workers))
+        known.update(zip(wanted, (row for part in parts for row in part.numpy()), strict=True))
         return np.stack([known[int(i)] for i in indices])
 
 
@@ -88,7 +102,7 @@ def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):
 
     reads = functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices)
     filters = processes.once(lambda: fit_filters(*reads, kinds))
-    return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted)) for kind, fitted in filters.items()]
+    return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted), fake.num_workers) for kind, fitted in filters.items()]
 
 
 def folder_labels(folders):
@@ -107,7 +121,7 @@ def open_sets(folders, options):
             folder, options.size, options.fit, options.skip_bad, cache_gb, options.num_workers, tell=warnings
         )
         cache_gb -= images.cached_gb
-        sets[role] = ImageSet(labels[Path(folder).as_posix()], folder, images)
+        sets[role] = ImageSet(labels[Path(folder).as_posix()], folder, images, options.num_workers)
     first = next(iter(infos.values()))[0]
     other = first_of_other_size(*infos.values(), square=True) if options.size is None else None
     if other:

@@ -5,12 +5,14 @@ import functools
 import numpy as np
 import torch
 
+from detect_commands.image_sets import Chosen
 from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical, try_state
 from models.detectors import DOMAINS, SPECTRA, Detector, fake_probability
 from utils.detection import best_threshold
 from utils.fresh_detector import LOOKS_AT, classical_features, fold_numbers, out_of_fold
+from utils.measure import batches
 from utils.perturbations import PERTURBATIONS
 from utils.whitening import fit_whitening
 
@@ -102,8 +104,8 @@ class NetworkJudge:
         train = LabelledImages(real.images, split["real"]["train"], fake.images, split["fake"]["train"], self.plan)
         validation = LabelledImages(real.images, split["real"]["validation"], fake.images, split["fake"]["validation"])
         if self.network.whitening is not None:
-            batches = (image[None] for image, _ in train)
-            fitted = self.processes.once(lambda: fit_whitening(batches, SPECTRA[self.network.domain], SMALLEST_DEVIATION))
+            images = batches(train.unlabelled(), "spectra for whitening", "cpu", 1, self.plan.num_workers)
+            fitted = self.processes.once(lambda: fit_whitening(images, SPECTRA[self.network.domain], SMALLEST_DEVIATION))
             self.network.whitening.copy_(fitted)
         self.best_epoch = train_network(
             self.network, train, validation, self.plan, self.processes.device, self.folder, self.processes, self.origin
@@ -113,8 +115,9 @@ class NetworkJudge:
 
     def scores(self, image_set, indices, perturbation="none"):
         """(N,) in [0, 1], higher = more likely fake."""
-        change, device = PERTURBATIONS[perturbation], self.processes.device
-        logits = network_logits(self.network, image_set.images, indices, self.plan.batch_size, device, change, self.processes)
+        images, plan = Chosen(image_set.images, indices, PERTURBATIONS[perturbation]), self.plan
+        reading = f"judging {image_set.label}", plan.batch_size, self.processes.device, self.processes, plan.num_workers
+        logits = network_logits(self.network, images, *reading)
         return fake_probability(logits).numpy()
 
     @torch.no_grad()

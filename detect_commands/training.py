@@ -1,21 +1,25 @@
 """Training loop of detector networks: best epoch by validation, early stopping, resuming, balanced classes."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from detect_commands.image_sets import Chosen
 from models.detectors import FAKE, REAL
+from utils.ahead import read_ahead
 from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
-from utils.interrupts import StopRequest, leave_to_parent
+from utils.interrupts import StopRequest
 from utils.logging import open_log
+from utils.measure import batches
 from utils.perturbations import augment
 
 AHEAD = {"class_epoch", "patience"}  # of what shapes a detector, what says nothing about the epochs behind
@@ -67,6 +71,16 @@ class LabelledImages(Dataset):
             image = augment(image, generator, self.plan.augment, self.plan.crop)
         return image, label
 
+    def unlabelled(self):
+        """Dataset of the images alone."""
+        return Chosen(self, range(len(self)), lambda item, _: item[0])
+
+    def batch(self, numbers, pinned=False):
+        """Images (N, 3, S, S) and labels (N,) of these numbers, in pinned memory if a GPU will take them."""
+        images, labels = zip(*(self[number] for number in numbers), strict=True)
+        parts = torch.stack(images), torch.tensor(labels)
+        return tuple(part.pin_memory() for part in parts) if pinned else parts
+
 
 def _optimizer(network, plan):
     if plan.optimizer == "adam":
@@ -74,19 +88,6 @@ def _optimizer(network, plan):
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     optimizer = torch.optim.SGD(network.parameters(), lr=plan.lr, momentum=0.9)
     return optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.95)
-
-
-class _OwnBatches:
-    """Of every batch of a sampler what this process has of it."""
-
-    def __init__(self, batches, processes):
-        self.batches, self.processes = batches, processes
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __iter__(self):
-        return map(self.processes.own, self.batches)
 
 
 def balanced_loss(logits, label, class_weights, processes):
@@ -101,26 +102,29 @@ def balanced_loss(logits, label, class_weights, processes):
     return losses.mean() / processes.mean(class_weights[label].mean())
 
 
+def epoch_batches(count, plan, epoch):
+    """Numbers of `count` images in batches, in an order that depends on the seed and the epoch alone.
+
+    A last batch of one image is left out: batch normalisation cannot train on it.
+    """
+    generator = torch.Generator().manual_seed(plan.seed * 10_007 + epoch)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)  # what a DataLoader draws first: the order is as with it
+    order = torch.randperm(count, generator=generator).tolist()
+    if count % plan.batch_size == 1 and count > 1:
+        order.pop()
+    return [order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size)]
+
+
 def _train_epoch(network, images, optimizer, plan, device, processes, stop):
-    """One pass in an order that depends on the seed and the epoch alone.
+    """One pass in the order of `epoch_batches`.
 
     Returns: the mean loss, or None if the user asked a process to stop.
     """
-    generator = torch.Generator().manual_seed(plan.seed * 10_007 + images.epoch)
-    lonely = len(images) % plan.batch_size == 1 and len(images) > 1  # batch normalisation cannot train on one image
-    batches = BatchSampler(RandomSampler(images, generator=generator), plan.batch_size, drop_last=lonely)
-    loader = DataLoader(
-        images,
-        batch_sampler=_OwnBatches(batches, processes),
-        generator=generator,
-        num_workers=plan.num_workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=leave_to_parent,
-    )
+    parts = [processes.own(part) for part in epoch_batches(len(images), plan, images.epoch)]
     weights, parameters = images.class_weights.to(device), list(network.parameters())
     network.train()
     total, count = torch.zeros((), device=device), 0
-    for image, label in loader:
+    for image, label in read_ahead(functools.partial(images.batch, pinned=device.type == "cuda"), parts, plan.num_workers):
         processes.begin(min(plan.batch_size, len(images) - count))
         logits = network(image.to(device, non_blocking=True))
         loss = balanced_loss(logits, label.to(device, non_blocking=True), weights, processes)
@@ -134,10 +138,10 @@ def _train_epoch(network, images, optimizer, plan, device, processes, stop):
     return processes.sum(total).item() / count
 
 
-def validate(network, images, batch_size, device, processes=None):
+def validate(network, images, batch_size, device, processes=None, num_workers=0):
     """Loss and balanced accuracy over `LabelledImages`, both classes counting alike; the same in all `processes`."""
     processes = processes or Processes()
-    logits = network_logits(network, images, range(len(images)), batch_size, device, lambda item, _: item[0], processes)
+    logits = network_logits(network, images.unlabelled(), "validation", batch_size, device, processes, num_workers)
     labels = images.labels
     right = logits.argmax(1) == labels
     accuracy = sum(right[labels == label].double().mean().item() for label in (FAKE, REAL)) / 2
@@ -146,20 +150,17 @@ def validate(network, images, batch_size, device, processes=None):
 
 
 @torch.no_grad()
-def network_logits(network, images, indices, batch_size, device, change=None, processes=None):
-    """Logits (N, 2) of some images of a set, float64 on the CPU; `change(image, index)` alters each first.
+def network_logits(network, images, title, batch_size, device, processes=None, num_workers=0):
+    """Logits (N, 2) of a dataset of images, float64 on the CPU.
 
     Args:
+        title, num_workers: as `utils.measure.batches`.
         processes: `Processes` that share the images in whole batches; each of them gets all logits.
     """
     network.eval()
-    processes, parts = processes or Processes(), []
-    mine = processes.block(len(indices), batch_size)
-    for start in range(mine.start, mine.stop, batch_size):
-        chosen = [int(i) for i in indices[start : start + batch_size]]
-        batch = torch.stack([images[i] if change is None else change(images[i], i) for i in chosen])
-        parts.append(network(batch.to(device)).cpu().double())
-    gathered = processes.gather(parts)
+    processes = processes or Processes()
+    mine = Chosen(images, processes.block(len(images), batch_size))
+    gathered = processes.gather([network(image).cpu().double() for image in batches(mine, title, device, batch_size, num_workers)])
     return processes.once(lambda: torch.cat([part for parts in gathered for part in parts]))
 
 
@@ -212,7 +213,7 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             if train_loss is None:
                 break
             scheduler.step()
-            loss, accuracy = validate(network, validation, plan.batch_size, device, processes)
+            loss, accuracy = validate(network, validation, plan.batch_size, device, processes, plan.num_workers)
             if not math.isfinite(train_loss + loss):
                 raise UserError(f"the loss is not finite in epoch {epoch + 1} of {folder}; try a lower --lr, with --overwrite")
             bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}", refresh=False)

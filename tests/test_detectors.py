@@ -9,13 +9,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 from small import photographs
+from torch.utils.data import DataLoader
 from torchvision.models import resnet50
 from torchvision.models.vision_transformer import VisionTransformer
 
 import models.detectors as detectors
 from detect_commands.bench import Bench
 from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
-from detect_commands.training import LabelledImages, TrainingPlan, network_logits, train_network, validate
+from detect_commands.training import LabelledImages, TrainingPlan, epoch_batches, network_logits, train_network, validate
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
 from options import as_plain, parse_detect
@@ -71,7 +72,7 @@ def test_spectrum_input_is_the_normalised_log_magnitude_of_each_image():
 @pytest.mark.parametrize("domain", detectors.DOMAINS["cnn_whitened"])
 def test_whitened_bins_have_mean_0_and_deviation_1_over_the_training_images(tmp_path, domain):
     real, fake = photographs(12, seed=1), photographs(12, seed=2)
-    sides = [SimpleNamespace(images=images) for images in (real, fake)]
+    sides = [SimpleNamespace(images=images, label="side") for images in (real, fake)]
     split = {side: {"train": range(8), "validation": range(8, 12)} for side in ("real", "fake")}
     judge = NetworkJudge("cnn_whitened", 32, domain, None, Processes(torch.device("cpu")), plan(epochs=1), tmp_path)
     judge.fit(*sides, split)
@@ -95,7 +96,7 @@ def test_opponent_colours_show_what_varies_in_colour_alone(tmp_path):
     opponent = mixed(OPPONENT, real)
     opponent[:, 1] *= factor[:, None, None]
     real = mixed(RGB, opponent)
-    sides = [SimpleNamespace(images=images) for images in (real, fake)]
+    sides = [SimpleNamespace(images=images, label="side") for images in (real, fake)]
     split = {side: {"train": range(40), "validation": range(40, 60)} for side in ("real", "fake")}
     accuracies = {}
     for classifier in ("cnn", "cnn_whitened"):
@@ -323,7 +324,7 @@ def test_training_learns_and_scores_the_right_way_round(tmp_path):
     network, _, validation = train_tiny(tmp_path, epochs=15)
     assert validate(network, validation, 4, torch.device("cpu"))[1] == 1.0
     real, fake = tiny_problem()
-    scores = [fake_probability(network_logits(network, images, range(12), 5, torch.device("cpu"))) for images in (real, fake)]
+    scores = [fake_probability(network_logits(network, images, "judging", 5, torch.device("cpu"))) for images in (real, fake)]
     assert scores[0].max() < 0.5 < scores[1].min()
     assert (FAKE, REAL) == (0, 1)
 
@@ -348,6 +349,18 @@ def test_resumed_training_is_uninterrupted_training(tmp_path, monkeypatch):
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert (tmp_path / "whole" / "log.csv").read_text() == (tmp_path / "parts" / "log.csv").read_text()
+
+
+def test_threads_that_read_ahead_change_nothing(tmp_path):
+    trained = [train_tiny(tmp_path / str(workers), num_workers=workers)[0].state_dict() for workers in (0, 2)]
+    assert all(torch.equal(*pair) for pair in zip(*(state.values() for state in trained), strict=True))
+
+
+@pytest.mark.parametrize("count", [7, 9, 8])
+def test_the_order_of_an_epoch_is_that_of_a_data_loader(count):
+    generator = torch.Generator().manual_seed(3 * 10_007 + 5)
+    loader = DataLoader(range(count), batch_size=4, shuffle=True, generator=generator, drop_last=count == 9)  # 4 + 4 + 1
+    assert epoch_batches(count, plan(seed=3, batch_size=4), 5) == [part.tolist() for part in loader]
 
 
 def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path):

@@ -22,12 +22,6 @@ def handling(handler, *numbers):
             signal.signal(number, before)
 
 
-def leave_to_parent(_worker=None):
-    """In a worker process: a signal that all processes get is its parent's to handle, which then ends the worker."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
 class StopRequest:
     """Context in which Ctrl-C and SIGTERM only set `.asked`, so that a step is never left half done.
 
