@@ -17,6 +17,7 @@ import torch
 from benchmarks.common import best_times, draw_pictures, for_each
 from data.folder import ImageFolder, list_images
 from options import HelpFormatter, number
+from utils.aliases import alias_features, alias_lags
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.distributed import resolve_device
@@ -60,6 +61,14 @@ def run_on(updater, batches):
     return float(profile.flatten()[0])
 
 
+def all_lags(image):
+    """What `alias_features` takes a few lags of, by the whole transform of each shift's products."""
+    for part in image.double().split(2):
+        spectrum = fourier(to_grey(part))
+        lags = alias_lags(spectrum / spectrum.abs())
+    return float(lags.real.sum())
+
+
 def image_parts(folder, batches):
     """{what: function that handles every image once}."""
     return {
@@ -72,6 +81,8 @@ def image_parts(folder, batches):
         "SSIM": lambda: [float(ssim(image, image.flip(0)).sum()) for image in batches],
         "decay features": lambda: [float(decay_features(image).sum()) for image in batches],
         "a detector's radial profile": lambda: [float(log_profile(image).sum()) for image in batches],
+        "coherence features": lambda: [float(alias_features(image).sum()) for image in batches],
+        "the same by whole transforms of products": lambda: [all_lags(image) for image in batches],
     }
 
 

@@ -11,7 +11,11 @@ from benchmarks import metrics, scaling, step, upsample
 
 ROWS = {
     "input": (input_benchmark, "--n 5 --size 16 --read 4 --rounds 1 --num_workers 1", ("second check", "pairs of the shards")),
-    "metrics": (metrics, "--sizes 16 --n 4 --workers 0,1 --rounds 1 --device cpu", ("LFD and profile", "decay features", "KID")),
+    "metrics": (
+        metrics,
+        "--sizes 16 --n 4 --workers 0,1 --rounds 1 --device cpu",
+        ("LFD and profile", "decay features", "coherence features", "KID"),
+    ),
     "step": (step, "--sizes 16 --width 4 --variants plain,eager,amp --turns 1 --profile 2 --device cpu", ("plain", "eager", "amp")),
     "upsample": (upsample, "--batch 1 --turns 1 --device cpu", ("bilinear, 512 x 16 x 16", "bicubic, 64 x 128 x 128")),
 }
