@@ -125,6 +125,23 @@ def unseen_by(content, options, sets, count):
     return real, generated
 
 
+def left_out(content, judged, count):
+    """Lines of a report, one per other folder of which a detector saw versions of some images.
+
+    Args:
+        content: the detector's checkpoint.
+        judged: (images, indices that may judge) of folders. count: --num_samples.
+    """
+    trained, lines = {real_path(content["training"][side]) for side in ("real", "fake")}, []
+    for images, indices in judged:
+        asked = min(len(images), count or len(images))
+        if real_path(images.folder) not in trained and len(indices) < asked:
+            lines.append(
+                f"{images.label}: {asked - len(indices)} of {asked} images are left out, the detector knows versions of them"
+            )
+    return lines
+
+
 def check_records(options, kind):
     """UserError if what an earlier call left for the table of this one is damaged."""
     read_records(run_folder(options.dst), kind, options.classifier if options.overwrite else ())
@@ -154,10 +171,13 @@ def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("n
 
 
 def detect_with(bench, options, sets):
-    """Train or read every run of one classifier and judge it: `Judged` rows, their setting, and where the detectors are."""
+    """Train or read every run of one classifier and judge it.
+
+    Returns: `Judged` rows, their setting, where the detectors are, and `left_out` of the first run.
+    """
     home, runs = bench.processes.once(lambda: open_home(options, bench.classifier))
     splits = splits_of(bench, options, sets["real"], sets["fake"]) if options.is_train else []
-    rows, reals = [], []
+    rows, reals, lines = [], [], []
     for run in range(runs):
         folder = home / f"run_{run:02d}"
         if options.is_train:
@@ -168,8 +188,9 @@ def detect_with(bench, options, sets):
         perturbations = PERTURBATIONS if options.robustness else ("none",)
         rows += judge_rows(bench, judge, run, content["trained_on"], real, generated, perturbations)
         reals.append([real[0].names[index] for index in real[1]])
+        lines = lines or left_out(content, [real, *generated], options.of(bench.classifier).num_samples)
     setting = setting_of(bench, content["training"], runs, reals, {"real": sets["real"]}, [images for images, _ in generated])
-    return rows, setting, home
+    return rows, setting, home, lines
 
 
 def open_named(options):
@@ -192,9 +213,9 @@ def detect(options, processes):
     benches = make_benches(options, size, processes)
     processes.once(lambda: check_detectors(benches, options, sets))
     for bench in benches:
-        rows, setting, home = work_of(bench, processes, detect_with, options, sets)
+        rows, setting, home, lines = work_of(bench, processes, detect_with, options, sets)
         if processes.main:
-            record = keep(home, Record(setting, rows, warnings))
+            record = keep(home, Record(setting, rows, [*warnings, *lines]))
             rows = record.rows
             counts = (
                 f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."

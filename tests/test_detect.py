@@ -165,6 +165,10 @@ def test_versions_of_training_images_judge_nowhere(run, tmp_path):
     aucs = {generator: row for (generator, _, measure), row in found.items() if measure == "auc"}
     counts = {generator: (int(row["reals"]), int(row["fakes"])) for generator, row in aucs.items()}
     assert counts == {"elsewhere/refined": (COUNT // 4, COUNT // 4), "other": (COUNT // 4, COUNT)}
+    text, seen = Path("results/run/logreg_classifier/evaluation.md").read_text(), COUNT - COUNT // 4
+    for label in ("elsewhere/real", "elsewhere/refined"):
+        assert f"{label}: {seen} of {COUNT} images are left out, the detector knows versions of them" in text
+    assert text.count("are left out") == 2
     shutil.rmtree(run / "fake")  # with nothing to compare with, better too few than too many
     detect.main([*command, "--is_train", "False", *folders])
     found = table("results/run/logreg_classifier/runs.csv")
