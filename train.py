@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from data.folder import Warnings
-from data.pairs import PairLoader, save_holdout
+from data.pairs import PairLoader, save_holdout, scene_keys
 from data.training import inputs_of, training_sets
 from models.recording import NotRecorded
 from models.stig import STIG, Objective
@@ -161,7 +161,9 @@ def make_trainer(options, filters, whitening, steps, resumed, processes):
 def evaluate(options, refine, filters, sets, source, warnings, examples, device):
     """Refine and measure the test images, write the report and say where it is."""
     run, shown = run_folder(options.dst), {kind: to_device(filters[kind], device) for kind in FILTERS}
-    rows = evaluate_refiner(refine, shown, sets["test_real"], sets["test_fake"], run / "eval", device, options.num_workers)
+    real, fake = sets["test_real"], sets["test_fake"]
+    keys = scene_keys(real.paths, fake.paths)
+    rows = evaluate_refiner(refine, shown, real, fake, keys, run / "eval", device, options.num_workers)
     section = run_section(command_of(options), sets, warnings)
     print(write_report(run, rows, f"{options.dst}: evaluated on {source}", examples(), section, options.base))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")

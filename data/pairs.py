@@ -116,6 +116,17 @@ def _joined(groups):
     return joined
 
 
+def scene_keys(real_paths, fake_paths):
+    """A key for each image of two folders, equal where names say that two show one scene (as `split_holdout`): two lists."""
+    given = [ImagePaths.of(paths) for paths in (real_paths, fake_paths)]
+    sides = [[""] * len(paths) for paths in given]
+    for keys, groups in zip(sides, _grouped(*given), strict=True):
+        for stem, places in groups.items():
+            for place in places:
+                keys[place] = stem
+    return sides
+
+
 def split_holdout(real_paths, fake_paths, fraction, seed):
     """Keep a share of the images out of training.
 

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import torch
 
+from data.pairs import scene_keys
 from detect_commands.image_sets import Chosen
 from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
@@ -48,15 +49,16 @@ class ClassicalJudge:
             real, fake: image sets.
             split: dict side -> dict part -> indices; at least FEWEST to train on in each class.
         """
-        sides = []
+        sides, paths = [], []
         for side, images in (("real", real), ("fake", fake)):
             chosen = np.sort(np.concatenate([split[side]["train"], split[side]["validation"]]))
             sides.append(self._features(images, chosen))
+            paths.append(images.images.paths.take(chosen))
 
         def fit(real, fake):
             return functools.partial(classical_scores, self.classifier, fit_classical(self.classifier, real, fake, self.seed))
 
-        folds = [fold_numbers(len(side), FOLDS, self.seed) for side in sides]
+        folds = fold_numbers(scene_keys(*paths), FOLDS, self.seed)
         self.threshold = best_threshold(*out_of_fold(fit, sides, folds))
         self.state = fit_classical(self.classifier, *sides, self.seed)
 

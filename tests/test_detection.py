@@ -82,12 +82,30 @@ def test_curves_end_where_they_must():
     assert lines["recall"].max() == 1 and lines["precision"][0] == pytest.approx(2 / 5)
 
 
-@given(st.integers(5, 60), st.integers(2, 5), st.integers(0, 100))
-def test_folds_are_even_and_the_same_for_classes_of_one_size(count, folds, seed):
-    numbers = fold_numbers(count, folds, seed)
-    counts = np.bincount(numbers, minlength=folds)
-    assert counts.max() - counts.min() <= 1
-    np.testing.assert_array_equal(numbers, fold_numbers(count, folds, seed))
+@given(st.integers(0, 40), st.integers(1, 30), st.integers(1, 30), st.integers(2, 5), st.integers(0, 100))
+def test_folds_are_even_and_one_for_what_shows_one_scene(shared, real_alone, other_alone, folds, seed):
+    keys = [*range(shared), *range(1000, 1000 + real_alone)], [*range(2000, 2000 + other_alone), *reversed(range(shared))]
+    both = fold_numbers(keys, folds, seed)
+    for numbers in both:
+        counts = np.bincount(numbers, minlength=folds)
+        assert counts.max() - counts.min() <= 1
+    assert both[0][:shared].tolist() == both[1][other_alone:][::-1].tolist()
+    for one, again in zip(both, fold_numbers(keys, folds, seed), strict=True):
+        np.testing.assert_array_equal(one, again)
+    copies = fold_numbers([[*side, *side] for side in keys], folds, seed)
+    for once, twice in zip(both, copies, strict=True):
+        np.testing.assert_array_equal(twice, [*once, *once])
+
+
+def test_a_missing_version_does_not_put_the_others_on_both_sides():
+    """Versions that hardly differ: a detector that knows the one calls the other what the first one was."""
+    generator = np.random.default_rng(0)
+    real = generator.normal(size=(120, 30))
+    other, names = real + 0.01 * generator.normal(size=real.shape), [f"{i:03d}" for i in range(120)]
+    for kept in (slice(None), slice(1, None)):
+        accuracy, low, high = fresh_accuracy(real, other[kept], (names, names[kept]))
+        assert low <= 0.5 <= high and accuracy > 0.44
+    assert fresh_accuracy(real, other[1:])[0] < 0.3  # told nothing, the counterparts are in training
 
 
 def test_out_of_fold_scores_are_of_detectors_that_never_saw_the_image():

@@ -565,7 +565,7 @@ def test_float64_is_computed_where_there_is_some():
 
 def test_detectors_of_the_closing_table_see_a_bounded_sample(monkeypatch):
     monkeypatch.setattr(report, "DETECTED_IMAGES", 4)
-    row, images = report.Measured(10), torch.rand(10, 3, 16, 16)
+    row, images = report.Measured(range(10)), torch.rand(10, 3, 16, 16)
     for part in images.split(3):
         row.update(part)
     assert torch.allclose(torch.cat(row.features["logreg"]), report.FEATURES["logreg"](images[[0, 2, 5, 7]]))

@@ -51,12 +51,24 @@ def _logreg(real, other, _):
     return lambda rows: (rows - mean) / std @ weight + bias > 0
 
 
-def fold_numbers(count, folds, seed):
-    """A fold 0..folds - 1 for each of `count` images: as even as can be, and the same for every class of equal size.
+def fold_numbers(keys, folds, seed):
+    """A fold 0..folds - 1 for each image of two classes, as even as can be.
 
-    So two folders that hold versions of the same images in the same order never have one version in training and the other in test.
+    Args:
+        keys: hashables of the reals and of the others. Images of one key are in one fold: a detector that was trained on one
+            version of a scene, and is asked about another, tends to give it the wrong label.
+    Returns: (N,) and (M,) int64.
     """
-    return np.random.default_rng(seed).permutation(count) % folds
+    real, other = (list(dict.fromkeys(side)) for side in keys)
+    shared = set(real) & set(other)
+
+    def dealt(chosen, first):
+        numbers = np.random.default_rng(seed).permutation(len(chosen)) + first
+        return dict(zip(chosen, (numbers % folds).tolist(), strict=True))
+
+    both = dealt([key for key in real if key in shared], 0)
+    own = [both | dealt([key for key in side if key not in shared], len(both)) for side in (real, other)]
+    return [np.array([fold[key] for key in side], int) for fold, side in zip(own, keys, strict=True)]
 
 
 def out_of_fold(fit, sides, folds):
@@ -105,11 +117,12 @@ def cross_validated(fit, sides, deals):
     return balanced_interval(right, [len(side) for side in sides])
 
 
-def fresh_accuracy(real_features, other_features, seed=0, folds=5, repeats=4):
+def fresh_accuracy(real_features, other_features, keys=None, seed=0, folds=5, repeats=4):
     """What a logistic regression trained afresh still finds.
 
     Args:
         real_features, other_features: (N, F), (M, F), one row per image, as `classical_features`.
+        keys: as `fold_numbers`; None: images at one place show one scene.
         seed, folds, repeats: each repeat deals the images to `folds` folds anew; every image is judged once per repeat by a
             detector that never saw it.
     Returns: (accuracy, low, high): balanced accuracy (0.5 = cannot be told apart, lower is better for a refiner) and its 95 %
@@ -119,5 +132,6 @@ def fresh_accuracy(real_features, other_features, seed=0, folds=5, repeats=4):
     sides = [np.asarray(features, float) for features in (real_features, other_features)]
     if min(map(len, sides)) < folds or sides[0].shape[1:] != sides[1].shape[1:]:
         raise ValueError(f"need at least {folds} rows of equal length per class, not {sides[0].shape}, {sides[1].shape}")
-    deals = [[fold_numbers(len(side), folds, seed + repeat) for side in sides] for repeat in range(repeats)]
+    keys = keys or [range(len(side)) for side in sides]
+    deals = [fold_numbers(keys, folds, seed + repeat) for repeat in range(repeats)]
     return cross_validated(_logreg, sides, deals)

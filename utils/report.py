@@ -92,13 +92,21 @@ def flat_names(paths):
 
 
 class Measured:
-    """Running numbers of one row of the table, of `count` images that will come; detectors see `DETECTED_IMAGES` of them."""
+    """Running numbers of one row of the table.
 
-    def __init__(self, count):
+    Args:
+        keys: of each image that will come, as `fold_numbers` takes them; detectors see `DETECTED_IMAGES` of the images.
+    Attributes:
+        keys: of the images that detectors see.
+    """
+
+    def __init__(self, keys):
         self.spectra = SpectrumFolds()
         self._psnr, self._ssim = [], []
         self.features = {name: [] for name in FEATURES}
-        self._next, self._detected = 0, set(evenly_spaced(count, DETECTED_IMAGES))
+        chosen = evenly_spaced(len(keys), DETECTED_IMAGES)
+        self.keys = [keys[index] for index in chosen]
+        self._next, self._detected = 0, set(chosen)
 
     def update(self, image, source=None):
         """Add images (N, 3, H, W) in [0, 1] and, where they were made from fakes, those fakes."""
@@ -115,16 +123,16 @@ class Measured:
         """Dictionary over `COLUMNS` against the `Measured` reals; what a row does not have is None."""
         numbers = spectral_distances(real.spectra.total, self.spectra.total)
         for name in FEATURES:
-            numbers[name] = detector_accuracy(real.features[name], self.features[name])
+            numbers[name] = detector_accuracy(real.features[name], self.features[name], (real.keys, self.keys))
         numbers["psnr"] = float(torch.cat(self._psnr).mean()) if self._psnr else None
         numbers["ssim"] = float(torch.cat(self._ssim).mean()) if self._ssim else None
         return numbers
 
 
-def detector_accuracy(real_features, other_features):
+def detector_accuracy(real_features, other_features, keys):
     """Balanced accuracy of a fresh detector on lists of (N, F) features, or None with fewer than ten images a class."""
     real, other = torch.cat(real_features), torch.cat(other_features)
-    return fresh_accuracy(real.numpy(), other.numpy())[0] if min(len(real), len(other)) >= 10 else None
+    return fresh_accuracy(real.numpy(), other.numpy(), keys)[0] if min(len(real), len(other)) >= 10 else None
 
 
 def write_pictures(folder, name, files, image, with_mag=True):
@@ -139,18 +147,19 @@ def write_pictures(folder, name, files, image, with_mag=True):
             write_png(folder / part / file, picture)
 
 
-def evaluate_refiner(refine, filters, real, fake, folder, device, num_workers=0):
+def evaluate_refiner(refine, filters, real, fake, keys, folder, device, num_workers=0):
     """Refine every fake, write all pictures and measure every row on the 8-bit images.
 
     Args:
         refine: function (N, 3, H, W) -> (N, 3, H, W), on `device`.
         filters: dict name of FILTERS -> filter (`utils.filters`) on `device` to show beside it.
         real, fake: datasets of images of one size with `.paths`.
+        keys: of the reals and of the fakes, as `fold_numbers` takes them.
         folder: where real, fake, refined and their _mag folders go.
         num_workers: threads that read ahead.
     Returns: dict row name -> `Measured`: real, fake, each filter, refined.
     """
-    rows = {name: Measured(len(real if name == "real" else fake)) for name in ("real", "fake", *filters, "refined")}
+    rows = {name: Measured(keys[name != "real"]) for name in ("real", "fake", *filters, "refined")}
     real_names, fake_names = iter(flat_names(real.paths)), iter(flat_names(fake.paths))
     for image in map(to_8bit, batches(real, "writing reals", device, num_workers=num_workers)):
         write_pictures(folder, "real", [next(real_names) for _ in image], image)
