@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from data.copies import told_copies
 from data.differences import class_differences
 from data.folder import first_of_other_size, load_folder, refuse_same
 from options import as_plain, parse_eval
@@ -63,7 +64,8 @@ def open_folders(paths, options, at_least):
             f"{other.path} is {other.width} x {other.height}, but {first.path} is {first.width} x {first.height}; "
             "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
         )
-    return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake")))
+    copies = told_copies(*(images.paths for images in folders.values()))
+    return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake"))) + copies
 
 
 def open_magnitudes(paths, folders, options):

@@ -56,6 +56,12 @@ class ImagePaths(Sequence):
         with open(os.path.join(self.root, self.names[index]), "rb", buffering=0) as file:  # noqa: PTH118, PTH123 (a quarter of the time)
             return file.read()
 
+    def tail(self, index, count):
+        """The last bytes of a file, at most `count`; OSError if it cannot be read."""
+        with open(os.path.join(self.root, self.names[index]), "rb", buffering=0) as file:  # noqa: PTH118, PTH123
+            file.seek(max(0, file.seek(0, os.SEEK_END) - count))
+            return file.read(count)
+
     def stamps(self):
         """(N, 3) int64 of each file: bytes, time of the last change of its content and of its entry (ns); -1 if it is not there."""
         root, stamps = str(self.root), np.full((len(self), 3), -1, np.int64)

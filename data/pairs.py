@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from data.checking import warn
+from data.copies import total_bytes
 from data.listing import ImagePaths
 from utils.ahead import read_ahead
 from utils.distributed import dealt
@@ -167,14 +168,8 @@ def save_holdout(path, split, fraction, seed):
         lists |= {f"train_{side}": names[: len(kept)], f"holdout_{side}": names[len(kept) :]}
     lists = {part: lists[part] for part in PARTS}
     counts = {part: len(split[part]) for part in PARTS}
-    total = {side: _total_bytes(split[f"train_{side}"], split[f"holdout_{side}"]) for side in ("real", "fake")}
+    total = {side: total_bytes(split[f"train_{side}"], split[f"holdout_{side}"]) for side in ("real", "fake")}
     write_json(path, {"fraction": fraction, "seed": seed, "counts": counts, "bytes": total, **lists})
-
-
-def _total_bytes(*parts):
-    """Size of images as files; other contents hardly ever have the same."""
-    lengths = [paths.places(np.arange(len(paths)))[:, 1] for paths in parts]  # within shards, 0 of files of their own
-    return int(sum((found if found.any() else paths.stamps()[:, 0]).sum() for found, paths in zip(lengths, parts, strict=True)))
 
 
 def load_holdout(path, real_paths, fake_paths, tell=warn):
@@ -204,6 +199,6 @@ def load_holdout(path, real_paths, fake_paths, tell=warn):
                 f"{path} was made for other {side} images: {wrong[0]} is {where}; restore them, or start again with --overwrite"
             )
     for side, paths in given.items():
-        if manifest.get("bytes", {}).get(side, _total_bytes(paths)) != _total_bytes(paths):
+        if manifest.get("bytes", {}).get(side, total_bytes(paths)) != total_bytes(paths):
             tell(f"the {side} images are not as many bytes as when the run began: if they changed, start again")
     return split

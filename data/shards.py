@@ -80,10 +80,14 @@ class ShardPaths(ImagePaths):
         return Path(self.shards[self.shard[index]]) / self.names[index]
 
     def content(self, index):
+        return self.tail(index, int(self._places[index, 1]))
+
+    def tail(self, index, count):
         start, length = self._places[index].tolist()
+        count = min(count, length)
         with open(self.shards[self.shard[index]], "rb", buffering=0) as file:  # noqa: PTH123 (no place shared between threads)
-            file.seek(start)
-            return file.read(length)
+            file.seek(start + length - count)
+            return file.read(count)
 
     def stamps(self):
         return self._stamps[self.shard]

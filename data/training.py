@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from data.copies import told_copies
 from data.demo import make_demo
 from data.differences import class_differences
 from data.folder import ImageFolder, load_folder, refuse_same, warn
@@ -35,7 +36,8 @@ def open_dataset(name, options, tell=warn):
     refuse_same(*places.values())
     reading = {"skip_bad": options.skip_bad, "num_workers": options.num_workers, "tell": tell}
     pair = {side: load_folder(place, options.size, options.fit, **reading) for side, place in places.items()}
-    for sentence in class_differences(pair["real"], pair["fake"]):
+    copies = told_copies(*(images.paths for images, _ in pair.values()))
+    for sentence in class_differences(pair["real"], pair["fake"]) + copies:
         tell(sentence)
     return pair
 
@@ -78,6 +80,9 @@ def training_sets(options, manifest=None, tell=warn):
             if real_path(DATASETS / options.test_data / side) == real_path(DATASETS / options.data / side):
                 raise UserError(f"--test_data {options.test_data} has the {side} images of --data; give others, or --holdout 0.2")
         others = open_dataset(options.test_data, options, tell)
+        for side, (images, _) in others.items():
+            for sentence in told_copies(split[f"train_{side}"], images.paths):
+                tell(sentence)
         parts |= {f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()}
         source = f"{options.test_data}, another data set"
     elif options.holdout:

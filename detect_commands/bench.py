@@ -97,13 +97,15 @@ class Bench:
         Raises: UserError if the finished one, or what an interrupted training left, is damaged or was trained otherwise.
         """
         path = folder / "detector.pt"
-        origin = {"identity": self.identity(), "training": self.training(real, fake), "names": names}
+        sides = {"real": real, "fake": fake}
+        sizes = {side: {part: images.total_bytes(names[side][part]) for part in PARTS} for side, images in sides.items()}
+        origin = {"identity": self.identity(), "training": self.training(real, fake), "names": names, "bytes": sizes}
         if self.processes.once(path.is_file):
             found = self.load(folder, origin)
             if self.processes.main:
                 remove_progress(folder)  # an interruption may have come between saving and this
             return found
-        judge, sides = self.new_judge(run, folder, origin), {"real": real, "fake": fake}
+        judge = self.new_judge(run, folder, origin)
         split = {side: {part: images.indices(names[side][part]) for part in PARTS} for side, images in sides.items()}
         judge.fit(real, fake, split)
         content = {**origin, "trained_on": fake.label, **judge.content()}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.copies import told_copies, total_bytes
 from data.differences import class_differences
 from data.folder import Warnings, first_of_other_size, load_folder
 from utils.decay import SMALLEST
@@ -71,6 +72,10 @@ class ImageSet:
             raise UserError(f"{self.folder} lacks {names[found.index(None)]} or a version of it; put it back or train again")
         return np.array(found, dtype=int)
 
+    def total_bytes(self, names):
+        """Size of some images as files, which those of other contents hardly ever have."""
+        return total_bytes(self.images.paths.take(self.indices(names)))
+
     def features(self, extract, key, indices, perturbation="none"):
         """Rows (N, F) of `extract(images (B, 3, H, W))` for some images; each is computed once per `key` and perturbation."""
         known = self._features.setdefault((key, perturbation), {})
@@ -135,6 +140,8 @@ def open_sets(folders, options):
     for role in (role for role in sets if role != "real" and "real" in sets):
         for text in class_differences(*((sets[one].images, infos[one]) for one in ("real", role))):
             warnings(f"{sets['real'].label} against {sets[role].label}: {text}")
+    for text in told_copies(*(images.images.paths for images in sets.values())):
+        warnings(text)
     return sets, side, as_notes(warnings)
 
 

@@ -170,7 +170,7 @@ def check_origin(path, found, wanted, advice):
     Args:
         path: where it is kept.
         found, wanted: what it was made with and what it must have been made with: "identity" and "training", dicts of plain values,
-            and "names", the split. Only what is wanted is compared.
+            "names", the split, and "bytes", how long its files are. Only what is wanted is compared.
         advice: end of the sentence.
     """
     for kind in ("identity", "training"):
@@ -179,6 +179,8 @@ def check_origin(path, found, wanted, advice):
                 raise UserError(f"{path} was made with {name} = {found[kind].get(name)}, not {value}; {advice}")
     if "names" in wanted and found["names"] != wanted["names"]:
         raise UserError(f"{path} was made of other images than those now in the folders (or of another part of them); {advice}")
+    if "bytes" in wanted and found.get("bytes", wanted["bytes"]) != wanted["bytes"]:
+        raise UserError(f"{path} was made of images of these names, but of other contents than they have now; {advice}")
 
 
 def train_network(network, train, validation, plan, device, folder, processes=None, origin=None):

@@ -713,6 +713,26 @@ def test_before_and_after_does_not_judge_by_images_that_were_trained_on(run, cap
     assert "was made of other images" in refused(capsys, *command, "--resume")
 
 
+def test_detectors_of_images_that_were_made_anew_under_their_names_are_not_kept(run, capsys):
+    fake = Path("gan")
+    shutil.copytree(run / "fake", fake)
+    folders = ["--real", str(run / "real"), "--fake", str(fake)]
+    command = ["--classifier", "logreg", "--runs", "1", *folders, "--dst", "again"]
+    before = ["--mode", "before_after", *command, "--eval_root", "gan2", "--filters", "linear"]
+    shutil.copytree(run / "refined", "gan2")
+    detect.main(command)
+    detect.main(before)
+    for folder in (fake, Path("gan2")):
+        shutil.rmtree(folder)
+    write_folder(fake, [generated(700 + i) for i in range(COUNT)])
+    write_folder(Path("gan2"), [generated(800 + i) for i in range(COUNT)])
+    assert "was made of images of these names, but of other contents than they have now" in refused(
+        capsys, *command, "--eval_root", str(run / "fake")
+    )
+    assert "of other contents than they have now" in refused(capsys, *before, "--resume")
+    detect.main([*command, "--overwrite"])
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(run, capsys):
     for batch in ("8", "64"):  # of several steps and of one, which is seen at the validation only
         command = [*CNN, "--lr", "1e30", "--class_batch_size", batch, "--overwrite"]

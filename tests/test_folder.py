@@ -175,6 +175,19 @@ def test_caches_of_a_training_stay_within_the_budget_together(tmp_path, monkeypa
         assert sum(map(len, kept)) == images and sum(part.cached_gb for part in kept) <= budget
 
 
+def test_test_data_that_is_training_data_by_another_path_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for side in ("real", "fake"):
+        put(tmp_path / "datasets/one" / side, *(f"{side}{number}.png" for number in range(4)))
+        (tmp_path / "datasets/linked" / side).mkdir(parents=True)
+        for path in (tmp_path / "datasets/one" / side).iterdir():
+            (tmp_path / "datasets/linked" / side / path.name).symlink_to(path)
+    told = []
+    training_sets(parse_train(["--data", "one", "--test_data", "linked", "--dst", "x", "--size", "16"]), tell=told.append)
+    for side in ("real", "fake"):
+        assert any(f"4 of 4 images of datasets/linked/{side} are copies of images of datasets/one/{side}" in text for text in told)
+
+
 def test_the_first_image_of_another_size(tmp_path):
     put(tmp_path / "a", "0.png", "1.png", size=(4, 6))
     put(tmp_path / "b", "0.png", size=(4, 6))

@@ -1,0 +1,84 @@
+"""Files of equal content: how much there is, and which images are copies of others."""
+
+import hashlib
+from collections import defaultdict
+
+import numpy as np
+
+from data.listing import ImagePaths
+
+MOST = 10_000  # images among which copies are looked for: a fraction of a second on a local disk
+TAIL = 64  # bytes at a file's end that tell nearly all files of one length apart: a PNG's checksum lies there
+
+
+def file_sizes(paths):
+    """(N,) int64: bytes of each image as a file, within a shard too; -1 if it is not there."""
+    lengths = paths.places(np.arange(len(paths)))[:, 1]  # 0 of files of their own
+    return lengths if lengths.any() else paths.stamps()[:, 0]
+
+
+def total_bytes(*parts):
+    """Size of images as files; other contents hardly ever have the same."""
+    return int(sum(file_sizes(paths).sum() for paths in parts))
+
+
+def first_equal(*sides):
+    """Which images are copies of others, byte for byte.
+
+    Only files of one length and one end are read whole.
+
+    Args:
+        sides: rows of paths.
+    Returns: list of (N,) int64, for each image the number of the first one that is equal to it, counted through all sides; its own
+        if there is none.
+    """
+    given = [ImagePaths.of(paths) for paths in sides]
+    images = [(paths, index) for paths in given for index in range(len(paths))]
+    first = np.arange(len(images))
+    sizes = np.concatenate([file_sizes(paths) for paths in given])
+    for alike in _same((number for number in range(len(images)) if sizes[number] > 0), lambda number: sizes[number]):
+        for ends in _same(alike, lambda number: _read(images[number], tail=True)):
+            for copies in _same(ends, lambda number: _read(images[number])):
+                first[copies] = copies[0]
+    return np.split(first, np.cumsum([len(paths) for paths in given])[:-1])
+
+
+def _same(numbers, key):
+    """Lists of two or more numbers that share a key; what has the key None is left out."""
+    groups = defaultdict(list)
+    for number in numbers:
+        groups[key(number)].append(number)
+    return [group for found, group in groups.items() if found is not None and len(group) > 1]
+
+
+def _read(image, tail=False):
+    """End of a file, or digest of the whole; None if it cannot be read."""
+    paths, index = image
+    try:
+        return paths.tail(index, TAIL) if tail else hashlib.blake2b(paths.content(index)).digest()
+    except OSError:
+        return None
+
+
+def told_copies(*sides):
+    """Sentences on images that are copies of others, within a folder or in two; of more than MOST images nothing is looked for.
+
+    Args:
+        sides: `ImagePaths` of different folders.
+    """
+    if sum(map(len, sides)) > MOST:
+        return []
+    starts, told = np.cumsum([0, *map(len, sides)]), []
+    firsts, labels = first_equal(*sides), [paths.label(index) for paths in sides for index in range(len(paths))]
+    for place, (paths, first) in enumerate(zip(sides, firsts, strict=True)):
+        own = np.arange(starts[place], starts[place + 1])
+        for other in range(place + 1):
+            copies = np.flatnonzero((first != own) & (first >= starts[other]) & (first < starts[other + 1]))
+            if len(copies):
+                where = "others there" if other == place else f"images of {sides[other].root}"
+                pair = f"{labels[own[copies[0]]]} is {labels[first[copies[0]]]}"
+                told.append(
+                    f"{len(copies)} of {len(paths)} images of {paths.root} are copies of {where}, byte for byte "
+                    f"(the first: {pair}): they count twice, and what is trained on some and judged by others looks too good; leave them out"
+                )
+    return told

@@ -1,0 +1,68 @@
+"""Files of equal content among the images of folders and shards."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import copies
+from data.copies import file_sizes, first_equal, told_copies, total_bytes
+from data.listing import list_images
+from data.shards import list_shards
+
+
+def put(folder, count, first=0):
+    """Pictures of one file size each."""
+    folder.mkdir(parents=True)
+    for number in range(first, first + count):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.bmp")
+    return folder
+
+
+def pack(folder, shard):
+    with tarfile.open(shard, "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+    return shard
+
+
+def test_sizes_are_those_of_files_within_shards_too(tmp_path):
+    folder = put(tmp_path / "a", 3)
+    (folder / "0.bmp").write_bytes((folder / "0.bmp").read_bytes() + b"more")
+    expected = [path.stat().st_size for path in sorted(folder.iterdir())]
+    for paths in (list_images(folder), list_shards(pack(folder, tmp_path / "a.tar"))):
+        assert file_sizes(paths).tolist() == expected and total_bytes(paths, paths) == 2 * sum(expected)
+        assert [paths.tail(index, 5) for index in range(3)] == [path.read_bytes()[-5:] for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_copies_are_found_within_a_side_and_over_sides(tmp_path, shards):
+    a, b = put(tmp_path / "a", 4), put(tmp_path / "b", 3, first=10)
+    shutil.copy(a / "1.bmp", a / "7.bmp")
+    shutil.copy(a / "2.bmp", b / "2.bmp")
+    (b / "11.bmp").write_bytes((a / "0.bmp").read_bytes()[:60] + (b / "11.bmp").read_bytes()[60:])  # of one size, not equal
+    ending = bytearray((a / "3.bmp").read_bytes())
+    ending[60] ^= 1
+    (b / "12.bmp").write_bytes(ending)  # of one size and one end
+    sides = [list_shards(pack(side, tmp_path / f"{side.name}.tar")) if shards else list_images(side) for side in (a, b)]
+    first = first_equal(*sides)
+    assert [part.tolist() for part in first] == [[0, 1, 2, 3, 1], [5, 6, 7, 2]]
+    told = told_copies(*sides)
+    assert len(told) == 2 and "1 of 5 images" in told[0] and "copies of others there, byte for byte" in told[0]
+    assert Path(told[0].partition("the first: ")[2].split()[0]).name == "7.bmp" and "1 of 4 images" in told[1]
+    assert f"copies of images of {sides[0].root}" in told[1]
+
+
+def test_nothing_is_told_without_copies_nor_looked_for_among_very_many(tmp_path, monkeypatch):
+    folder = put(tmp_path / "a", 4)
+    assert told_copies(list_images(folder)) == []
+    shutil.copy(folder / "1.bmp", folder / "7.bmp")
+    assert len(told_copies(list_images(folder))) == 1
+    monkeypatch.setattr(copies, "MOST", 4)
+    assert told_copies(list_images(folder)) == []
+    (folder / "7.bmp").unlink()
+    (folder / "7.bmp").symlink_to("nowhere.bmp")
+    assert first_equal(list_images(folder))[0].tolist() == [0, 1, 2, 3, 4]
