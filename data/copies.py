@@ -79,6 +79,7 @@ def told_copies(*sides):
                 pair = f"{labels[own[copies[0]]]} is {labels[first[copies[0]]]}"
                 told.append(
                     f"{len(copies)} of {len(paths)} images of {paths.root} are copies of {where}, byte for byte "
-                    f"(the first: {pair}): they count twice, and what is trained on some and judged by others looks too good; leave them out"
+                    f"(the first: {pair}): they count twice, and what is trained on some and judged by others looks too good; "
+                    "leave them out"
                 )
     return told

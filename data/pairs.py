@@ -5,6 +5,7 @@ All of it is a pure function of counts, names and seed: nothing depends on what 
 
 import itertools
 import os
+import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def _names(paths):
 def _by_stem(names):
     groups = defaultdict(list)
     for index, name in enumerate(names):
-        groups[name[: name.rindex(".")]].append(index)
+        groups[unicodedata.normalize("NFC", name[: name.rindex(".")])].append(index)  # macOS gives names in the other form
     return groups
 
 

@@ -1,6 +1,7 @@
 """Folders of images as detectors see them: checked, with names, and with features that are computed once."""
 
 import functools
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,16 @@ FEATURE_BATCH = 8
 
 
 def version_key(name):
-    """What versions of one image have in common: its POSIX name without suffix, folders joined to it.
+    """What versions of one image have in common: its POSIX name without suffix, folders joined to it, in Unicode's composed form.
 
     A tar may hold faces/001.png; among pictures that lie in one folder its version is called faces_001.png.
     """
-    return (name.rpartition(".")[0] or name).replace("/", "_")
+    return joined_name(name.rpartition(".")[0] or name)
+
+
+def joined_name(name):
+    """A POSIX name with its folders joined to it, in Unicode's composed form (macOS gives names in the other one)."""
+    return unicodedata.normalize("NFC", name.replace("/", "_"))
 
 
 class Chosen:

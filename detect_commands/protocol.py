@@ -12,7 +12,7 @@ from data.listing import ImagePaths
 from data.pairs import split_holdout
 from data.reading import read_image
 from data.shards import is_shards, list_shards
-from detect_commands.image_sets import version_key
+from detect_commands.image_sets import joined_name, version_key
 from utils.errors import UserError
 from utils.profiles import to_grey
 from utils.run_dir import real_path
@@ -108,8 +108,11 @@ def unseen(image_set, side, content, count, seed):
     if real_path(image_set.folder) == real_path(trained):
         return image_set.indices(names["test"])
     read = _training_images(trained, image_set)
-    seen = {version_key(name): functools.partial(read, name) for part in ("train", "validation") for name in names[part]}
-    trained_on = {name: seen[key] for name in image_set.names if (key := version_key(name)) in seen}
+    known = [name for part in ("train", "validation") for name in names[part]]
+    # of a.jpg the version is a.png, but a.jpg.png where there was an a.bmp, too (`utils.report.output_names`)
+    seen = {key(name): functools.partial(read, name) for key in (version_key, joined_name) for name in known}
+    keys = {name: next((key(name) for key in (joined_name, version_key) if key(name) in seen), None) for name in image_set.names}
+    trained_on = {name: seen[key] for name, key in keys.items() if key is not None}
     versions = trained_on if _mostly_versions(image_set, trained_on) else {}
     left = draw_samples([name for name in image_set.names if name not in versions], count, seed)
     left = [name for name in left if name not in trained_on or not _is_version(image_set, name, trained_on[name])]

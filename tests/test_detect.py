@@ -766,6 +766,29 @@ def test_copies_of_images_in_shards_judge_nowhere_but_others_do(run):
     assert left == [name for name in images.names if name != "003.png"]
 
 
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [
+        (("{}.png", "{}.bmp"), ("{}.png.png", "{}.bmp.png")),  # as refined images of such a folder are called
+        (("\u00e9{}.png", "\u00e8{}.png"), ("e\u0301{}.png", "e\u0300{}.png")),  # composed, and as macOS decomposes it
+    ],
+)
+def test_versions_are_known_where_stems_collide_and_in_either_unicode_form(run, names, others):
+    for folder, forms in (("fakes", names), ("versions", others)):
+        Path(folder).mkdir()
+        for number in range(COUNT):
+            name = forms[number % 2].format(number // 2)
+            Image.fromarray(generated(number)).save(Path(folder, name))
+    images, versions = (ImageSet(folder, folder, load_folder(folder, None)[0]) for folder in ("fakes", "versions"))
+    parts = {"train": images.names[: COUNT // 2], "validation": [], "test": images.names[COUNT // 2 :]}
+    content = {"training": {"fake": "fakes"}, "names": {"fake": parts}}
+    left = unseen(versions, "fake", content, None, 0)
+    assert len(left) <= COUNT // 2
+    seen = [np.asarray(Image.open(Path("fakes", name))) for name in parts["train"]]
+    for index in left:
+        assert not any(np.array_equal(np.asarray(Image.open(Path("versions", versions.names[index]))), other) for other in seen)
+
+
 def test_what_was_trained_on_as_one_class_does_not_judge_as_the_other(run, capsys):
     real, fake = str(run / "real"), str(run / "fake")
     command = ["--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "classes", "--real", real, "--fake", fake]
