@@ -6,11 +6,12 @@ from pathlib import Path
 
 from torch.utils.data import Subset
 
+from data.copies import total_bytes
 from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same, warn
 from data.training import ONE_IMAGE
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
-from utils.checkpoint import WayOn, check_same_options, fitting, is_released, load_checkpoint, released_state
+from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, is_released, load_checkpoint, released_state
 from utils.errors import UserError, script
 from utils.filters import FILTER_PARTS, check_filter, filtered, fit_filters, to_device
 from utils.interrupts import leaving
@@ -61,7 +62,7 @@ def filter_refiner(fitted, device):
 
 
 def fitted_filter(options, size, device):
-    """The filter from --fake to --real, on the CPU."""
+    """The filter from --fake to --real, on the CPU, and how many bytes it was fitted on."""
     where = double_device(device)
     refuse_same(options.real, options.fake)
     sides = [
@@ -73,7 +74,8 @@ def fitted_filter(options, size, device):
             warn(ONE_IMAGE.format(side))
     read = functools.partial(fitting_batches, device=where, num_workers=options.num_workers)
     reads = (functools.partial(read, side, f"spectra of {side.paths[0].parent}") for side in sides)
-    return to_device(fit_filters(*reads, [options.method])[options.method], "cpu")
+    origin = " + ".join(str(total_bytes(side.paths)) for side in sides)
+    return to_device(fit_filters(*reads, [options.method])[options.method], "cpu"), f"fitted on {origin} bytes"
 
 
 def own_size(options):
@@ -101,20 +103,22 @@ def own_size(options):
 def open_refiner(options, processes):
     """What --method and --inference_params ask for.
 
-    Returns: the image size it works at, how images of other sizes were brought to it in training, and a function
-        (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on the process's device.
+    Returns: the image size it works at, how images of other sizes were brought to it in training, a function
+        (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on the process's device, and a text by which it is known again.
     Raises: UserError for whatever is missing or does not fit.
     """
     path, device = options.inference_params, processes.device
     if options.method != "stig" and options.real:
         size, fit = options.size or processes.once(lambda: own_size(options)), options.fit or "resize"
         chosen = dataclasses.replace(options, fit=fit)
-        return size, fit, filter_refiner(processes.once(lambda: fitted_filter(chosen, size, device)), device)
+        fitted, origin = processes.once(lambda: fitted_filter(chosen, size, device))
+        return size, fit, filter_refiner(fitted, device), origin
     if is_released(path):
         if options.method != "stig":
             raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
         size = options.size or 256
-        return size, "resize", released_model(path, size).to(device).refine
+        model = released_model(path, size)
+        return size, "resize", model.to(device).refine, digest_of(model.state_dict())
     if (Path(path) / "checkpoint.pt").is_file():  # the folder of a run
         path = Path(path) / "checkpoint.pt"
     checkpoint = load_checkpoint(path, "stig")
@@ -124,25 +128,36 @@ def open_refiner(options, processes):
         raise UserError(f"{path} was trained at {size} px; leave --size {options.size} out or give another checkpoint")
     with fitting(path):
         if options.method != "stig":
-            check_filter(checkpoint["filters"][options.method], size)
-            return size, fit, filter_refiner(checkpoint["filters"][options.method], device)
+            kept = checkpoint["filters"][options.method]
+            check_filter(kept, size)
+            return size, fit, filter_refiner(kept, device), digest_of(kept)
         model = trained_model(checkpoint)
-    return size, fit, model.to(device).refine
+    return size, fit, model.to(device).refine, digest_of(model.state_dict())
 
 
-def open_run(options, size, fit):
-    """The images to refine, the names of the results, and the run folder, made when everything has been checked."""
+def open_run(options, size, fit, origin):
+    """The images to refine, the names of the results, and the run folder, made when everything has been checked.
+
+    Args:
+        size, fit, origin: as `open_refiner` gives them.
+    """
     reading = (options.skip_bad, 0.0, options.num_workers)
     fakes, infos = load_folder(options.inference_data, size, options.fit or fit, *reading, recursive=True)
     if options.fit is None and fit == "crop" and not all_of_size(infos, size):
         warn(f"images are cut to their centre, {size} x {size}, as those were that the refiner was made with (--fit crop)")
     names = output_names(fakes.paths, Path(options.inference_data))
-    made = as_plain(dataclasses.replace(options, fit=options.fit or fit))
+    made = as_plain(dataclasses.replace(options, fit=options.fit or fit)) | {"refiner": origin}
     path = run_folder(options.dst) / OPTIONS
     if options.resume:
         if not path.is_file():
             raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
-        check_same_options(path, read_json(path), made, FREE_ON_RESUME)
+        found = read_json(path)
+        check_same_options(path, found, made, {*FREE_ON_RESUME, "refiner"})
+        if found.get("refiner", origin) != origin:
+            raise UserError(
+                f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
+                "start again with --overwrite"
+            )
     run = open_run_folder(options.dst, options.overwrite, options.resume)
     write_json(path, made)
     return fakes, names, run
@@ -155,21 +170,26 @@ def refine_folder(options, processes):
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
     if all((Path(options.inference_data) / side).is_dir() for side in ("real", "fake")):
         raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
-    size, fit, refine = open_refiner(options, processes)
+    size, fit, refine, origin = open_refiner(options, processes)
     if processes.main and options.fit not in (None, "none", fit):
         warn(f"what refines was made with --fit {fit}: its frequencies are not those of images brought to size by {options.fit}")
     folder = Path(options.inference_data)
     if processes.main and folder.name == "refined" and any((folder.parent / name).exists() for name in (OPTIONS, "fake")):
         warn(f"{folder} holds images that were refined already; the gain that fakes need comes on top of what they got")
-    fakes, names, run = processes.once(lambda: open_run(options, size, fit))
+    fakes, names, run = processes.once(lambda: open_run(options, size, fit, origin))
     places = [run / part for part in ("refined", *(["refined_mag"] if options.save_mag else []))]
-    mine = processes.block(len(fakes), options.batch_size)
-    left = [index for index in mine if not all((place / names[index]).is_file() for place in places)]  # all but for --resume
+    mine, changed = processes.block(len(fakes), options.batch_size), fakes.paths.stamps()[:, 1]
+    left = [index for index in mine if not all(_is_newer(place / names[index], changed[index]) for place in places)]
     names = iter([names[index] for index in left])
     for fake_image in batches(Subset(fakes, left), "refining", processes.device, options.batch_size, options.num_workers):
         write_pictures(run, "refined", [next(names) for _ in fake_image], to_8bit(refine(fake_image)), options.save_mag)
     processes.wait()
     print(f"{len(fakes)} refined images: {run / 'refined'}")
+
+
+def _is_newer(path, changed):
+    """Whether a file is there and no older than a time in ns: what --resume need not refine again."""
+    return path.is_file() and path.stat().st_mtime_ns >= changed
 
 
 @script(several=True)

@@ -7,7 +7,7 @@ import torch
 
 from models.gan import generate, seeded_latents
 from models.gan_training import restore_generator
-from utils.checkpoint import fitting, load_checkpoint
+from utils.checkpoint import digest_of, fitting, load_checkpoint
 from utils.errors import UserError
 from utils.pictures import to_8bit
 from utils.precision import double_device
@@ -37,6 +37,11 @@ def load_run(dst, which="best"):
         restore_generator(checkpoint)
         checkpoint["steps"], checkpoint["progress"]["epoch"] = int(checkpoint["steps"]), int(checkpoint["progress"]["epoch"])
     return checkpoint
+
+
+def weights_digest(checkpoint):
+    """By which the generator of a run is known again; SHA-256 of its weights."""
+    return digest_of(restore_generator(checkpoint).state_dict())
 
 
 def draw_batches(generator, indices, seed, stream, batch_size=BATCH):

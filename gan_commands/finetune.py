@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from gan_commands import figures
-from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run, run_checkpoint
+from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run, run_checkpoint, weights_digest
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
-from gan_commands.pairs import open_pairs
+from gan_commands.pairs import open_pairs, pairs_weights
 from gan_commands.run import GanRun
 from gan_commands.train import FREE_ON_RESUME
 from models.classical_detectors import CLASSICAL
@@ -111,6 +111,10 @@ def open_inputs(options):
             f"{options.pairs} holds {len(real)} pairs, but --batch_size {options.batch_size} and a detector need {least}; invert "
             "more images (gan.py invert)"
         )
+    if pairs_weights(options.pairs) not in (None, weights_digest(checkpoint)):
+        raise UserError(
+            f"the pairs in {options.pairs} are of other weights than the generator {options.generator} has; run gan.py invert again"
+        )
     threshold = default_threshold(config["size"]) if options.threshold is None else options.threshold
     try:
         high_frequencies(one_sided_magnitude(real[0][None]), threshold)
@@ -129,7 +133,7 @@ class FinetuneRun(GanRun):
 
     def __init__(self, options, checkpoint, threshold, device):
         super().__init__(options, start_trainer(checkpoint, options.lr, device), Processes(device))
-        self.threshold, self.sums = threshold, {}
+        self.threshold, self.sums, self.origin = threshold, {}, weights_digest(checkpoint)
         self._unseen = []  # step and terms of what is not logged yet
 
     @property
@@ -137,9 +141,14 @@ class FinetuneRun(GanRun):
         return self.epoch >= self.options.epochs
 
     def own_state(self):
-        return {"sums": self.sums}
+        return {"sums": self.sums, "origin": self.origin}
 
     def load_own_state(self, checkpoint):
+        if checkpoint.get("origin", self.origin) != self.origin:
+            raise UserError(
+                f"the generator {self.options.generator} has other weights than when {self.options.dst} began; start again with "
+                "--overwrite"
+            )
         where = double_device(self.processes.device)
         self.sums = {name: torch.as_tensor(total, dtype=torch.float64, device=where) for name, total in checkpoint["sums"].items()}
 

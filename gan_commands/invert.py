@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from data.folder import load_folder, warn
 from data.streams import find_photographs
-from gan_commands.common import INVERT, batches_of, load_run
+from gan_commands.common import INVERT, batches_of, load_run, weights_digest
+from gan_commands.pairs import PAIRS
 from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
 from options import as_plain
@@ -29,7 +30,7 @@ def open_pairs_folder(folder, overwrite, source):
     existing = [folder / part for part in PARTS if (folder / part).exists()]
     if existing and not overwrite:
         raise UserError(f"{existing[0]} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
-    if existing and not (folder / "pairs.json").is_file():
+    if existing and not (folder / PAIRS).is_file():
         raise UserError(f"{folder} holds folders that gan.py invert did not write; choose another --out")
     for part in existing:
         refuse_deleting(part, [source], "choose another --out")
@@ -73,7 +74,8 @@ def invert(options):
     images = load_folder(root, size, *reading, num_workers=options.num_workers, recursive=True)[0]
     out = Path(options.out)
     open_pairs_folder(out, options.overwrite, root)
-    write_json(out / "pairs.json", {"options": as_plain(options)})  # by which an interrupted inversion is known as one
+    origin = {"weights": weights_digest(checkpoint), "options": as_plain(options)}
+    write_json(out / PAIRS, origin)  # by which an interrupted inversion is known as one
     generator = restore_generator(checkpoint).to(device).requires_grad_(False)
     count = len(images) if options.n is None else min(options.n, len(images))
     names = output_names(images.paths, root)[:count]
@@ -98,8 +100,8 @@ def invert(options):
             bar.update(len(real_image))
     write_csv(out / "pairs.csv", ("name", "loss", "kept"), rows)
     kept, losses = sum(row[2] for row in rows), [row[1] for row in rows]
-    summary = {"kept": kept, "dropped": count - kept, "median_loss": float(np.median(losses)), "options": as_plain(options)}
-    write_json(out / "pairs.json", summary)
+    summary = {"kept": kept, "dropped": count - kept, "median_loss": float(np.median(losses)), **origin}
+    write_json(out / PAIRS, summary)
     print(f"{kept} pairs kept, {count - kept} dropped (median loss {np.median(losses):.4f}); they are in {out}")
     if not kept:
         warn("no pair is good enough: give more --steps or a higher --threshold, or train the generator longer")

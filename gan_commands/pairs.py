@@ -7,6 +7,9 @@ import torch
 
 from data.folder import ImageFolder, check_images, first_of_other_size, list_images
 from utils.errors import UserError
+from utils.run_dir import read_json
+
+PAIRS = "pairs.json"  # in the folder: how it was made
 
 
 def open_pairs(folder, count=None):
@@ -35,6 +38,12 @@ def open_pairs(folder, count=None):
             )
     latent = torch.from_numpy(np.stack(latents)).float()
     return ImageFolder(parts["real"]), ImageFolder(parts["fake"]), latent
+
+
+def pairs_weights(folder):
+    """`weights_digest` of the generator that pairs were inverted with; None if the folder does not say."""
+    path = Path(folder) / PAIRS
+    return read_json(path, "run gan.py invert again").get("weights") if path.is_file() else None
 
 
 def _read_latent(path):

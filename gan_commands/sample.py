@@ -5,9 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator
-from models.gan_training import restore_generator
-from utils.checkpoint import digest_of
+from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator, weights_digest
 from utils.errors import UserError
 from utils.run_dir import check_place, read_json, write_json, write_png
 from utils.seeding import seed_everything
@@ -34,7 +32,7 @@ def open_run(options):
     """The run's checkpoint, and the numbers of the images that the folder, made here, lacks."""
     checkpoint, folder = load_run(options.dst, options.checkpoint), Path(options.out)
     origin = {"run": options.dst, "checkpoint": options.checkpoint, "steps": checkpoint["steps"], "seed": options.seed}
-    origin["weights"] = digest_of(restore_generator(checkpoint).state_dict())
+    origin["weights"] = weights_digest(checkpoint)
     open_sample_folder(folder, origin, options.overwrite)
     return checkpoint, [index for index in range(options.n) if not (folder / f"{index:06d}.png").is_file()]
 

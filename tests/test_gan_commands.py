@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -441,6 +442,30 @@ def test_finetuning_goes_on_without_its_log(steps_before_stop, monkeypatch):
     assert Path("results/straight/epochs.csv").read_text() == Path("results/halted/epochs.csv").read_text()
     assert table("results/halted/log.csv") == table("results/straight/log.csv")[steps_before_stop:]
     assert curves == {"per_epoch": 3, "lost": steps_before_stop}
+
+
+def test_pairs_and_checkpoints_know_the_generator_they_are_of(monkeypatch, capsys):
+    """A generator that was trained anew under its name is another one."""
+    command = "finetune --generator anew --pairs anew_pairs --adv 0 --epochs 2 --n 20 --batch_size 8 --detector logreg --device cpu"
+    shutil.copytree("results/base", "results/anew")
+    shutil.copytree("pairs", "anew_pairs")
+    monkeypatch.setattr(finetune_module, "StopRequest", StopAfter)
+    StopAfter.count = 0
+    with pytest.raises(SystemExit):
+        run(command + " --dst of_old")
+    StopAfter.count = 10**9
+    for path in Path("results/anew").glob("*.pt"):
+        content = load_checkpoint(path, "gan")
+        for part in ("generator", "average"):
+            if content[part]:
+                name = next(iter(content[part]))
+                content[part][name] = content[part][name] + 0.01
+        save_checkpoint(path, "gan", content)
+    assert "the pairs in anew_pairs are of other weights than the generator anew has" in refused(command + " --dst no", capsys)
+    Path("anew_pairs/pairs.json").unlink()  # nothing is known of these
+    told = "the generator anew has other weights than when of_old began"
+    assert told in refused(command + " --resume --dst of_old", capsys)
+    run(command + " --dst of_new")
 
 
 @pytest.mark.parametrize("terms", ["--adv 1 --metric 2", "--adv 1 --lambda_fourier 0"])

@@ -437,6 +437,41 @@ def test_inference_interrupted_half_way(run, house, monkeypatch, capsys):
     assert first.stat().st_mtime_ns > before
 
 
+def test_resumed_inference_mixes_no_refiners_and_sees_images_that_changed(run, house, capsys):
+    shutil.copytree("datasets/tiny/fake", "drawn")
+    shutil.copy(run / "checkpoint.pt", "refiner.pt")
+    command = ["--inference_data", "drawn", "--inference_params", "refiner.pt", "--dst", "mixed", "--device", "cpu"]
+    inference.main(command)
+    before = {path.name: path.read_bytes() for path in Path("results/mixed/refined").iterdir()}
+    shutil.copy("drawn/01.png", "drawn/00.png")
+    os.utime("drawn/00.png")
+    inference.main([*command, "--resume"])
+    after = {path.name: path.read_bytes() for path in Path("results/mixed/refined").iterdir()}
+    assert [name for name, content in after.items() if content != before[name]] == ["00.png"]
+    assert after["00.png"] == after["01.png"]
+    content = load_checkpoint("refiner.pt", "stig")
+    weights = content["averaged"]
+    name = next(name for name in weights if name.endswith("weight"))
+    weights[name] = weights[name] + 0.01
+    save_checkpoint("refiner.pt", "stig", content)
+    assert "was begun by another refiner" in refused(inference.main, [*command, "--resume"], capsys)
+    fitted = [
+        "--inference_data",
+        "drawn",
+        "--method",
+        "linear",
+        "--real",
+        "datasets/tiny/real",
+        "--fake",
+        "drawn",
+        "--device",
+        "cpu",
+    ]
+    inference.main([*fitted, "--dst", "fitted_then"])
+    shutil.copy("drawn/02.png", "drawn/04.png")
+    assert "the images it is fitted on changed" in refused(inference.main, [*fitted, "--dst", "fitted_then", "--resume"], capsys)
+
+
 def test_inference_takes_the_folder_of_a_run_and_tells_of_images_that_were_refined(run, house, capsys):
     command = ["--inference_params", str(run), "--device", "cpu", "--dst"]
     inference.main([*command, "whole_run", "--inference_data", "datasets/tiny/fake"])
