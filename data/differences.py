@@ -1,4 +1,4 @@
-"""What gives the classes away without any look at the spectrum: format, JPEG quality, size; traces of JPEG in the pixels."""
+"""What gives the classes away without any look at the spectrum: format, bits, JPEG quality, size; traces of JPEG in the pixels."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ def compare_files(real_infos, fake_infos):
 
     Args:
         real_infos, fake_infos: non-empty lists of `ImageInfo`.
-    Returns: list of sentences, empty if format, JPEG quality and size agree.
+    Returns: list of sentences, empty if format, bits per value, JPEG quality and size agree.
     """
     found = []
     both = (real_infos, fake_infos)
@@ -38,6 +38,13 @@ def compare_files(real_infos, fake_infos):
     if distance >= UNLIKE:
         formats = [_tally(column(infos, "format").tolist()) for infos in both]
         found.append(f"file formats differ between the classes (real: {formats[0]}; fake: {formats[1]}): {TAIL}")
+    depths = [column(infos, "bits") for infos in both]
+    if abs(np.mean(depths[0] > 8) - np.mean(depths[1] > 8)) >= UNLIKE:
+        bits = [_tally(f"{value} bit:" for value in depth.tolist()) for depth in depths]
+        found.append(
+            f"bits per value differ between the classes (real: {bits[0]}; fake: {bits[1]}), and rounding to 8 bit is noise that a "
+            f"detector of spectra sees; bring both to one depth: {TAIL}"
+        )
     qualities = [values[values > 0].astype(int) for values in (column(infos, "jpeg_quality") for infos in both)]
     if all(map(len, qualities)):
         distance, chance = _spread(*qualities)

@@ -72,6 +72,12 @@ class ImageStream:
         chosen = [dealt(order[step * self.batch_size : (step + 1) * self.batch_size], *part) for step in steps]
         return read_ahead(self._batch, chosen, self.num_workers)
 
+    def once(self):
+        """Every image once, in the order of the first epoch: iterator over batches as above, of which the last may be smaller."""
+        order = np.random.default_rng([self.seed, 0]).permutation(len(self.images)).tolist()
+        chosen = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return read_ahead(self._batch, chosen, self.num_workers)
+
     def _batch(self, chosen):
         return torch.stack([self.images[index] for index in chosen])
 

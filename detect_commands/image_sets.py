@@ -12,7 +12,7 @@ from data.folder import Warnings, first_of_other_size, load_folder
 from utils.decay import SMALLEST
 from utils.errors import UserError
 from utils.filters import filtered, fit_filters
-from utils.measure import batches
+from utils.measure import batches, fitting_batches
 from utils.perturbations import PERTURBATIONS
 from utils.pictures import to_8bit
 
@@ -106,12 +106,16 @@ class FilteredImages:
 
 
 def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):
-    """Per filter of `kinds`, fitted from some fakes to some reals in the main process, a set of all fakes after it, so named."""
+    """Per filter of `kinds`, fitted from some fakes to some reals in the main process, a set of all fakes after it, so named.
 
-    def read(source, indices):
-        return (source.images[int(i)][None] for i in indices)
+    Of many images as many are fitted on as by train.py and inference.py.
+    """
 
-    reads = functools.partial(read, real, real_indices), functools.partial(read, fake, fake_indices)
+    def reading(source, indices):
+        chosen = Chosen(source.images, indices)
+        return functools.partial(fitting_batches, chosen, f"spectra of {source.label}", "cpu", source.num_workers)
+
+    reads = reading(real, real_indices), reading(fake, fake_indices)
     filters = processes.once(lambda: fit_filters(*reads, kinds))
     return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted), fake.num_workers) for kind, fitted in filters.items()]
 

@@ -156,7 +156,7 @@ def train(options, processes):
             run.load(resumed)
     monitor = None  # of a finished run nothing is scored
     if not run.finished:
-        monitor = GanMonitor(kind, weights, stream.batches(0), options.monitor_samples, options.seed, device, processes)
+        monitor = GanMonitor(kind, weights, stream.once(), options.monitor_samples, options.seed, device, processes)
     processes.once(lambda: open_run(options))
     with open_log(folder, run.trainer.steps if resumed else None, processes) as log, StopRequest(processes.world > 1) as stop:
         while not run.finished:

@@ -22,15 +22,17 @@ import detect_commands.bench as bench_module
 import models.detectors as detectors
 from data.folder import load_folder
 from detect_commands import image_sets, records
-from detect_commands.image_sets import ImageSet, open_sets
+from detect_commands.image_sets import ImageSet, filtered_sets, open_sets
 from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
 from options import as_plain, parse_detect
+from utils import measure
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES
 from utils.distributed import Processes
 from utils.errors import UserError
+from utils.filters import fit_filters
 from utils.perturbations import PERTURBATIONS
 from utils.run_dir import write_json
 
@@ -731,6 +733,17 @@ def test_detectors_of_images_that_were_made_anew_under_their_names_are_not_kept(
     )
     assert "of other contents than they have now" in refused(capsys, *before, "--resume")
     detect.main([*command, "--overwrite"])
+
+
+def test_filters_beside_refined_images_are_fitted_on_as_many_as_those_of_inference(run, monkeypatch):
+    real, fake = (ImageSet(side, run / side, load_folder(run / side, None)[0]) for side in ("real", "fake"))
+    chosen = range(1, COUNT)
+    monkeypatch.setattr(measure, "FITTING_IMAGES", 1)  # of 128 x 128: 16 of 32 x 32
+    (fitted,) = filtered_sets(["linear"], real, chosen, fake, chosen, Processes())
+    few = [chosen[place] for place in measure.evenly_spaced(COUNT - 1, 16)]
+    reads = [lambda images=images: (images.images[index][None] for index in few) for images in (real, fake)]
+    expected = fit_filters(*reads, ["linear"])["linear"]
+    assert torch.allclose(fitted.images.fitted["gain"], expected["gain"], rtol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(run, capsys):

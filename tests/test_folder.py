@@ -89,6 +89,9 @@ def test_class_differences_that_leak_the_label_are_told():
     (size_told,) = compare_files(infos(4), infos(4, width=512, height=512))
     assert "256 x 256: 4" in size_told and "512 x 512: 4" in size_told
     assert len(compare_files(infos(4, height=384), infos(4, width=384))) == 1
+    (depth_told,) = compare_files(infos(4, bits=16), infos(5))
+    assert "bits per value differ" in depth_told and "real: 16 bit: 4; fake: 8 bit: 5" in depth_told
+    assert compare_files(infos(4, bits=16), infos(4, bits=16)) == []
 
 
 def test_varied_sizes_of_one_kind_raise_no_warning():

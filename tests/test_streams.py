@@ -56,6 +56,9 @@ def test_folder_epochs(workplace):
     assert rows(first) != rows(second)
     assert len(set(rows(first))) == 8  # no image twice
     assert rows(stream.batches(0, start=1)) == rows(first[1:])
+    once = list(stream.once())
+    assert rows(once[:2]) == rows(first) and [len(image) for image in once] == [4, 4, len(stream.images) - 8]
+    assert len(set(rows(once))) == len(stream.images)
     threaded = ImageStream(stream.images, 4, 0, num_workers=2)
     assert rows(threaded.batches(0)) == rows(first)
     assert rows(open_stream("set", 8, 4, seed=1).batches(0)) != rows(first)
