@@ -472,6 +472,8 @@ class RefinedReading(Reading):
 class InferenceOptions(Refining, RefinedReading, SharedMachine, ResumableRun):
     """Options of inference.py."""
 
+    seed: int = reworded(Machine, "seed", "as in the other scripts; refining draws no random numbers")
+
 
 def parse_inference(argv=None):
     """Command line -> `InferenceOptions`."""
@@ -543,6 +545,8 @@ class MeasuredReading(Reading):
 @frozen
 class EvalOptions(Measured, ResultPlace, MeasuredReading, SharedMachine):
     """Options of eval.py."""
+
+    seed: int = reworded(Machine, "seed", "which images the subsets of KID draw; nothing else is random")
 
 
 def parse_eval(argv=None):

@@ -25,6 +25,7 @@ from data.folder import ImageFolder, check_images, list_images, load_folder
 from data.pairs import PairLoader, load_holdout, save_holdout, split_holdout
 from data.reading import inspect
 from options import number
+from utils.errors import script
 from utils.tables import format_table
 
 DISTINCT = 500  # pictures that differ; the files repeat them
@@ -128,6 +129,7 @@ def reading_parts(folder, pattern, count, num_workers):
     }
 
 
+@script
 def main(argv=None):
     """Print both tables."""
     parser = argparse.ArgumentParser(

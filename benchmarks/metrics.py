@@ -3,7 +3,8 @@
     python -m benchmarks.metrics
     python -m benchmarks.metrics --sizes 256 --n 10000 --device 0 --inception_weights pt_inception-2015-12-05-6726825d.pth
 
-All parts are timed in turn in one run, several rounds over, and the best round of each counts: ratios hold on a busy machine.
+Images are drawn, none are needed. All parts are timed in turn in one run, several rounds over, and the best round of each counts:
+ratios hold on a busy machine.
 """
 
 import argparse
@@ -16,11 +17,12 @@ import torch
 
 from benchmarks.common import best_times, draw_pictures, for_each
 from data.folder import ImageFolder, list_images
-from options import HelpFormatter, number
+from options import HelpFormatter, image_sizes, number, number_list
 from utils.aliases import alias_features, alias_lags
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.distributed import resolve_device
+from utils.errors import script
 from utils.feature_metrics import Moments, kernel_distance
 from utils.fft import fourier
 from utils.measure import batches as read_batches
@@ -28,7 +30,7 @@ from utils.metrics import GREY_LEVEL, SpectrumFolds, SpectrumMean, psnr, ssim
 from utils.profiles import radial_rings, ring_means, to_grey
 
 DISTINCT = 200  # pictures that differ; the files repeat them
-PARTS = 32  # images held in memory for the parts
+IN_MEMORY = 32  # images of which each part is timed
 
 
 def make_images(folder, count, size):
@@ -136,13 +138,14 @@ def feature_parts(count):
     }
 
 
+@script
 def main(argv=None):
     """Print both tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.metrics", description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--sizes", default="64,256", help="image sides in pixels")
+    parser.add_argument("--sizes", type=image_sizes, default=(64, 256), help="image sides in pixels, multiples of 16")
     parser.add_argument("--n", type=number(int, 1), default=256, help="files that are read and measured")
     parser.add_argument("--batch_size", type=number(int, 1), default=16, help="images that are read and measured together")
-    parser.add_argument("--workers", default="0,1,2", help="numbers of threads that read ahead")
+    parser.add_argument("--workers", type=number_list(int, 0), default=(0, 1, 2), help="numbers of threads that read ahead")
     parser.add_argument("--rounds", type=number(int, 1), default=3, help="of which the best counts")
     parser.add_argument("--inception_weights", metavar="PATH", help="measure Inception features, too")
     parser.add_argument("--device", default="auto", help="as train.py")
@@ -150,17 +153,17 @@ def main(argv=None):
     device = resolve_device(options.device)
     network = inception_network(options.inception_weights, device)
     threads = f"{device}, {torch.get_num_threads()} threads: images/s, time / floor"
-    for size in map(int, options.sizes.split(",")):
+    for size in options.sizes:
         with tempfile.TemporaryDirectory() as name:
             make_images(Path(name), options.n, size)
             folder = ImageFolder(list_images(name))
-            images = torch.stack([folder[index] for index in range(min(PARTS, len(folder)))]).to(device)
+            images = torch.stack([folder[index] for index in range(min(IN_MEMORY, len(folder)))]).to(device)
             parts = image_parts(folder, images.split(options.batch_size))
             if network:
                 parts["Inception features"] = lambda images=images: [network(image) for image in images.split(options.batch_size)]
             print_rates(f"{len(images)} images of {size} px in memory, {threads}", len(images), best_times(parts, options.rounds))
-            workers = map(int, options.workers.split(","))
-            times = best_times(file_parts(folder, device, options.batch_size, workers, network), options.rounds, warm_up=0)
+            parts = file_parts(folder, device, options.batch_size, options.workers, network)
+            times = best_times(parts, options.rounds, warm_up=0)
             print_rates(f"{options.n} files of {size} px, {threads}", options.n, times)
     print("\nfrom features to numbers: seconds")
     for part, seconds in best_times(feature_parts(80) | feature_parts(2500), 1).items():

@@ -1,6 +1,6 @@
 """Judge refiners on images that nobody tuned them on: fitted on one part of a set, judged on another.
 
-    python -m benchmarks.quality
+    python -m benchmarks.quality --sets my_set --size 256
     python -m benchmarks.quality --sets demo --rows fake,shrunk,default,floor --seeds 0,1,2 --epoch 10
 
 Choices are made with `--part validation`: fitted on a quarter of the images, judged on another quarter. `--part test` is for the
@@ -63,21 +63,27 @@ def parse(argv=None):
     parser = argparse.ArgumentParser(
         prog="benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add_common(parser, ("fake", "linear", "cepstral", "floor"))
+    add_common(parser, ("fake", "linear", "polyphase", "floor"))
     parser.add_argument("--seeds", type=number_list(int, 0), default=(0,), help="of rows that are trained, such as 0,1,2")
     parser.add_argument("--part", choices=PARTS, default="validation", help="what is judged")
     parser.add_argument("--quick", action="store_true", help="leave the CNN detectors out")
     parser.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights: judge by KID and FID, too")
     parser.add_argument("--pictures", action="store_true", help="show each refiner's best, median and worst image")
-    parser.add_argument("--write_docs", action="store_true", help="put tables, figures and the demo's pictures into docs/")
+    parser.add_argument(
+        "--write_docs",
+        action="store_true",
+        help="put tables, figures and the demo's pictures into docs/; with --part test only",
+    )
     options, options.train = parser.parse_known_args(argv)
+    if options.write_docs and options.part != "test":
+        parser.error("argument --write_docs: docs/quality.md has the tables of --part test; give that, too")
     return completed(options, parser)
 
 
 def add_common(parser, rows):
     """Add the options that benchmarks.quality and benchmarks.splits share: sets, rows, size, epoch, device."""
     known = ("fake", "floor", *ROWS)
-    parser.add_argument("--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all that are there")
+    parser.add_argument("--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all of such size")
     parser.add_argument("--rows", default=rows, type=name_list(known), metavar="ROW[,ROW...]", help=f"of {', '.join(known)}")
     parser.add_argument("--size", type=image_size, default=128, help="side of the centre crops; never resized")
     parser.add_argument("--epoch", type=number(int, 1), help="of rows that are trained; default: train.py's")
@@ -86,7 +92,7 @@ def add_common(parser, rows):
 
 def completed(options, parser):
     """The options with the names of the sets that are meant, and in `options.train` all that train.py gets."""
-    options.sets = options.sets.split(",") if options.sets else available_sets()
+    options.sets = options.sets.split(",") if options.sets else available_sets(options.size)
     if options.train and not any(map(is_trained, options.rows)):
         parser.error(f"{options.train[0]} is no option of this benchmark, and no row is trained")
     fixed = [option for option in (text.partition("=")[0] for text in options.train) if option in FIXED]
@@ -233,8 +239,7 @@ def main(argv=None):
     print(f"\n{legend(results)}\n\nnumbers: {path}")
     if options.write_docs:
         text = "\n\n".join(set_tables(name, record) for name, record in results.items())
-        page = "quality.md" if options.part == "test" else "experiments.md"
-        write_docs(DOCS / page, f"{options.part} {options.size}", text)
+        write_docs(DOCS / "quality.md", f"{options.part} {options.size}", text)
     return results
 
 

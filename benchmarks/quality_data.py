@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from data.demo import make_demo
-from data.folder import list_images
+from data.folder import check_images, list_images
 from data.reading import read_image
 from data.training import DATASETS, DEMO
 from utils.errors import UserError
@@ -98,10 +98,19 @@ def split_set(real_paths, fake_paths):
     return {"fit": of("fit"), "validation": of("validation"), "development": of("fit", "validation"), "test": of("test")}
 
 
-def available_sets():
-    """Names of the sets that are there: folders of datasets/ with real/ and fake/, and the demo, which is made."""
-    found = {folder.name for folder in DATASETS.glob("*") if all((folder / side).is_dir() for side in ("real", "fake"))}
-    return [*sorted(found - {DEMO}), DEMO]
+def available_sets(size):
+    """Names of the sets that are there: folders of datasets/ with real/ and fake/, and the demo, which is made.
+
+    Sets whose first images are smaller than `size` are left out.
+    """
+    found = []
+    for folder in sorted(DATASETS.glob("*")):
+        sides = [folder / side for side in ("real", "fake")]
+        if folder.name != DEMO and all(side.is_dir() for side in sides):
+            infos = check_images([list_images(side)[0] for side in sides])[1]
+            if min(min(info.width, info.height) for info in infos) >= size:
+                found.append(folder.name)
+    return [*found, DEMO]
 
 
 def source_folder(name, size):

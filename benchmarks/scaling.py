@@ -1,6 +1,8 @@
 """Seconds per training step of one process and of several on the CPU, same batch; prints their ratio (docs/cluster.md).
 
-python -m benchmarks.scaling --size 64 --batch_size 4
+    python -m benchmarks.scaling --size 64 --batch_size 4
+
+Images are random numbers, none are needed; the CPU must have as many cores as there are processes.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import torch
 from models.stig import STIG
 from models.training import Trainer
 from options import image_size, number
+from utils.errors import script
 from utils.launch import run_processes, start, supervise
 from utils.run_dir import read_json, write_json
 from utils.tables import format_table
@@ -36,6 +39,7 @@ def time_steps(options, processes):
         write_json(options.out, seconds[1:])
 
 
+@script(several=True)
 def main(argv=None):
     """Print one table; in a process that is measured, take the steps."""
     parser = argparse.ArgumentParser(

@@ -29,6 +29,7 @@ from models.stig import STIG, Objective
 from models.training import Trainer
 from options import image_sizes, number, number_list
 from utils.distributed import resolve_device
+from utils.errors import script
 from utils.profiles import chessboard_profile, chessboard_rings, to_grey
 from utils.seeding import seed_everything
 from utils.tables import format_table
@@ -181,6 +182,7 @@ def print_profile(size, batch, args, device, parts):
         print(f"  {getattr(event, key) / total:6.1%} {event.count:5} x  {event.key[:100]}")
 
 
+@script
 def main(argv=None):
     """Print one table, and profiles where they are asked for."""
     parser = argparse.ArgumentParser(
@@ -189,14 +191,14 @@ def main(argv=None):
     parser.add_argument("--sizes", type=image_sizes, default=(64, 128), help="image sides in pixels, multiples of 16 (64,128)")
     parser.add_argument("--batches", type=number_list(int, 1), default=(1,), help="pairs per step")
     variants = {"type": lambda text: list(map(variant, text.split(","))), "default": [frozenset({"eager"})]}
-    parser.add_argument("--variants", **variants, help="as above, comma-separated (eager)")
+    parser.add_argument("--variants", **variants, help="plain, eager, and graph, amp, compile joined by +; comma-separated (eager)")
     parser.add_argument("--width", type=number(int, 1), default=64, help="channels of the generator's first level")
     parser.add_argument("--levels", type=number_list(int, 0, 4), default=(0,), help="NCE levels")
     parser.add_argument("--turns", type=number(int, 1), default=3, help="rounds in which the variants take turns (3)")
     parser.add_argument("--steps", type=number(int, 1), default=1, help="per turn")
     parser.add_argument("--warm_up", type=number(int, 1), default=1, help="steps before; at least 4 of graphs")
     parser.add_argument("--profile", type=number(int, 0), default=0, metavar="N", help="print the N kernels that take longest")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", help="as train.py")
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
     if device.type != "cuda" and any("graph" in parts for parts in args.variants):

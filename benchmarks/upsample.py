@@ -2,6 +2,8 @@
 and bilinear upsampling on GPUs with `--deterministic`.
 
     python -m benchmarks.upsample --device 0
+
+Maps are random numbers, no images are needed.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from benchmarks.common import median_ratio, seconds
 from models.nested_unet import upsample_as_products
 from options import number
 from utils.distributed import resolve_device
+from utils.errors import script
 from utils.tables import format_table
 
 MAPS = ((64, 128), (128, 128), (512, 16))  # channels and side before upsampling, as in a 256-px generator
@@ -44,14 +47,15 @@ def compare(channels, side, mode, args, device):
     }
 
 
+@script
 def main(argv=None):
     """Print one table."""
     parser = argparse.ArgumentParser(
         prog="benchmarks.upsample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=number(int, 1), default=2)
-    parser.add_argument("--turns", type=number(int, 1), default=9)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=number(int, 1), default=2, help="maps at once")
+    parser.add_argument("--turns", type=number(int, 1), default=9, help="rounds in which both take turns")
+    parser.add_argument("--device", default="auto", help="as train.py")
     args = parser.parse_args(argv)
     device = resolve_device(args.device)
     rows = {

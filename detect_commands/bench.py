@@ -19,7 +19,7 @@ class Bench:
     """Makes, saves and reads the detectors of one classifier.
 
     Args:
-        classifier: a name of `models.detectors.NETWORKS` or `models.classical_detectors.CLASSICAL`.
+        classifier: a name of `models.detectors.DOMAINS` or `models.classical_detectors.CLASSICAL`.
         size: side of the images.
         settings: plain values: those of SHAPING and options.READ_BY, and domain (None = the classifier's own), deterministic,
             num_workers.

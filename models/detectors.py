@@ -13,7 +13,6 @@ from utils.linear_filter import OPPONENT, log_amplitude, mixed
 from utils.precision import to_double
 from utils.whitening import normalised_log_mag
 
-NETWORKS = ("cnn", "cnn_whitened", "vit", "resnet50")
 FAKE, REAL = 0, 1  # the paper's classes: places of a network's logits, and nothing else
 DOMAINS = {  # the first is the default
     "cnn": ("spectrum", "image"),
@@ -113,7 +112,7 @@ class Detector(nn.Module):
     """A network with the input it wants.
 
     Args:
-        classifier: one of NETWORKS.
+        classifier: a name of DOMAINS.
         size: side of the images: a multiple of 4 (cnn, cnn_whitened) or 16 (vit); any of 32 or more (resnet50).
         domain: "spectrum" gives the network the normalised log-magnitude in [-1, 1] (paper), "opponent" `opponent_spectrum`,
             "image" the pixels.
