@@ -110,7 +110,7 @@ def detector_steps(processes, folder):
     """
     real, fake = torch.rand(2, 12, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     fake[1] *= 0.05
-    sides, found = [SimpleNamespace(images=images) for images in (real, fake)], {}
+    sides, found = [SimpleNamespace(images=images, label="side") for images in (real, fake)], {}
     split = {"real": {"train": range(9), "validation": range(9, 12)}, "fake": {"train": range(5), "validation": range(5, 8)}}
     small = functools.partial(ResNet, Bottleneck, [1, 1, 1, 1])
     with mock.patch.object(detectors, "VIT", TINY_VIT), mock.patch.object(detectors, "resnet50", small):
