@@ -8,6 +8,8 @@ import numpy as np
 from data.listing import ImagePaths
 
 MOST = 10_000  # images among which copies are looked for: a fraction of a second on a local disk
+WITHIN = "they count twice, and what is trained on some and judged by others looks too good; leave them out"
+BETWEEN = "nothing can tell them apart: one folder is the wrong one, or what should have changed the images did nothing"
 TAIL = 64  # bytes at a file's end that tell nearly all files of one length apart: a PNG's checksum lies there
 
 
@@ -60,11 +62,12 @@ def _read(image, tail=False):
         return None
 
 
-def told_copies(*sides):
+def told_copies(*sides, between=BETWEEN):
     """Sentences on images that are copies of others, within a folder or in two; of more than MOST images nothing is looked for.
 
     Args:
         sides: `ImagePaths` of different folders.
+        between: what copies in two folders mean.
     """
     if sum(map(len, sides)) > MOST:
         return []
@@ -79,7 +82,6 @@ def told_copies(*sides):
                 pair = f"{labels[own[copies[0]]]} is {labels[first[copies[0]]]}"
                 told.append(
                     f"{len(copies)} of {len(paths)} images of {paths.root} are copies of {where}, byte for byte "
-                    f"(the first: {pair}): they count twice, and what is trained on some and judged by others looks too good; "
-                    "leave them out"
+                    f"(the first: {pair}): {WITHIN if other == place else between}"
                 )
     return told

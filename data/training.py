@@ -13,6 +13,7 @@ from utils.run_dir import real_path
 
 DATASETS = Path("datasets")
 DEMO = "demo"
+TRAINED_ON = "they are trained on, and what is judged by them looks too good; give others to --test_data"
 ONE_IMAGE = "one {} image does not tell how far others differ from it: only the plain filter will do anything; add images"
 
 
@@ -81,7 +82,7 @@ def training_sets(options, manifest=None, tell=warn):
                 raise UserError(f"--test_data {options.test_data} has the {side} images of --data; give others, or --holdout 0.2")
         others = open_dataset(options.test_data, options, tell)
         for side, (images, _) in others.items():
-            for sentence in told_copies(split[f"train_{side}"], images.paths):
+            for sentence in told_copies(split[f"train_{side}"], images.paths, between=TRAINED_ON):
                 tell(sentence)
         parts |= {f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()}
         source = f"{options.test_data}, another data set"

@@ -75,7 +75,10 @@ class ImageSet:
         places = self._places
         found = [places[name] if name in places else places.get(version_key(name)) for name in names]
         if None in found:
-            raise UserError(f"{self.folder} lacks {names[found.index(None)]} or a version of it; put it back or train again")
+            raise UserError(
+                f"{self.folder} lacks {names[found.index(None)]} or a version of it (same name, any suffix); put it back, or "
+                "give the folder that holds versions of all images"
+            )
         return np.array(found, dtype=int)
 
     def total_bytes(self, names):

@@ -16,8 +16,9 @@ from models.gan_training import restore_generator
 from options import as_plain
 from utils.distributed import resolve_device
 from utils.errors import UserError
+from utils.locks import hold
 from utils.report import output_names
-from utils.run_dir import atomic_path, check_place, refuse_deleting, write_json, write_png
+from utils.run_dir import atomic_path, check_place, refuse_deleting, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
@@ -27,6 +28,7 @@ PARTS = ("real", "fake", "latent")
 def open_pairs_folder(folder, overwrite, source):
     """Make room for pairs in a folder; an earlier one is refused, or emptied with `overwrite`, if it does not hold the `source`."""
     check_place(folder)
+    refuse_held(folder)
     existing = [folder / part for part in PARTS if (folder / part).exists()]
     if existing and not overwrite:
         raise UserError(f"{existing[0]} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
@@ -36,6 +38,8 @@ def open_pairs_folder(folder, overwrite, source):
         refuse_deleting(part, [source], "choose another --out")
     for part in existing:
         shutil.rmtree(part)
+    folder.mkdir(parents=True, exist_ok=True)
+    hold(folder)
 
 
 def invert_batch(generator, real_image, latent, steps, lr, show):

@@ -7,7 +7,8 @@ from tqdm import tqdm
 
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator, weights_digest
 from utils.errors import UserError
-from utils.run_dir import check_place, read_json, write_json, write_png
+from utils.locks import hold
+from utils.run_dir import check_place, read_json, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 
 ORIGIN = ".sample.json"  # in the filled folder: where its images are from
@@ -16,6 +17,7 @@ ORIGIN = ".sample.json"  # in the filled folder: where its images are from
 def open_sample_folder(folder, origin, overwrite):
     """Make or continue a folder of samples; UserError if it holds anything else."""
     check_place(folder)
+    refuse_held(folder)
     path = folder / ORIGIN
     if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files that gan.py sample did not write; choose another --out")
@@ -25,6 +27,7 @@ def open_sample_folder(folder, origin, overwrite):
     elif path.is_file() and read_json(path) != origin:
         raise UserError(f"{folder} holds samples of another generator or seed; --overwrite replaces them, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
+    hold(folder)
     write_json(path, origin)
 
 

@@ -89,9 +89,9 @@ def compare_setups(options):
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
     inputs = [path for data in (options.data, options.reference) if data for path in files_of(data)]
-    check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
+    check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs, own_runs=True)
     images, chosen = open_reals(options)
-    folder = open_run_folder(options.dst, options.overwrite, options.resume)
+    folder = open_run_folder(options.dst, options.overwrite, options.resume, own_runs=True)
     write_json(folder / "options.json", as_plain(options))
     runs = {setup: load_run(train_setup(options, setup)) for setup in options.setups}
 

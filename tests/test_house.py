@@ -4,10 +4,12 @@ import ast
 import csv
 import dataclasses
 import errno
+import json
 import os
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +114,14 @@ def test_overwriting_deletes_no_other_run(tmp_path):
         run_dir.check_run_folder("full/eval", overwrite=True, root=tmp_path)
     for dst in ("a/b", "full"):
         run_dir.check_run_folder(dst, overwrite=True, root=tmp_path)
+    for dst, said in (("full", "full"), ("full/cnn_classifier", "full"), ("full/kid", "full/kid")):
+        (tmp_path / dst).mkdir(exist_ok=True)
+        (tmp_path / dst / "options.json").write_text(json.dumps({"dst": said}))
+    with pytest.raises(UserError, match=r"would delete .*kid, another run"):
+        run_dir.check_run_folder("full", overwrite=True, root=tmp_path)
+    run_dir.check_run_folder("full", overwrite=True, root=tmp_path, own_runs=True)
+    shutil.rmtree(tmp_path / "full/kid")
+    run_dir.check_run_folder("full", overwrite=True, root=tmp_path)
     run_dir.check_run_folder("eval", overwrite=True, root=tmp_path / "full")  # a script's own part of a run
 
 
@@ -127,6 +137,13 @@ def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path):
         for choice in ({"overwrite": True}, {"resume": True}):
             with pytest.raises(UserError, match="another process is filling"):
                 run_dir.open_run_folder("a", root=tmp_path, **choice)
+        (tmp_path / "around").mkdir()
+        (tmp_path / "a").rename(tmp_path / "around/a")  # as if it had been begun there
+        with pytest.raises(UserError, match=r"another process is filling .*around"):
+            run_dir.check_run_folder("around", overwrite=True, root=tmp_path)
+        with pytest.raises(UserError, match="choose another --out"):
+            run_dir.refuse_held(tmp_path / "around/a")
+        (tmp_path / "around/a").rename(tmp_path / "a")
         other.kill()  # the lock goes with the process, its file stays
     folder = run_dir.open_run_folder("a", resume=True, root=tmp_path)
     assert (folder / ".lock").is_file()

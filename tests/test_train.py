@@ -495,13 +495,24 @@ def test_inference_refines_as_training_did(run):
         assert np.array_equal(Image.open(path), Image.open(Path("results/fitted/refined") / path.name))
 
 
-def test_inference_with_a_released_checkpoint(house, run):
+def test_inference_with_a_released_checkpoint(house, run, capsys):
     folder = house / "released"
     folder.mkdir()
     torch.save(golden_weights("generator"), folder / "Generator.pt")
     options = ["--inference_data", "datasets/tiny/fake", "--inference_params", "released", "--size", "32", "--device", "cpu"]
     inference.main([*options, "--dst", "from_released"])
     assert len(list(Path("results/from_released/refined").iterdir())) == 4
+    other = golden_weights("generator")
+    torch.save(
+        {name: value + 0.01 if value.is_floating_point() else value for name, value in other.items()}, folder / "Generator_5.pt"
+    )
+    assert "holds 2 files called Generator" in refused(inference.main, [*options, "--dst", "which"], capsys)
+    for name, dst in (("Generator.pt", "named"), ("Generator_5.pt", "fifth")):
+        inference.main([*options, "--inference_params", f"released/{name}", "--dst", dst])
+    one, named, fifth = (
+        json.loads(Path(f"results/{dst}/options.json").read_text())["refiner"] for dst in ("from_released", "named", "fifth")
+    )
+    assert one == named != fifth
 
 
 class Evil:

@@ -199,9 +199,13 @@ def is_released(path):
 
 
 def _released_file(path, name):
-    """Path of the released network `name` in folder `path`, or None."""
-    folder = path if path.is_dir() else path.parent
-    found = sorted(file for file in folder.glob(f"{name}*") if file.is_file() and (path.is_dir() or path.name.startswith(name)))
+    """Path of the released network `name`, in a folder or beside the generator's file `path`, or None; UserError if of several."""
+    if path.is_file():
+        file = path.with_name(name + path.name.removeprefix(RELEASED_FILES[0]))
+        return file if path.name.startswith(RELEASED_FILES[0]) and file.is_file() else None
+    found = sorted(file for file in path.glob(f"{name}*") if file.is_file())
+    if len(found) > 1:
+        raise UserError(f"{path} holds {len(found)} files called {name}... (the first: {found[0].name}); name the generator's file")
     return found[0] if found else None
 
 

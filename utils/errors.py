@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from utils.interrupts import handling
+from utils.interrupts import ending_signals, handling
 
 # What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be, a disk that is gone.
 REFUSALS = {
@@ -71,7 +71,7 @@ def script(main=None, *, several=False):
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
         try:
-            with handling(signal.default_int_handler, signal.SIGTERM), _first_process_speaks():
+            with handling(signal.default_int_handler, *ending_signals()), _first_process_speaks():
                 if not several:
                     refuse_several("this command")
                 return main(argv)

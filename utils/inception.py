@@ -43,7 +43,7 @@ def find_weights(path=None):
             raise UserError(
                 f"the Inception weights {name} are not in {cached.parent} and cannot be downloaded ({error}); fetch "
                 f"{inception.FID_WEIGHTS_URL} on a machine with network and give the file with --inception_weights PATH, "
-                "or choose a measure that needs none (lfd, psd)"
+                "or choose a measure that needs none, such as lfd"
             ) from error
         finally:
             socket.setdefaulttimeout(timeout)

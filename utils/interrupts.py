@@ -22,8 +22,15 @@ def handling(handler, *numbers):
             signal.signal(number, before)
 
 
+def ending_signals():
+    """What asks a process to end beside Ctrl-C: SIGTERM, and SIGHUP (its terminal is gone) unless that is ignored, as by nohup."""
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    lasting = hangup is None or signal.getsignal(hangup) is signal.SIG_IGN
+    return (signal.SIGTERM,) if lasting else (signal.SIGTERM, hangup)
+
+
 class StopRequest:
-    """Context in which Ctrl-C and SIGTERM only set `.asked`, so that a step is never left half done.
+    """Context in which Ctrl-C and `ending_signals` only set `.asked`, so that a step is never left half done.
 
     A second Ctrl-C interrupts at once, unless `patient`: a launcher passes on what the terminal has sent to all processes
     already.
@@ -31,7 +38,7 @@ class StopRequest:
 
     def __init__(self, patient=False):
         self.asked, self.patient = False, patient
-        self._handling = handling(self._handle, signal.SIGINT, signal.SIGTERM)
+        self._handling = handling(self._handle, signal.SIGINT, *ending_signals())
 
     def _handle(self, number, _frame):
         if self.asked and number == signal.SIGINT and not self.patient:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from utils.distributed import Processes, ProcessLost, reason, resolve_device
 from utils.errors import UserError, launched
+from utils.interrupts import ending_signals
 
 GRACE = 30  # seconds that the other processes have to end by themselves once one has failed
 
@@ -150,11 +151,11 @@ def supervise(children, _store):
     """
 
     def forward(number, _frame):
-        if number == signal.SIGTERM:  # a terminal sends Ctrl-C to the children itself
+        if number == signal.SIGTERM:  # Ctrl-C and the end of a terminal reach the children, too
             for child in children:
                 child.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, *ending_signals())}
     code, deadline, end = 0, math.inf, subprocess.Popen.terminate
     try:
         while any(child.poll() is None for child in children):

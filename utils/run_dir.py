@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import UserError
-from utils.locks import held_by_another, hold
+from utils.locks import NAME, held_by_another, hold
 
 RESULTS = Path("results")
 OPTIONS = "options.json"  # in every run
@@ -103,9 +103,17 @@ def refuse_deleting(folder, inputs, advice):
             raise UserError(f"--overwrite would delete {lost}, which this command reads; {advice}")
 
 
-def _refuse_deleting_runs(folder, root):
-    """UserError if a folder that is to be deleted is no run, but holds one or is a part of one below `root`."""
+def _refuse_deleting_runs(folder, root, own_runs):
+    """UserError if a folder that is to be deleted holds another run, or is no run and a part of one below `root`.
+
+    Args:
+        own_runs: whether runs in the folder are parts of its own run.
+    """
     if (folder / OPTIONS).is_file():
+        own = _dst_of(folder / OPTIONS)
+        for path in () if own_runs else folder.rglob(OPTIONS):
+            if _dst_of(path) not in (None, own):
+                raise UserError(f"--overwrite would delete {path.parent}, another run; move it, or choose another --dst")
         return
     inside = min((path.parent for path in folder.rglob(OPTIONS)), default=None)
     around = next((path for path in folder.parents if root in path.parents and (path / OPTIONS).is_file()), None)
@@ -114,13 +122,28 @@ def _refuse_deleting_runs(folder, root):
         raise UserError(f"{folder} is no run, and --overwrite would delete {lost}; choose another --dst")
 
 
-def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
+def refuse_held(folder, option="--out"):
+    """UserError, naming the option that gave it, if another process is filling a folder."""
+    if held_by_another(folder):
+        raise UserError(f"another process is filling {folder}; wait for it, stop it, or choose another {option}")
+
+
+def _dst_of(path):
+    """--dst of the run that an options.json is of; None if it does not say."""
+    try:
+        return read_json(path).get("dst")
+    except (UserError, AttributeError):
+        return None
+
+
+def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own_runs=False):
     """Path of results/<dst> after every refusal of `open_run_folder`, with nothing made or deleted: to be called before long work.
 
     Args:
         dst, root: as `run_folder`.
         overwrite, resume: what the user asked for; a script that cannot resume gives None.
         inputs: files and folders that the run reads (None among them is passed over); they must not be deleted by `overwrite`.
+        own_runs: whether other runs in the folder are parts of this one, which `overwrite` may delete.
     Raises: UserError if the folder exists and neither is asked for, or cannot be used, or another process is filling it.
     """
     folder = run_folder(dst, root)
@@ -133,11 +156,11 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
     if folder.exists() and not (overwrite or resume):
         choices = "--overwrite replaces it" if resume is None else "--resume continues it, --overwrite replaces it"
         raise UserError(f"{folder} exists already; {choices}, or choose another --dst")
-    if held_by_another(folder):
-        raise UserError(f"another process is filling {folder}; wait for it, stop it, or choose another --dst")
+    for held in [folder, *(path.parent for path in folder.rglob(NAME) if overwrite)]:
+        refuse_held(held, "--dst")
     if overwrite and folder.exists():
         refuse_deleting(folder, inputs, "choose another --dst")
-        _refuse_deleting_runs(folder, RESULTS if root is None else Path(root))
+        _refuse_deleting_runs(folder, RESULTS if root is None else Path(root), own_runs)
     for place in (folder, folder.parent) if overwrite else (folder,):
         check_place(place)
     for place, _, _ in os.walk(folder) if overwrite else ():
@@ -145,14 +168,14 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
     return folder
 
 
-def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=()):
+def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own_runs=False):
     """Make results/<dst> and return it.
 
     An existing folder is deleted with `overwrite`, kept with `resume`, and refused otherwise: arguments and errors as
     `check_run_folder`. Until `utils.locks.let_go`, or the end of this process, other
     processes are refused.
     """
-    folder = check_run_folder(dst, overwrite, resume, root, inputs)
+    folder = check_run_folder(dst, overwrite, resume, root, inputs, own_runs)
     if folder.exists() and overwrite:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
