@@ -11,7 +11,7 @@ from utils.errors import UserError, script
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra
 from utils.plots import profile_figure
-from utils.run_dir import check_place, read_json, run_folder, write_json
+from utils.run_dir import check_place, read_json, real_path, run_folder, write_json
 from utils.seeding import seed_everything
 from utils.tables import format_table, software_versions
 
@@ -44,11 +44,9 @@ def plan(options):
     if out.is_dir():
         raise UserError(f"{out} is a folder and cannot be written as a file; give another --dst or --out")
     if options.dst and out.is_file():
-        found = read_json(out).get("folders")
-        if found is not None and found != {role: str(path) for role, path in paths.items()}:
-            raise UserError(
-                f"{out} is of other folders ({', '.join(map(str, found.values()))}); choose another --dst, or give --out"
-            )
+        found = read_json(out).get("folders", paths)
+        if {role: real_path(path) for role, path in found.items()} != {role: real_path(path) for role, path in paths.items()}:
+            raise UserError(f"{out} is of other folders ({', '.join(map(str, found.values()))}); choose another --dst or --out")
     picture = out.with_suffix(".png")
     if options.out and options.eval_mode in ("psd", "all") and picture.exists() and not out.exists():
         raise UserError(f"{picture} is there and would become the picture of the profiles; give another --out")

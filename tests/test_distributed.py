@@ -298,6 +298,20 @@ def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signal")
+def test_a_terminal_that_is_gone_stops_a_training_unless_nohup_has_it_ignored():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.asked
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def stopped_by(folder, file, command, capfd):
     """Run a script in two processes, stop the second once a file is there; what they said."""
     children, store = launch.start(command, 2)

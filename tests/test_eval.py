@@ -277,3 +277,11 @@ def test_a_folder_that_was_refined_in_part_is_told(run, capsys):
     (run / "eval/refined/4.png").unlink()
     (warning,) = measure("--eval_root", "run", eval_mode="lfd")["warnings"]
     assert "4 refined images for 5 fakes" in warning and warning in capsys.readouterr().err
+
+
+def test_a_result_of_other_folders_is_not_replaced(run, capsys):
+    first = measure("--eval_root", "run", eval_mode="lfd")
+    assert measure(*folders(run), eval_mode="lfd", dst="run")["rows"] == first["rows"]  # the same folders, by other names
+    told = fails(capsys, *folders(run)[:4], eval_mode="lfd", dst="run")
+    assert "eval_lfd.json is of other folders" in told and "choose another --dst or --out" in told
+    assert json.loads((run / "eval_lfd.json").read_text())["rows"] == first["rows"]
