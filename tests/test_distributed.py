@@ -300,14 +300,13 @@ def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no such signal")
 def test_a_terminal_that_is_gone_stops_a_training_unless_nohup_has_it_ignored():
-    with StopRequest() as stop:
-        signal.raise_signal(signal.SIGHUP)
-        assert stop.asked
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.getsignal(signal.SIGHUP)
     try:
-        with StopRequest() as stop:
-            signal.raise_signal(signal.SIGHUP)
-            assert not stop.asked
+        for handler, stops in ((signal.SIG_DFL, True), (signal.SIG_IGN, False)):
+            signal.signal(signal.SIGHUP, handler)
+            with StopRequest() as stop:
+                signal.raise_signal(signal.SIGHUP)
+                assert stop.asked == stops
     finally:
         signal.signal(signal.SIGHUP, before)
 
