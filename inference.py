@@ -152,7 +152,10 @@ def open_run(options, size, fit, origin):
         if not path.is_file():
             raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
         found = read_json(path)
-        check_same_options(path, found, made, {*FREE_ON_RESUME, "refiner"})
+        known = (
+            {"refiner", "inference_params"} if "refiner" in found else {"refiner"}
+        )  # its weights are compared, not where they lie
+        check_same_options(path, found, made, FREE_ON_RESUME | known)
         if found.get("refiner", origin) != origin:
             raise UserError(
                 f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "

@@ -435,6 +435,11 @@ The images go to results/<dst>/refined, those of shards under their keys. A chec
 Generator... files) works too."""
 
 
+def tidy_path(text):
+    """Argparse type: a path without what does not matter in it, such as the slash that a shell's completion adds."""
+    return str(PurePath(text)) if text else text
+
+
 @group("refining")
 class Refining:
     """What is refined, and by what."""
@@ -443,15 +448,22 @@ class Refining:
         "folder of generated images, its subfolders count too; or tar shards such as 'fakes-{000000..000003}.tar'",
         required=True,
         metavar="DIR|SHARDS",
+        type=tidy_path,
     )
-    inference_params: str | None = option("checkpoint.pt of train.py, or a folder with a released checkpoint")
+    inference_params: str | None = option(
+        "checkpoint.pt of train.py, the folder of a run, a generator of the released code, or a folder with one",
+        metavar="PATH",
+        type=tidy_path,
+    )
     method: str = option(
         "the network, or only a filter (as --base of train.py), of the checkpoint or of --real and --fake",
         "stig",
         choices=("stig", *FILTERS),
     )
-    real: str | None = option("folder (or tar shards) of photographs to fit the filter on", metavar="DIR|SHARDS")
-    fake: str | None = option("folder (or tar shards) of generated images to fit the filter on", metavar="DIR|SHARDS")
+    real: str | None = option("folder (or tar shards) of photographs to fit the filter on", metavar="DIR|SHARDS", type=tidy_path)
+    fake: str | None = option(
+        "folder (or tar shards) of generated images to fit the filter on", metavar="DIR|SHARDS", type=tidy_path
+    )
     size: int | None = option(
         "side of the images in pixels; default: the checkpoint's (a released one's is 256), and of a filter fitted on --real "
         "and --fake that of all the images",

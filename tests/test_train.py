@@ -449,6 +449,10 @@ def test_resumed_inference_mixes_no_refiners_and_sees_images_that_changed(run, h
     after = {path.name: path.read_bytes() for path in Path("results/mixed/refined").iterdir()}
     assert [name for name, content in after.items() if content != before[name]] == ["00.png"]
     assert after["00.png"] == after["01.png"]
+    shutil.copy("refiner.pt", "moved.pt")
+    inference.main(
+        ["--inference_data", "drawn/", "--inference_params", "moved.pt", *command[4:], "--resume"]
+    )  # the same, by other names
     content = load_checkpoint("refiner.pt", "stig")
     weights = content["averaged"]
     name = next(name for name in weights if name.endswith("weight"))
