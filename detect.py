@@ -151,10 +151,14 @@ def check_detectors(benches, options, sets):
     """UserError for whatever would stop the work on any classifier later; nothing is made or deleted."""
     check_records(options, "classifier")
     for bench in benches:
-        find_home(options, bench.classifier)
+        home, kept = find_home(options, bench.classifier)
+        for folder in () if options.is_train else sorted(home.glob("run_*")):
+            bench.check_finished(folder)
         if options.is_train:
             training = bench.training(sets["real"], sets["fake"])
-            for names in splits_of(bench, options, sets["real"], sets["fake"]):
+            for run, names in enumerate(splits_of(bench, options, sets["real"], sets["fake"])):
+                if kept or options.resume:
+                    bench.check_finished(home / f"run_{run:02d}", bench.origin(sets["real"], sets["fake"], names))
                 unseen_by({"training": training, "names": names}, options, sets, options.of(bench.classifier).num_samples)
 
 

@@ -152,10 +152,8 @@ def open_run(options, size, fit, origin):
         if not path.is_file():
             raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
         found = read_json(path)
-        known = (
-            {"refiner", "inference_params"} if "refiner" in found else {"refiner"}
-        )  # its weights are compared, not where they lie
-        check_same_options(path, found, made, FREE_ON_RESUME | known)
+        compared = {"refiner", "inference_params"} if "refiner" in found else {"refiner"}  # weights, wherever they lie
+        check_same_options(path, found, made, FREE_ON_RESUME | compared)
         if found.get("refiner", origin) != origin:
             raise UserError(
                 f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "

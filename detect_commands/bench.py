@@ -79,6 +79,26 @@ class Bench:
             name: self.settings[name] for name in (*SHAPING, *own)
         }
 
+    def origin(self, real, fake, names):
+        """What a detector of these images is made of, as `check_origin` takes it; arguments as `fit`."""
+        sides = {"real": real, "fake": fake}
+        sizes = {side: {part: images.total_bytes(names[side][part]) for part in PARTS} for side, images in sides.items()}
+        return {"identity": self.identity(), "training": self.training(real, fake), "names": names, "bytes": sizes}
+
+    def check_finished(self, folder, origin=None):
+        """UserError if `folder` holds a finished detector that was made otherwise; arguments as `load`, but no network is made."""
+        path = folder / "detector.pt"
+        if path.is_file():
+            self._check(path, load_checkpoint(path, "detector"), origin)
+
+    def _check(self, path, content, origin):
+        """`check_origin` of a detector's checkpoint, with advice."""
+        advice = "train one for this with --is_train True"
+        if origin:
+            advice = "leave it out of --classifier, choose another --dst, or have all of them trained anew by --overwrite"
+        with fitting(path):
+            check_origin(path, content, origin or {"identity": self.identity()}, advice)
+
     def check(self, names):
         """UserError if a split (dict side -> dict part -> names) leaves too few images to train on."""
         fewest = min(len(parts["train"]) + len(parts["validation"]) for parts in names.values())
@@ -97,9 +117,7 @@ class Bench:
         Raises: UserError if the finished one, or what an interrupted training left, is damaged or was trained otherwise.
         """
         path = folder / "detector.pt"
-        sides = {"real": real, "fake": fake}
-        sizes = {side: {part: images.total_bytes(names[side][part]) for part in PARTS} for side, images in sides.items()}
-        origin = {"identity": self.identity(), "training": self.training(real, fake), "names": names, "bytes": sizes}
+        origin, sides = self.origin(real, fake, names), {"real": real, "fake": fake}
         if self.processes.once(path.is_file):
             found = self.load(folder, origin)
             if self.processes.main:
@@ -122,9 +140,8 @@ class Bench:
         Raises: UserError if it is not there, not a detector, or made for something else.
         """
         content = self.processes.once(lambda: load_checkpoint(folder / "detector.pt", "detector"))
-        advice = "--overwrite trains anew" if origin else "train one for this with --is_train True"
+        self._check(folder / "detector.pt", content, origin)
         with fitting(folder / "detector.pt"):
-            check_origin(folder / "detector.pt", content, origin or {"identity": self.identity()}, advice)
             sides, content["trained_on"] = ("real", "fake"), str(content["trained_on"])
             content["training"] |= {side: str(content["training"][side]) for side in sides}
             content["names"] = {side: {part: [*map(str, content["names"][side][part])] for part in PARTS} for side in sides}

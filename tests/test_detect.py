@@ -746,6 +746,16 @@ def test_filters_beside_refined_images_are_fitted_on_as_many_as_those_of_inferen
     assert torch.allclose(fitted.images.fitted["gain"], expected["gain"], rtol=1e-5)
 
 
+def test_a_finished_detector_of_another_size_is_told_before_another_is_trained(run, capsys):
+    command = ["--runs", "1", "--class_epoch", "1", "--dst", "run", "--fit", "crop"]
+    detect.main([*command[:2], *command[4:], "--classifier", "coherence", "--size", "16"])
+    told = refused(capsys, *command, "--classifier", "cnn,coherence", "--size", "32", "--resume")
+    assert "was made with size = 16, not 32; leave it out of --classifier" in told
+    assert not (run.parent / "cnn_classifier").exists()
+    again = refused(capsys, "--is_train", "False", "--classifier", "coherence", "--size", "32", "--fit", "crop", "--dst", "run")
+    assert "train one for this" in again
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(run, capsys):
     for batch in ("8", "64"):  # of several steps and of one, which is seen at the validation only
         command = [*CNN, "--lr", "1e30", "--class_batch_size", batch, "--overwrite"]
