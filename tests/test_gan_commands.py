@@ -538,7 +538,7 @@ def test_finetune_refuses_what_cannot_work(capsys):
     assert not Path("results/no").exists()
 
 
-def test_study_spectrum():
+def test_study_spectrum(capsys):
     run(
         "study spectrum --real datasets/set/real --inputs base again=results/base/ same=datasets/set/real"
         " --n 24 --dst spectra --overwrite --device cpu"
@@ -546,6 +546,8 @@ def test_study_spectrum():
     folder = Path("results/spectra")
     rows = {row["source"]: row for row in table(folder / "summary.csv")}
     assert list(rows) == ["real (two halves)", "base", "again", "same"]
+    assert [int(row["images"]) for row in rows.values()] == [12, 24, 24, 24]
+    assert "half as many images as the others" in capsys.readouterr().out
     assert float(rows["same"]["lfd"]) == 0 and float(rows["same"]["gap"]) == 0
     assert float(rows["base"]["lfd"]) == float(rows["again"]["lfd"]) > float(rows["real (two halves)"]["lfd"])
     assert len(table(folder / "decay.csv")) == 4 * 24
