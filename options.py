@@ -576,6 +576,8 @@ def parse_eval(argv=None):
         parser.error("--dst and --out both say where the result goes; give one of them")
     if options.out and not options.out.endswith(".json"):
         parser.error(f"argument --out: {options.out} must end in .json")
+    if options.inception_weights and options.eval_mode in ("lfd", "psd"):
+        parser.error(f"argument --inception_weights: --eval_mode {options.eval_mode} does not read it; leave it out")
     return options
 
 

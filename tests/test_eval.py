@@ -285,3 +285,8 @@ def test_a_result_of_other_folders_is_not_replaced(run, capsys):
     told = fails(capsys, *folders(run)[:4], eval_mode="lfd", dst="run")
     assert "eval_lfd.json is of other folders" in told and "choose another --dst or --out" in told
     assert json.loads((run / "eval_lfd.json").read_text())["rows"] == first["rows"]
+
+
+def test_weights_that_nothing_reads_are_refused(run, capsys):
+    told = fails(capsys, "--eval_root", "run", eval_mode="lfd", inception_weights="some.pth")
+    assert "--inception_weights: --eval_mode lfd does not read it" in told
