@@ -67,16 +67,17 @@ class ImageStream:
         Args:
             part: (rank, world): of each batch, only the images that `dealt` gives this process are read.
         """
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)).tolist()
-        steps = range(start, self.steps_per_epoch)
-        chosen = [dealt(order[step * self.batch_size : (step + 1) * self.batch_size], *part) for step in steps]
+        chosen = [dealt(numbers, *part) for numbers in self._numbers(epoch)[start : self.steps_per_epoch]]
         return read_ahead(self._batch, chosen, self.num_workers)
 
     def once(self):
         """Every image once, in the order of the first epoch: iterator over batches as above, of which the last may be smaller."""
-        order = np.random.default_rng([self.seed, 0]).permutation(len(self.images)).tolist()
-        chosen = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        return read_ahead(self._batch, chosen, self.num_workers)
+        return read_ahead(self._batch, self._numbers(0), self.num_workers)
+
+    def _numbers(self, epoch):
+        """Numbers of all images in the order of an epoch, in batches."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)).tolist()
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def _batch(self, chosen):
         return torch.stack([self.images[index] for index in chosen])

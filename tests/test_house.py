@@ -114,7 +114,12 @@ def test_overwriting_deletes_no_other_run(tmp_path):
         run_dir.check_run_folder("full/eval", overwrite=True, root=tmp_path)
     for dst in ("a/b", "full"):
         run_dir.check_run_folder(dst, overwrite=True, root=tmp_path)
-    for dst, said in (("full", "full"), ("full/cnn_classifier", "full"), ("full/kid", "full/kid")):
+    for dst, said in (
+        ("full", "before"),
+        ("full/cnn_classifier", "before"),
+        ("full/knn_classifier", "full"),
+        ("full/kid", "full/kid"),
+    ):
         (tmp_path / dst).mkdir(exist_ok=True)
         (tmp_path / dst / "options.json").write_text(json.dumps({"dst": said}))
     with pytest.raises(UserError, match=r"would delete .*kid, another run"):

@@ -92,4 +92,4 @@ def _features(image):
             rows = (white * later).unflatten(1, (-1, PERIOD)).sum(1)  # (N, PERIOD, W): rows a period apart together
             sums.append(rows.unflatten(2, (-1, PERIOD)).sum(2))
     sums = torch.stack(sums, 1) / (height * width) ** 0.5  # (N, lags, PERIOD, PERIOD)
-    return torch.einsum("spq,nlpq->nsl", on_device(TURNS, image.device), sums).flatten(1)
+    return torch.einsum("spq,nlpq->nsl", on_device(TURNS, white.device), sums).flatten(1)

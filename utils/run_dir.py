@@ -110,9 +110,9 @@ def _refuse_deleting_runs(folder, root, own_runs):
         own_runs: whether runs in the folder are parts of its own run.
     """
     if (folder / OPTIONS).is_file():
-        own = _dst_of(folder / OPTIONS)
+        own = _dst_of(folder / OPTIONS), folder.relative_to(root).as_posix()  # they differ if it was renamed
         for path in () if own_runs else folder.rglob(OPTIONS):
-            if _dst_of(path) not in (None, own):
+            if _dst_of(path) not in (None, *own):
                 raise UserError(f"--overwrite would delete {path.parent}, another run; move it, or choose another --dst")
         return
     inside = min((path.parent for path in folder.rglob(OPTIONS)), default=None)
@@ -156,7 +156,7 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), ow
     if folder.exists() and not (overwrite or resume):
         choices = "--overwrite replaces it" if resume is None else "--resume continues it, --overwrite replaces it"
         raise UserError(f"{folder} exists already; {choices}, or choose another --dst")
-    for held in [folder, *(path.parent for path in folder.rglob(NAME) if overwrite)]:
+    for held in [folder, *(path.parent for path in (folder.rglob(NAME) if overwrite else ()))]:
         refuse_held(held, "--dst")
     if overwrite and folder.exists():
         refuse_deleting(folder, inputs, "choose another --dst")
@@ -172,8 +172,7 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     """Make results/<dst> and return it.
 
     An existing folder is deleted with `overwrite`, kept with `resume`, and refused otherwise: arguments and errors as
-    `check_run_folder`. Until `utils.locks.let_go`, or the end of this process, other
-    processes are refused.
+    `check_run_folder`. Until `utils.locks.let_go`, or the end of this process, other processes are refused.
     """
     folder = check_run_folder(dst, overwrite, resume, root, inputs, own_runs)
     if folder.exists() and overwrite:
