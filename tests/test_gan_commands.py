@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,19 @@ def test_a_study_is_checked_before_the_old_one_is_deleted(capsys):
     photographs("few", count=5)
     assert "5 images in few leave none to judge" in refused(f"{study} --reference few", capsys)
     assert Path("results/old/table.json").is_file()
+
+
+def test_samples_and_pairs_are_filled_by_one_process_at_a_time(capsys):
+    holder = "import sys; from utils.locks import hold; hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+    for name, command in (("out/busy", "sample --dst base --n 2"), ("out/busy_pairs", "invert --dst base --data set --n 2")):
+        Path(name).mkdir(parents=True)
+        command_line = [sys.executable, "-c", holder, str(Path(name).absolute())]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
+        with subprocess.Popen(command_line, **pipes) as other:
+            assert other.stdout.readline() == "held\n"
+            told = refused(f"{command} --out {name} --overwrite --device cpu", capsys)
+            assert f"another process is filling {name}; wait for it, stop it, or choose another --out" in told
+            other.kill()
 
 
 def test_samples_of_another_generator_are_not_continued(capsys):

@@ -26,6 +26,7 @@ from gan_commands.options import parse_gan
 from utils import checkpoint, report, run_dir
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
+from utils.fresh_detector import fresh_accuracy
 from utils.interrupts import leaving
 from utils.locks import let_go
 from utils.logging import ScalarLog, open_log
@@ -583,6 +584,16 @@ def test_float64_is_computed_where_there_is_some():
     assert double_device("cuda:1") == torch.device("cuda:1")
     value = torch.ones(2, requires_grad=True)
     assert to_double(value).dtype == torch.float64 and not to_double(value).requires_grad
+
+
+def test_the_closing_table_keeps_versions_of_a_scene_in_one_fold():
+    """One fake is missing, so that equal places no longer show equal scenes; reals and fakes hardly differ."""
+    names, image = [f"{number:03d}" for number in range(40)], torch.rand(40, 3, 16, 16)
+    real, fake = report.Measured(names), report.Measured(names[1:])
+    real.update(image)
+    fake.update((image[1:] + 0.001).clamp(0, 1))
+    features = [row.features["logreg"][0].numpy() for row in (real, fake)]
+    assert fake.numbers(real)["logreg"] == fresh_accuracy(*features, (names, names[1:]))[0] != fresh_accuracy(*features)[0]
 
 
 def test_detectors_of_the_closing_table_see_a_bounded_sample(monkeypatch):
