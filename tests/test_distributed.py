@@ -32,7 +32,7 @@ from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.interrupts import StopRequest
-from utils.locks import let_go
+from utils.locks import held_by_another, let_go
 from utils.metrics import SpectrumFolds
 
 ROOT = Path(__file__).parents[1]
@@ -286,6 +286,49 @@ def test_a_stop_asked_of_one_process_stops_all(house, capfd):
     assert [child.returncode for child in children] == [130, 130]
     step = load_checkpoint("results/stopped/checkpoint.pt", "stig")["step"]
     assert f"stopped after step {step}; go on with the same command and --resume" in capfd.readouterr().out
+
+
+def started_by_a_command(house, dst, epochs=1000):
+    """A training of two processes by --device cpu,cpu, under way."""
+    command = [sys.executable, ROOT / "train.py", *TRAIN, "--epoch", str(epochs), "--device", "cpu,cpu", "--dst", dst]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    wait_for(house / "results" / dst / "checkpoint.pt", [launcher])
+    return launcher
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])
+def test_a_stop_asked_of_the_command_alone_stops_its_processes(house, number):
+    """As by a notebook's button, or a terminal that is gone."""
+    launcher = started_by_a_command(house, f"stopped_by_{number}")
+    launcher.send_signal(getattr(signal, number))
+    assert "go on with the same command and --resume" in launcher.communicate(timeout=120)[0]
+    assert launcher.returncode == 130
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_processes_do_not_outlive_the_command_that_started_them(house):
+    launcher = started_by_a_command(house, "orphans")
+    launcher.kill()
+    launcher.communicate(timeout=120)  # until all who write to the pipe have ended
+    assert not held_by_another(house / "results/orphans")
+
+
+LATE_MISTAKE = """
+import os, sys, time
+if os.environ["RANK"] == "1":
+    sys.exit(2)
+time.sleep(1 if sys.argv[1] == "ends" else 1000)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(("first", "grace"), [("ends", 60), ("hangs", 0.3)])
+def test_whichever_process_fails_first_gives_the_exit_code(tmp_path, monkeypatch, capfd, first, grace):
+    monkeypatch.setattr(launch, "GRACE", grace)
+    (tmp_path / "late.py").write_text(LATE_MISTAKE)
+    assert launch.supervise(*launch.start([tmp_path / "late.py", first], 2)) == 2
+    assert capfd.readouterr().err.count("do not end by themselves") == (first == "hangs")
 
 
 def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the_first():

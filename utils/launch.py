@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import torch
@@ -16,6 +17,7 @@ from utils.distributed import Processes, ProcessLost, reason, resolve_device
 from utils.errors import UserError, launched
 from utils.interrupts import ending_signals
 
+LAUNCHER_HOLDS_STDIN = "STIG_LAUNCHER_HOLDS_STDIN"  # environment variable of the processes that `start` starts
 GRACE = 30  # seconds that the other processes have to end by themselves once one has failed
 
 
@@ -80,6 +82,8 @@ def _joined(work, options, devices):
     # If first imported when there is a group (Adam does), its functions' defaults keep the group and its threads for ever.
     importlib.import_module("torch.distributed.nn")
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if LAUNCHER_HOLDS_STDIN in os.environ:
+        _end_with_launcher()
     resumable = hasattr(options, "resume")
     advice = (
         "the last checkpoint is whole: the same command with --resume goes on from it, on any number of processes"
@@ -110,6 +114,16 @@ def _joined(work, options, devices):
             dist.destroy_process_group()
 
 
+def _end_with_launcher():
+    """Let this process be asked to end as soon as its launcher is gone, with which the other end of its standard input closes."""
+
+    def wait():
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _first_to_say(store, error):
     """Whether this process is to tell the error: nobody has said the same, and no other process's mistake has caused it."""
     try:
@@ -134,47 +148,61 @@ def start(command, count):
         "TORCHELASTIC_RESTART_COUNT": "0",
         "WORLD_SIZE": str(count),
         "USE_LIBUV": str(int(libuv)),
+        LAUNCHER_HOLDS_STDIN: "1",
         "LOCAL_WORLD_SIZE": str(count),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
     }
+    apart = os.name != "nt"  # of the terminal's signals, which `supervise` passes on once
     children = []
     for rank in range(count):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        children.append(subprocess.Popen([sys.executable, *map(str, command)], env=os.environ | shared | own))
+        environment = os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        words = [sys.executable, *map(str, command)]
+        children.append(subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, start_new_session=apart))
     return children, store
 
 
 def supervise(children, _store):
-    """Wait for processes of `start`, passing SIGTERM on; once one has failed the others have `GRACE` seconds to end.
+    """Wait for processes of `start`, passing on what asks this one to end; once one has failed the others have `GRACE` seconds to
+    end.
 
-    Returns: exit code of the first that failed, 1 if it was killed; 0 if none did.
+    Returns: exit code of the first that failed by itself, 1 if it was killed; 0 if none did.
     """
 
+    asked = []
+
     def forward(number, _frame):
-        if number == signal.SIGTERM:  # Ctrl-C and the end of a terminal reach the children, too
+        asked.append(number)
+        if os.name != "nt" or number == signal.SIGTERM:  # Windows passes Ctrl-C to all processes of a console
             for child in children:
-                child.send_signal(number)
+                child.send_signal(signal.SIGTERM)
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, *ending_signals())}
-    code, deadline, end = 0, math.inf, subprocess.Popen.terminate
+    failed, deadline, end = {}, math.inf, None  # failed: rank -> exit code, in the order in which they ended
     try:
-        while any(child.poll() is None for child in children):
-            code = code or next((child.returncode for child in children if child.returncode), 0)
-            if code:
+        while None in (codes := [child.poll() for child in children]):
+            if any(codes):
                 deadline = min(deadline, time.monotonic() + GRACE)
+            if end is None:
+                failed |= {rank: code for rank, code in enumerate(codes) if code}
             if time.monotonic() > deadline:
-                print("error: a process was lost, and the others do not end by themselves; they are ended now", file=sys.stderr)
+                if end is None:
+                    print("error: a process was lost, and the others do not end by themselves; they are ended now", file=sys.stderr)
+                end = subprocess.Popen.terminate if end is None else subprocess.Popen.kill
                 for child in children:
                     end(child)
-                deadline, end = time.monotonic() + GRACE, subprocess.Popen.kill
+                deadline = time.monotonic() + GRACE
             time.sleep(0.1)
     finally:
         for child in children:
             child.kill()
         for number, handler in previous.items():
             signal.signal(number, handler)
-    code = code or next((child.returncode for child in children if child.returncode), 0)
-    killed = [-child.returncode for child in children if child.returncode < 0]
-    if killed and end is subprocess.Popen.terminate:  # not by this function
+    if end is None:
+        failed |= {rank: child.returncode for rank, child in enumerate(children) if child.returncode}
+    if asked:  # a process that had not come to handle signals yet
+        failed = {rank: 130 if code == -signal.SIGTERM else code for rank, code in failed.items()}
+    killed = [-code for code in failed.values() if code < 0]
+    if killed:
         print(f"error: a process was killed by signal {killed[0]} (9 may mean that the memory was not enough)", file=sys.stderr)
-    return code if code >= 0 else 1
+    causes = [code for code in failed.values() if code != ProcessLost.exit_code] or [*failed.values(), 0]
+    return max(causes[0], 1) if failed else 0
