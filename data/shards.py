@@ -116,11 +116,16 @@ def _read_index(shard):
                 names.append(key + posixpath.splitext(name)[1].lower())
                 places.append((member.offset_data, member.size))
                 last = key
-            whole = Path(shard).stat().st_size >= tar.offset + _END
+            size, end = Path(shard).stat().st_size, tar.offset
+            tar.fileobj.seek(end)
+            rest = iter(lambda: tar.fileobj.read(2**20), b"")
+            damaged = any(part.count(0) < len(part) for part in rest)  # tarfile takes any header that it cannot read for the end
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(f"{shard} cannot be read as a tar ({error}); pack it anew") from error
-    if not whole:
+    if size < end + _END:
         raise UserError(f"{shard} ends before its end mark, so it is not whole; pack or copy it anew")
+    if damaged:
+        raise UserError(f"{shard} is damaged at byte {end}, behind its image {len(names)}; pack or copy it anew")
     return names, np.array(places, np.int64).reshape(-1, 2)
 
 

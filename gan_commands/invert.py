@@ -1,6 +1,5 @@
 """gan.py invert: latents of photographs by optimisation, as triplets (real, latent, fake)."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,8 @@ from models.gan_training import restore_generator
 from options import as_plain
 from utils.distributed import resolve_device
 from utils.errors import UserError
-from utils.locks import hold
 from utils.report import output_names
-from utils.run_dir import atomic_path, check_place, refuse_deleting, refuse_held, write_json, write_png
+from utils.run_dir import atomic_path, check_place, claim, delete, refuse_deleting, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
@@ -36,10 +34,9 @@ def open_pairs_folder(folder, overwrite, source):
         raise UserError(f"{folder} holds folders that gan.py invert did not write; choose another --out")
     for part in existing:
         refuse_deleting(part, [source], "choose another --out")
+    claim(folder)
     for part in existing:
-        shutil.rmtree(part)
-    folder.mkdir(parents=True, exist_ok=True)
-    hold(folder)
+        delete(part)
 
 
 def invert_batch(generator, real_image, latent, steps, lr, show):

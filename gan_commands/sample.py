@@ -7,8 +7,7 @@ from tqdm import tqdm
 
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator, weights_digest
 from utils.errors import UserError
-from utils.locks import hold
-from utils.run_dir import check_place, read_json, refuse_held, write_json, write_png
+from utils.run_dir import check_place, claim, read_json, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 
 ORIGIN = ".sample.json"  # in the filled folder: where its images are from
@@ -21,13 +20,11 @@ def open_sample_folder(folder, origin, overwrite):
     path = folder / ORIGIN
     if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files that gan.py sample did not write; choose another --out")
-    if path.is_file() and overwrite:
-        for image in folder.glob(6 * "[0-9]" + ".png"):
-            image.unlink()
-    elif path.is_file() and read_json(path) != origin:
+    if path.is_file() and not overwrite and read_json(path) != origin:
         raise UserError(f"{folder} holds samples of another generator or seed; --overwrite replaces them, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    hold(folder)
+    claim(folder)
+    for image in folder.glob(6 * "[0-9]" + ".png") if overwrite else ():
+        image.unlink()
     write_json(path, origin)
 
 

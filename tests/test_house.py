@@ -23,12 +23,12 @@ from torch.utils.tensorboard import SummaryWriter
 import options
 from data.listing import ImagePaths, list_images
 from gan_commands.options import parse_gan
-from utils import checkpoint, report, run_dir
+from utils import checkpoint, locks, report, run_dir
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
 from utils.fresh_detector import fresh_accuracy
 from utils.interrupts import leaving
-from utils.locks import let_go
+from utils.locks import held_by_another, let_go
 from utils.logging import ScalarLog, open_log
 from utils.precision import double_device, to_double
 from utils.report import flat_names, output_names
@@ -132,6 +132,43 @@ def test_overwriting_deletes_no_other_run(tmp_path):
 
 
 HOLDER = "import sys, utils.run_dir as r; r.open_run_folder('a', root=sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+
+
+def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, monkeypatch):
+    """Even if it came so close behind that it saw no other when it checked."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        (tmp_path / "a/kept").touch()
+        with monkeypatch.context() as patch:
+            patch.setattr(run_dir, "held_by_another", lambda _folder: False)
+            for choice in ({"overwrite": True}, {"resume": True}):
+                with pytest.raises(UserError, match="another process is filling"):
+                    run_dir.open_run_folder("a", root=tmp_path, **choice)
+        assert (tmp_path / "a/kept").exists()
+        let_go()
+        assert held_by_another(tmp_path / "a")
+        other.communicate()
+
+
+def test_a_lock_that_was_deleted_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    """Between opening and locking the file, the process that held it let go and another came."""
+    lock, times = locks.lock, []
+
+    def late(file, wait=True):
+        if not times:
+            (tmp_path / ".lock").unlink()
+        times.append(file)
+        return lock(file, wait)
+
+    monkeypatch.setattr(locks, "lock", late)
+    assert locks.hold(tmp_path) and len(times) == 2
+    let_go()
 
 
 def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path):

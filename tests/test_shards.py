@@ -116,6 +116,14 @@ def test_broken_shards_are_one_sentence(tmp_path, capsys):
         (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:length])
         with pytest.raises(UserError, match=r"cut\.tar"):
             list_shards(tmp_path / "cut.tar")
+    with tarfile.open(whole) as tar:
+        header = tar.getmembers()[2].offset
+    for damage in (b"!", bytes(512)):
+        data = bytearray(whole.read_bytes())
+        data[header + 5 : header + 5 + len(damage)] = damage
+        (tmp_path / "hit.tar").write_bytes(data)
+        with pytest.raises(UserError, match=rf"hit\.tar is damaged at byte {header}, behind its image 2"):
+            list_shards(tmp_path / "hit.tar")
     pack(tmp_path / "bad.tar", good | {"1.png": good["1.png"][:100]})
     with pytest.raises(UserError, match=r"bad\.tar.1\.png cannot be read"):
         load_folder(tmp_path / "bad.tar", 16)

@@ -1,5 +1,6 @@
 """Locks on files, which a process that ends in any way lets go of, and folders that are filled by one process at a time."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -39,15 +40,24 @@ def lock(file, wait=True):
 
 
 def hold(folder):
-    """Hold a folder that exists, until `let_go` or the end of this process."""
+    """Hold a folder that exists, until `let_go` or the end of this process.
+
+    Returns: whether it is held now; False if another process holds it.
+    """
     key, path = os.path.realpath(folder), Path(folder).absolute() / NAME
     if key in _held and path.is_file():
-        return
+        return True
     if key in _held:  # the folder was deleted and made again
         _held.pop(key).close()
-    file = path.open("a")
-    _held[key] = file
-    lock(file, wait=False)
+    while True:
+        file = path.open("a")
+        if not lock(file, wait=False):
+            file.close()
+            return False
+        if path.is_file() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            _held[key] = file
+            return True
+        file.close()  # the one that held it has deleted the file meanwhile
 
 
 def held_by_another(folder):
@@ -65,6 +75,10 @@ def held_by_another(folder):
 def let_go():
     """Let other processes have the folders that this one holds."""
     for file in _held.values():
+        if fcntl:  # while it is locked, or it might be another's by then
+            Path(file.name).unlink(missing_ok=True)
         file.close()
-        Path(file.name).unlink(missing_ok=True)
+        if not fcntl:  # Windows deletes no open file, nor one that another has opened
+            with contextlib.suppress(PermissionError):
+                Path(file.name).unlink(missing_ok=True)
     _held.clear()

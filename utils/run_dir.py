@@ -122,10 +122,24 @@ def _refuse_deleting_runs(folder, root, own_runs):
         raise UserError(f"{folder} is no run, and --overwrite would delete {lost}; choose another --dst")
 
 
-def refuse_held(folder, option="--out"):
-    """UserError, naming the option that gave it, if another process is filling a folder."""
-    if held_by_another(folder):
+def refuse_held(folder, option="--out", held=None):
+    """UserError, naming the option that gave it, if another process is filling a folder (or so it is known already)."""
+    if held_by_another(folder) if held is None else held:
         raise UserError(f"another process is filling {folder}; wait for it, stop it, or choose another {option}")
+
+
+def claim(folder, option="--out"):
+    """Make a folder, if it is not there, and hold it until `let_go`; UserError if another process is faster."""
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_held(folder, option, held=not hold(folder))
+
+
+def delete(path):
+    """Delete a file, a link or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _dst_of(path):
@@ -175,10 +189,10 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     `check_run_folder`. Until `utils.locks.let_go`, or the end of this process, other processes are refused.
     """
     folder = check_run_folder(dst, overwrite, resume, root, inputs, own_runs)
-    if folder.exists() and overwrite:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    hold(folder)
+    claim(folder, "--dst")
+    for path in folder.iterdir() if overwrite else ():
+        if path.name != NAME:
+            delete(path)
     return folder
 
 
