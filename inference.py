@@ -11,7 +11,7 @@ from data.folder import all_of_size, first_of_other_size, load_folder, refuse_sa
 from data.training import ONE_IMAGE
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
-from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, is_released, load_checkpoint, released_state
+from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
 from utils.errors import UserError, script
 from utils.filters import FILTER_PARTS, check_filter, filtered, fit_filters, to_device
 from utils.interrupts import leaving
@@ -26,20 +26,20 @@ from utils.seeding import seed_everything
 FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume"}
 
 
-def released_model(path, size):
-    """`STIG` with the weights of a released checkpoint; UserError if they do not fit the network."""
+def released_model(file, size):
+    """`STIG` with the generator of the released code in `file`; UserError if it does not fit the network."""
     preset = PRESETS["released"]
     named = {field.name for field in dataclasses.fields(Objective)}
     objective = dataclasses.asdict(Objective(**{name: value for name, value in preset.items() if name in named}))
     settings = {"size": size, "mode": preset["generator"], "norm": preset["norm"], "upsample": preset["upsample"], "width": 64}
     model = STIG.from_settings(settings | {"objective": objective})
     try:
-        problems = model.generator.load_state_dict(released_state(path)["generator"], strict=False)
+        problems = model.generator.load_state_dict(released_generator(file), strict=False)
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit the released generator: {str(error).splitlines()[-1].strip()}") from error
+        raise UserError(f"{file} does not fit the released generator: {str(error).splitlines()[-1].strip()}") from error
     wrong = [name for name in problems.missing_keys if not name.endswith("num_batches_tracked")] + problems.unexpected_keys
     if wrong:
-        raise UserError(f"{path} is not a released generator: the tensor {wrong[0]} is missing or unknown")
+        raise UserError(f"{file} is not a released generator: the tensor {wrong[0]} is missing or unknown")
     return model
 
 
@@ -113,11 +113,12 @@ def open_refiner(options, processes):
         chosen = dataclasses.replace(options, fit=fit)
         fitted, origin = processes.once(lambda: fitted_filter(chosen, size, device))
         return size, fit, filter_refiner(fitted, device), origin
-    if is_released(path):
+    released = released_file(path)
+    if released:
         if options.method != "stig":
             raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
         size = options.size or 256
-        model = released_model(path, size)
+        model = released_model(released, size)
         return size, "resize", model.to(device).refine, digest_of(model.state_dict())
     if (Path(path) / "checkpoint.pt").is_file():  # the folder of a run
         path = Path(path) / "checkpoint.pt"
@@ -179,7 +180,7 @@ def refine_folder(options, processes):
         warn(f"{folder} holds images that were refined already; the gain that fakes need comes on top of what they got")
     fakes, names, run = processes.once(lambda: open_run(options, size, fit, origin))
     places = [run / part for part in ("refined", *(["refined_mag"] if options.save_mag else []))]
-    mine, changed = processes.block(len(fakes), options.batch_size), fakes.paths.stamps()[:, 1]
+    mine, changed = processes.block(len(fakes), options.batch_size), fakes.paths.stamps()[:, 1:].max(1)
     left = [index for index in mine if not all(_is_newer(place / names[index], changed[index]) for place in places)]
     names = iter([names[index] for index in left])
     for fake_image in batches(Subset(fakes, left), "refining", processes.device, options.batch_size, options.num_workers):
@@ -189,7 +190,10 @@ def refine_folder(options, processes):
 
 
 def _is_newer(path, changed):
-    """Whether a file is there and no older than a time in ns: what --resume need not refine again."""
+    """Whether a file is there and no older than a time in ns: what --resume need not refine again.
+
+    That time is an image's last change of content or entry: a file that is copied or moved may keep an old time of content.
+    """
     return path.is_file() and path.stat().st_mtime_ns >= changed
 
 

@@ -155,7 +155,10 @@ def fill(parser, cls):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that tells a mistake in one sentence, without the usage of all options before it."""
+    """A parser that tells a mistake in one sentence, without the usage of all options before it; options have one name each."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments, allow_abbrev=False)
 
     def error(self, message):
         """Print the message and end with exit code 2."""

@@ -198,6 +198,7 @@ def run_training(options, processes):
         raise UserError(f"{error}; give --cuda_graphs False") from error
     if not finished:
         exit_stopped(trainer.step, processes)
+    processes.send_no_more_tensors()
     if processes.main:
         model.amp = False  # as inference.py refines
         evaluate(options, refine, filters, sets, source, warnings, monitor.examples, device)

@@ -124,8 +124,10 @@ class Measured:
 def fold_of_scenes(real_scenes, other_scenes, folds, seed):
     """Fold of every image of both classes; a scene that both show is in one fold, and every fold has its share of each class."""
     generator, fold = np.random.default_rng(seed), {}
-    for keys in strata(real_scenes, other_scenes):
-        fold |= dict(zip(keys, (generator.permutation(len(keys)) % folds).tolist(), strict=True))
+    both, *own = strata(real_scenes, other_scenes)
+    for keys, first in ((both, 0), *((keys, len(both)) for keys in own)):  # own scenes go on dealing where the shared ones end
+        numbers = generator.permutation(len(keys)) + first
+        fold |= dict(zip(keys, (numbers % folds).tolist(), strict=True))
     return [np.array([fold[key] for key in keys]) for keys in (real_scenes, other_scenes)]
 
 

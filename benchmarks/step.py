@@ -203,6 +203,8 @@ def main(argv=None):
     device = resolve_device(args.device)
     if device.type != "cuda" and any("graph" in parts for parts in args.variants):
         parser.error("argument --variants: graph needs a CUDA GPU")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # whose streams record a step
     seed_everything(0)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     count, rows = functools.cache(lambda *case: counted(*case[:2], args, device, case[2])), {}

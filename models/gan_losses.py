@@ -92,8 +92,12 @@ def one_sided_magnitude(image):
 
 
 def high_frequencies(magnitude, threshold):
-    """Rows t..H-t and columns t.. of a one-sided magnitude: (N, H, W // 2 + 1) -> (N, H - 2t, W // 2 + 1 - t).
+    """Rows t..H-t-1 (as published: of the frequencies t and -t the first only) and columns t.. of a one-sided magnitude.
 
+    Args:
+        magnitude: (N, H, W // 2 + 1).
+        threshold: t.
+    Returns: (N, H - 2t, W // 2 + 1 - t).
     Raises: ValueError if nothing would stay.
     """
     height, limit = magnitude.shape[-2], min(magnitude.shape[-2] / 2, magnitude.shape[-1] - 1)

@@ -6,6 +6,8 @@ from torch import nn
 
 from models.nested_unet import CHANNELS, initialise
 
+SHORTEST = 1e-3  # length that a projection is divided by at least: the gradient of one that is 0 must not drown all others
+
 
 class PatchHeads(nn.Module):
     """One MLP (C -> 256 -> 256) per encoder level, L2-normalised.
@@ -26,10 +28,10 @@ class PatchHeads(nn.Module):
         Args:
             features: (N, C, H, W) of encoder level `level`.
             positions: (P,) int64, indices into the flattened H x W map.
-        Returns: (N, P, 256), rows of unit length.
+        Returns: (N, P, 256), rows of unit length, or shorter where the projection is shorter than SHORTEST.
         """
         samples = features.flatten(2)[:, :, positions].transpose(1, 2).float()  # (N, P, C)
-        return F.normalize(getattr(self, f"mlp_{level}")(samples), dim=-1)  # (N, P, 256)
+        return F.normalize(getattr(self, f"mlp_{level}")(samples), dim=-1, eps=SHORTEST)  # (N, P, 256)
 
 
 def sample_positions(area, count, device):

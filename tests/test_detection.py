@@ -16,7 +16,6 @@ from utils.detection import (
     MEASURES,
     best_threshold,
     curves,
-    detection_scores,
     log_profile,
     scores_with_intervals,
 )
@@ -28,7 +27,7 @@ SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size
 @settings(max_examples=100)
 @given(SCORES, SCORES, st.floats(0.05, 0.95))
 def test_scores_are_scikit_learns(real, fake, threshold):
-    got = detection_scores(real, fake, threshold)
+    got = {name: value for name, (value, *_) in scores_with_intervals(real, fake, threshold, rounds=0).items()}
     labels, scores = np.repeat([0, 1], [len(real), len(fake)]), np.array(real + fake)
     assert set(got) == set(MEASURES)
     assert got["ap"] == pytest.approx(average_precision_score(labels, scores))
@@ -41,7 +40,7 @@ def test_scores_are_scikit_learns(real, fake, threshold):
 
 def test_no_accuracy_without_reals():
     with pytest.raises(ValueError, match="both reals and fakes"):
-        detection_scores([], [0.9, 0.8], 0.5)
+        scores_with_intervals([], [0.9, 0.8], 0.5)
 
 
 @settings(max_examples=100)
@@ -54,6 +53,11 @@ def test_no_threshold_beats_the_best(real, fake):
     between = [(a + b) / 2 for a, b in itertools.pairwise(values)]
     best = balanced(best_threshold(real, fake))
     assert all(balanced(threshold) <= best + 1e-9 for threshold in between)
+    assert best >= 1 - 1e-9  # never worse than calling everything real
+
+
+def test_a_detector_that_is_always_wrong_calls_nothing_fake():
+    assert best_threshold([0.7, 0.8, 0.9], [0.1, 0.2, 0.3]) == 0.9
 
 
 def test_threshold_lies_in_the_middle_of_the_gap():

@@ -155,8 +155,8 @@ def test_weights_that_cannot_be_had_name_file_address_and_option(monkeypatch):
     def no_network(*_arguments, **_options):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
-    with pytest.raises(UserError, match=r"https://example.org/vit.pth.*checkpoints/vit.pth.*--vit_weights PATH"):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(UserError, match=r"checkpoints and .*https://example.org/vit.pth.*--vit_weights PATH"):
         pretrained_weights("imagenet", "https://example.org/vit.pth", "--vit_weights")
     assert pretrained_weights("none", "https://example.org/vit.pth", "--vit_weights") is None
 

@@ -11,7 +11,7 @@ from models.nested_unet import NestedUNet
 from models.patchnce import PatchHeads, patch_nce
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer
-from utils.checkpoint import released_state
+from utils import checkpoint
 from utils.fft import image_to_mag, mag_to_image
 
 ROLL = list(RELEASED_ORDER)
@@ -33,27 +33,24 @@ def released_generator():
 
 
 @pytest.fixture(scope="module")
-def released_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("released")
-    for part, file in (
-        ("generator", "Generator"),
-        ("discriminator", "Discriminator"),
-        ("mlp", "MLP"),
-        ("spectral_discriminator", "PSD"),
-    ):
-        torch.save(golden_weights(part), folder / f"{file}.pt")
-    return folder
+def released(tmp_path_factory):
+    """The golden generator as a user's released checkpoint would be."""
+    file = tmp_path_factory.mktemp("released") / "Generator.pt"
+    torch.save(golden_weights("generator"), file)
+    return file
 
 
 @pytest.fixture(scope="module")
-def released_stig(released_folder):
-    """The released objective with the golden weights, loaded as a user's released checkpoint would be."""
-    state = released_state(released_folder)
+def released_stig(released):
+    """The released objective with the golden weights; channels are in the image's order, as of `released_generator`."""
     objective = Objective(image_range="stretch", inverse="abs", rolled_real_profile=True, nce_levels=(0,))
     model = STIG(64, objective, "direct", "batch", "bicubic")
-    model.generator.load_state_dict(state["generator"], strict=False)
-    for part in ("discriminator", "heads", "spectral_discriminator"):
-        getattr(model, part).load_state_dict(state[part])
+    model.generator.load_state_dict(checkpoint.released_generator(released), strict=False)
+    first, back = "stage_1.block.0.weight", [ROLL.index(channel) for channel in range(3)]
+    weights = golden_weights("discriminator")
+    model.discriminator.load_state_dict(weights | {first: weights[first][:, back]})
+    model.heads.load_state_dict(golden_weights("mlp"))
+    model.spectral_discriminator.load_state_dict(golden_weights("spectral_discriminator"))
     return model
 
 
@@ -91,8 +88,8 @@ def test_refined_image():
     assert torch.allclose(refined_image, ARRAYS["refined_image_train"], atol=4e-4)  # of a maximum of 3.9
 
 
-def test_a_released_checkpoint_refines_as_the_released_code(released_folder):
-    objective = released_model(released_folder, 64).objective
+def test_a_released_checkpoint_refines_as_the_released_code(released):
+    objective = released_model(released, 64).objective
     assert (objective.image_range, objective.inverse, objective.compensate_rounding) == ("stretch", "abs", False)
 
 

@@ -144,16 +144,19 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
         cwd=Path(__file__).parents[1],
     ) as other:
         assert other.stdout.readline() == "held\n"
-        (tmp_path / "a/kept").touch()
+        for name in ("kept", ".0123.tmp.pt"):
+            (tmp_path / "a" / name).touch()
         with monkeypatch.context() as patch:
             patch.setattr(run_dir, "held_by_another", lambda _folder: False)
             for choice in ({"overwrite": True}, {"resume": True}):
                 with pytest.raises(UserError, match="another process is filling"):
                     run_dir.open_run_folder("a", root=tmp_path, **choice)
-        assert (tmp_path / "a/kept").exists()
+        assert all((tmp_path / "a" / name).exists() for name in ("kept", ".0123.tmp.pt"))
         let_go()
         assert held_by_another(tmp_path / "a")
         other.communicate()
+    run_dir.open_run_folder("a", resume=True, root=tmp_path)
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"kept", ".lock"}  # half a file is nobody's any more
 
 
 def test_a_lock_that_was_deleted_meanwhile_is_taken_anew(tmp_path, monkeypatch):
@@ -290,19 +293,18 @@ def test_damaged_weights_are_not_used(tmp_path):
 
 
 def test_released_checkpoint_needs_its_parts(tmp_path):
-    with pytest.raises(UserError, match="Generator"):
-        checkpoint.released_state(tmp_path)
-    torch.save({"x": torch.zeros(1)}, tmp_path / "Generator.pt")
+    assert checkpoint.released_file(tmp_path) is None
+    file = tmp_path / "Generator.pt"
+    torch.save({"x": torch.zeros(1)}, file)
     with pytest.raises(UserError, match="missing"):
-        checkpoint.released_state(tmp_path)
+        checkpoint.released_generator(file)
     flat = {name: torch.zeros(3) for name in ("conv0_0.conv1.weight", "final.weight", "final.bias")}
-    torch.save(flat, tmp_path / "Generator.pt")
+    torch.save(flat, file)
     with pytest.raises(UserError, match="shape"):
-        checkpoint.released_state(tmp_path)
-    torch.save(golden_weights("generator"), tmp_path / "Generator.pt")
-    assert checkpoint.is_released(tmp_path)
-    assert checkpoint.is_released(tmp_path / "Generator.pt")
-    assert set(checkpoint.released_state(tmp_path)) == {"generator"}
+        checkpoint.released_generator(file)
+    torch.save(golden_weights("generator"), file)
+    assert checkpoint.released_file(tmp_path) == checkpoint.released_file(file) == file
+    assert checkpoint.released_generator(file).keys() == golden_weights("generator").keys()
 
 
 def test_devices():

@@ -160,6 +160,8 @@ def test_folds_keep_scenes_together():
     ]
     assert all(folds[0][scene] == folds[1][scene] for scene in real[10:])
     assert all(np.bincount(list(fold.values())).tolist() == [4] * 5 for fold in folds)
+    odd = quality_judge.fold_of_scenes("abcdefg", "ahijklm", 5, 0)
+    assert all(sorted(np.bincount(fold).tolist()) == [1, 1, 1, 2, 2] for fold in odd)
 
 
 def test_interval_has_a_width_at_perfection_and_covers():

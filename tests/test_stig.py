@@ -9,7 +9,7 @@ import torch
 
 from models import nested_unet
 from models.nested_unet import NestedUNet, channels_of
-from models.patchnce import patch_nce
+from models.patchnce import PatchHeads, patch_nce
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer, rate_factor
 from utils.fft import apply_gain, image_to_mag
@@ -281,6 +281,17 @@ def test_contrastive_terms_compare_a_position_with_itself(monkeypatch):
             query, key = (model.heads(model.generator.encode(mag, 1)[0], positions, 0) for mag in (out, source))
             assert value.item() == pytest.approx(patch_nce(query, key, model.objective.tau).item(), rel=1e-4)
             assert value.item() < patch_nce(query, key.flip(1), model.objective.tau).item() / 2  # flipped: another position
+
+
+def test_a_projection_of_length_0_does_not_drown_the_others():
+    """Biases begin at 0, so features of which a head sees nothing are projected to exactly 0."""
+    torch.manual_seed(0)
+    heads, positions = PatchHeads((8,)), torch.arange(16)
+    maps = torch.randn(1, 8, 4, 4)
+    maps[..., 0, 0] = 0
+    patch_nce(heads(maps, positions, 0), heads(torch.randn(1, 8, 4, 4), positions, 0), 0.07).backward()
+    gradient = heads.mlp_0[2].bias.grad
+    assert 0 < gradient.abs().max() < 1e3
 
 
 def test_contrastive_passes_leave_running_statistics_alone():

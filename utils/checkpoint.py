@@ -11,7 +11,7 @@ import torch
 from utils.errors import REFUSALS, UserError
 from utils.run_dir import atomic_path
 
-RELEASED_FILES = ("Generator", "Discriminator", "MLP", "PSD")
+RELEASED_NAME = "Generator"  # what the released code's file of a generator begins with
 RELEASED_ORDER = (2, 0, 1)  # channel c of a released network is channel RELEASED_ORDER[c] of the image
 
 
@@ -45,7 +45,7 @@ def read_tensors(path):
     """
     path = Path(path)
     if not path.is_file():
-        problem = f"is a folder without a file whose name starts with {RELEASED_FILES[0]}" if path.is_dir() else "does not exist"
+        problem = f"is a folder without a file whose name starts with {RELEASED_NAME}" if path.is_dir() else "does not exist"
         raise UserError(f"checkpoint {path} {problem}; give the path of a .pt file")
     try:
         _check_sums(path)
@@ -192,52 +192,32 @@ class WayOn:
         return "--resume" if begun and (self.folder / self.needed).is_file() else "--overwrite"
 
 
-def is_released(path):
-    """True for a folder (or one of the files in it) with the networks of the released code."""
+def released_file(path):
+    """Path of the generator of the released code: in a folder, or the file itself; None if there is none.
+
+    Raises: UserError if a folder holds several.
+    """
     path = Path(path)
-    return any(_released_file(path, name) for name in RELEASED_FILES[:1])
-
-
-def _released_file(path, name):
-    """Path of the released network `name`, in a folder or beside the generator's file `path`, or None; UserError if of several."""
     if path.is_file():
-        file = path.with_name(name + path.name.removeprefix(RELEASED_FILES[0]))
-        return file if path.name.startswith(RELEASED_FILES[0]) and file.is_file() else None
-    found = sorted(file for file in path.glob(f"{name}*") if file.is_file())
+        return path if path.name.startswith(RELEASED_NAME) else None
+    found = sorted(file for file in path.glob(f"{RELEASED_NAME}*") if file.is_file())
     if len(found) > 1:
-        raise UserError(f"{path} holds {len(found)} files called {name}... (the first: {found[0].name}); name the generator's file")
+        raise UserError(f"{path} holds {len(found)} files called {RELEASED_NAME}... (the first: {found[0].name}); name one")
     return found[0] if found else None
 
 
-def released_state(path):
-    """State dictionaries of a released checkpoint folder, with the channels back in the image's order.
+def released_generator(file):
+    """State dictionary of a generator of the released code, with the channels back in the image's order.
 
-    Args:
-        path: folder with files whose names start with Generator and, if there, Discriminator, MLP, PSD; or the generator's file.
-    Returns: dict with `generator` and, as far as found, `discriminator`, `heads`, `spectral_discriminator`.
-    Raises: UserError if there is no generator, or a file is not a state dictionary.
+    Raises: UserError if the file is not one.
     """
-    path = Path(path)
-    state = {}
-    for name, part in zip(RELEASED_FILES, ("generator", "discriminator", "heads", "spectral_discriminator"), strict=True):
-        file = _released_file(path, name)
-        if file is not None:
-            state[part] = read_tensors(file)
-            if not isinstance(state[part], dict) or not all(isinstance(value, torch.Tensor) for value in state[part].values()):
-                raise UserError(f"{file} does not hold a state dictionary of tensors")
-    if "generator" not in state:
-        raise UserError(f"{path} holds no released generator (a file whose name starts with Generator)")
-    to_image = list(RELEASED_ORDER)
+    state = read_tensors(file)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{file} does not hold a state dictionary of tensors")
     # Input channel RELEASED_ORDER[c] of ours must meet the weights the released code used for its channel c.
-    back = [to_image.index(channel) for channel in range(3)]
-    generator = dict(state["generator"])
+    back = [RELEASED_ORDER.index(channel) for channel in range(3)]
     try:
-        generator["conv0_0.conv1.weight"] = generator["conv0_0.conv1.weight"][:, back]
-        generator["final.weight"], generator["final.bias"] = generator["final.weight"][back], generator["final.bias"][back]
-        if "discriminator" in state:
-            first = "stage_1.block.0.weight"
-            state["discriminator"] = {**state["discriminator"], first: state["discriminator"][first][:, back]}
+        first = {"conv0_0.conv1.weight": state["conv0_0.conv1.weight"][:, back]}
+        return state | first | {name: state[name][back] for name in ("final.weight", "final.bias")}
     except (KeyError, IndexError) as error:
-        raise UserError(f"{path} is not a released STIG checkpoint: a tensor is missing or of another shape ({error})") from error
-    state["generator"] = generator
-    return state
+        raise UserError(f"{file} is not a generator of released STIG: a tensor is missing or of another shape ({error})") from error

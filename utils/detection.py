@@ -43,23 +43,15 @@ def _ring_power(image):
     return half_ring_means(power, image.shape[-1])
 
 
-def detection_scores(real_scores, fake_scores, threshold, decision=0.5):
-    """Every number of one detector on one set of reals and one of fakes: dict over `MEASURES`, each in [0, 1].
+def scores_with_intervals(real_scores, fake_scores, threshold, decision=0.5, rounds=1000, seed=0):
+    """Every number of one detector on one set of reals and one of fakes, each with its 95 % bootstrap interval.
 
     Args:
         real_scores, fake_scores: (N,), (M,), higher = more likely fake.
         threshold: chosen on validation images; the `_at_threshold` rates call scores above it fake.
         decision: the detector's own border, for the accuracies.
+        rounds, seed: of the bootstrap, which draws images anew within each class.
     Raises: ValueError if either class is empty: a rate on fakes alone is no accuracy.
-    """
-    return {
-        name: value[0] for name, value in scores_with_intervals(real_scores, fake_scores, threshold, decision, rounds=0).items()
-    }
-
-
-def scores_with_intervals(real_scores, fake_scores, threshold, decision=0.5, rounds=1000, seed=0):
-    """`detection_scores` with 95 % bootstrap intervals: images are drawn anew within each class.
-
     Returns: dict over `MEASURES` -> (value, low, high); without rounds low = high = value.
     """
     real_scores, fake_scores = np.asarray(real_scores, float), np.asarray(fake_scores, float)
@@ -111,15 +103,14 @@ def curves(real_scores, fake_scores):
 
 
 def best_threshold(real_scores, fake_scores):
-    """The threshold with the best balanced accuracy, halfway between two neighbouring scores.
+    """The threshold with the best balanced accuracy: halfway between two neighbouring scores, or the highest of all, above which
+    nothing is called fake.
 
     Of several equally good ones the middle one is taken. Choose it on validation images, never on the test.
     """
     real_scores, fake_scores = np.sort(np.asarray(real_scores, float)), np.sort(np.asarray(fake_scores, float))
     values = np.unique(np.concatenate([real_scores, fake_scores]))
-    if len(values) == 1:
-        return float(values[0])
-    candidates = (values[1:] + values[:-1]) / 2
+    candidates = np.append((values[1:] + values[:-1]) / 2, values[-1])
     real_rate = np.searchsorted(real_scores, candidates, side="right") / len(real_scores)
     fake_rate = 1 - np.searchsorted(fake_scores, candidates, side="right") / len(fake_scores)
     balanced = real_rate + fake_rate

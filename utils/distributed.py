@@ -192,6 +192,13 @@ class Processes:
             dist.gather_object(value, values)
         return values
 
+    def send_no_more_tensors(self):
+        """Leave the devices' group together, before one process goes on alone for long: NCCL's ends in all at once."""
+        if self._tensors is not None:
+            self.wait()
+            dist.destroy_process_group(self._tensors)
+            self._tensors = None
+
     def wait(self):
         """Go on when all processes have come here."""
         if self.world > 1:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import socket
 import zipfile
 from pathlib import Path
 
@@ -14,40 +13,18 @@ from utils.checkpoint import read_tensors
 from utils.errors import UserError
 from utils.feature_metrics import Moments
 from utils.metrics import half_of
+from utils.pretrained import weights_file
 from utils.run_dir import atomic_path
 
 DIMENSIONS = 2048
 KEPT_FEATURES = 10_000
-WEIGHTS_HASH = "6726825d"  # first digits of the file's SHA-256, as in its name
 FORMAT = 1
 
 
 def find_weights(path=None):
-    """Path of the Inception weights: `path`, torch's cached download, or a download now.
-
-    Raises: UserError naming the file, its address and the option if it cannot be had.
-    """
-    if path is not None:
-        if not Path(path).is_file():
-            raise UserError(f"--inception_weights {path} is not a file; download it from {inception.FID_WEIGHTS_URL}")
-        return Path(path)
-    name = inception.FID_WEIGHTS_URL.rsplit("/", 1)[-1]
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not cached.is_file():
-        timeout = socket.getdefaulttimeout()
-        try:
-            socket.setdefaulttimeout(15)
-            with atomic_path(cached) as temporary:
-                torch.hub.download_url_to_file(inception.FID_WEIGHTS_URL, str(temporary), hash_prefix=WEIGHTS_HASH)
-        except (OSError, RuntimeError) as error:
-            raise UserError(
-                f"the Inception weights {name} are not in {cached.parent} and cannot be downloaded ({error}); fetch "
-                f"{inception.FID_WEIGHTS_URL} on a machine with network and give the file with --inception_weights PATH, "
-                "or choose a measure that needs none, such as lfd"
-            ) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
-    return cached
+    """Path of the Inception weights: as `weights_file`."""
+    otherwise = "choose a measure that needs none, such as lfd"
+    return weights_file(path, inception.FID_WEIGHTS_URL, "--inception_weights", otherwise)
 
 
 def load_inception(path, device="cpu"):

@@ -134,6 +134,11 @@ def _first_to_say(store, error):
         return True
 
 
+def _cores():
+    """CPU cores that this process may use, which on a cluster are not all of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def start(command, count):
     """Start `python command` in `count` processes of this host that find each other.
 
@@ -150,7 +155,7 @@ def start(command, count):
         "USE_LIBUV": str(int(libuv)),
         LAUNCHER_HOLDS_STDIN: "1",
         "LOCAL_WORLD_SIZE": str(count),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, _cores() // count))),
     }
     apart = os.name != "nt"  # of the terminal's signals, which `supervise` passes on once
     children = []

@@ -1,36 +1,61 @@
-"""ImageNet weights: downloaded, or read from a file."""
+"""Published weights: a file that the user names, torch's cached download, or a download now."""
 
+import re
+import socket
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 
 from utils.checkpoint import read_tensors
 from utils.errors import UserError
+from utils.run_dir import atomic_path
+
+PATIENCE = 15  # seconds without an answer before a download is given up
+
+
+def weights_file(path, url, option, otherwise):
+    """Path of a file of published weights.
+
+    Args:
+        path: of the file; None: torch's cached download, or a download now.
+        url: where it is published; the name ends with the first digits of its SHA-256.
+        option: of the command line that names it. otherwise: what the user can do without it, in words.
+    Raises: UserError naming the file, its address and the option if it cannot be had.
+    """
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(f"{option} {path} is not a file; download it from {url}")
+        return Path(path)
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not cached.is_file():
+        digits, timeout = re.search(r"-([0-9a-f]{8,})\.", cached.name), socket.getdefaulttimeout()
+        try:
+            socket.setdefaulttimeout(PATIENCE)
+            with atomic_path(cached) as temporary:
+                torch.hub.download_url_to_file(url, str(temporary), hash_prefix=digits[1] if digits else None)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"the weights {cached.name} are not in {cached.parent} and cannot be downloaded ({error}); fetch {url} "
+                f"on a machine with network and give the file with {option} PATH, or {otherwise}"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(timeout)
+    return cached
 
 
 def pretrained_weights(choice, url, option):
     """State dictionary of a network trained on ImageNet.
 
     Args:
-        choice: "none", "imagenet" (downloaded once to torch's cache) or the path of a file of the same format.
-        url: where the weights are published.
-        option: name of the command-line option, for the error.
+        choice: "none", "imagenet" (the published file) or the path of a file of the same format.
+        url, option: as `weights_file`.
     Returns: dict of tensors, or None for "none".
     Raises: UserError if they cannot be had, before any long work.
     """
     if choice == "none":
         return None
-    if choice != "imagenet":
-        state = read_tensors(choice)
-        if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise UserError(f"{option} {choice} does not hold a state dictionary of tensors; give torchvision's file")
-        return state
-    try:
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-        raise UserError(
-            f"the ImageNet weights {url} cannot be downloaded ({error}); put that file at {place}, name it by {option} PATH, "
-            f"or start from nothing by {option} none"
-        ) from error
+    path = weights_file(None if choice == "imagenet" else choice, url, option, f"start from nothing by {option} none")
+    state = read_tensors(path)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{option} {path} does not hold a state dictionary of tensors; give torchvision's file")
+    return state

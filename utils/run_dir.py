@@ -193,6 +193,8 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     for path in folder.iterdir() if overwrite else ():
         if path.name != NAME:
             delete(path)
+    for path in folder.glob(".*.tmp*"):  # of a process that was killed while it wrote
+        path.unlink()
     return folder
 
 
