@@ -647,9 +647,10 @@ class Detecting:
         metavar="DIR[,DIR...]",
     )
     filters: tuple = option(
-        f"before_after: filters ({', '.join(FILTERS)}) to set beside the refined images, each with a detector of its own to train",
+        f"before_after: filters ({', '.join(FILTERS)}, or none) to set beside the refined images, each with a detector of its own "
+        "to train; those of the run in --dst or, if images are named, fitted on half of what is not for testing",
         ("linear", "cepstral"),
-        type=name_list(FILTERS),
+        type=lambda text: () if text == "none" else name_list(FILTERS)(text),
         metavar="NAME[,NAME...]",
     )
     robustness: bool = flag("evaluate again after JPEG, resizing, blur and noise")

@@ -103,8 +103,10 @@ class Bench:
         """UserError if a split (dict side -> dict part -> names) leaves too few images to train on."""
         fewest = min(len(parts["train"]) + len(parts["validation"]) for parts in names.values())
         if not self.shared and fewest < FEWEST:
+            beside = " beside those that filters are fitted on" if any("filters" in parts for parts in names.values()) else ""
             raise UserError(
-                f"{self.classifier} needs at least {FEWEST} training images per class, not {fewest}; add images or raise --split"
+                f"{self.classifier} needs at least {FEWEST} training images per class{beside}, not {fewest}; add images or raise "
+                "--split"
             )
 
     def fit(self, folder, real, fake, names, run):

@@ -108,18 +108,21 @@ class FilteredImages:
         return to_8bit(filtered(self.fake[index][None], self.fitted)[0])
 
 
-def filtered_sets(kinds, real, real_indices, fake, fake_indices, processes):
-    """Per filter of `kinds`, fitted from some fakes to some reals in the main process, a set of all fakes after it, so named.
+def fitted_filters(kinds, real, real_names, fake, fake_names):
+    """{kind: tensors by name} of filters fitted from some fakes to some reals.
 
     Of many images as many are fitted on as by train.py and inference.py.
     """
 
-    def reading(source, indices):
-        chosen = Chosen(source.images, indices)
+    def reading(source, names):
+        chosen = Chosen(source.images, source.indices(names))
         return functools.partial(fitting_batches, chosen, f"spectra of {source.label}", "cpu", source.num_workers)
 
-    reads = reading(real, real_indices), reading(fake, fake_indices)
-    filters = processes.once(lambda: fit_filters(*reads, kinds))
+    return fit_filters(reading(real, real_names), reading(fake, fake_names), kinds)
+
+
+def filtered_sets(filters, fake):
+    """Per filter of {kind: tensors by name} a set of all fakes after it, so named."""
     return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted), fake.num_workers) for kind, fitted in filters.items()]
 
 

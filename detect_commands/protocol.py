@@ -33,7 +33,7 @@ def draw_samples(names, count, seed):
     return sorted(sorted(names, key=rank.get)[:count])
 
 
-def split_names(real, fake, num_samples, train_share, seed, classifier):
+def split_names(real, fake, num_samples, train_share, seed, classifier, for_filters=False):
     """Names of the training, validation and test images of one run, drawn without replacement.
 
     A name that is in both folders is on the same side of the split in both.
@@ -43,19 +43,23 @@ def split_names(real, fake, num_samples, train_share, seed, classifier):
         num_samples: images per class at most, None = all.
         train_share: training and validation together, the rest is for testing.
         classifier: named where there are too few images.
+        for_filters: half of what is not for testing is a part of its own, `filters`: a filter changes the images that it was
+            fitted on more than others, and a detector trained on those would not know what to look for in others.
     Returns: dict side -> dict part -> list of names.
     Raises: UserError if there are too few images.
     """
     paths = [ImagePaths(images.folder, draw_samples(images.names, num_samples, seed)) for images in (real, fake)]
     try:
         outer = split_holdout(*paths, 1 - train_share, seed)
-        inner = split_holdout(outer["train_real"], outer["train_fake"], VALIDATION, seed)
+        halves = split_holdout(outer["train_real"], outer["train_fake"], 0.5 if for_filters else 0, seed)
+        inner = split_holdout(halves["train_real"], halves["train_fake"], VALIDATION, seed)
     except UserError as error:
         counts = f"{len(paths[0])} real and {len(paths[1])} fake images"
         raise UserError(
             f"{counts} are too few for {classifier} with --split {train_share}; add images or give another --split"
         ) from error
     parts = {"train": (inner, "train"), "validation": (inner, "holdout"), "test": (outer, "holdout")}
+    parts |= {"filters": (halves, "holdout")} if for_filters else {}
     return {side: {part: where[f"{key}_{side}"].names for part, (where, key) in parts.items()} for side in ("real", "fake")}
 
 

@@ -19,7 +19,18 @@ from utils.run_dir import read_json, write_text
 
 SCORES = "scores.json"
 TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
-SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit", "size", "fit", "seed")  # alike in one table
+SHARED = (
+    "real",
+    "fake",
+    "refined",
+    "trained_real",
+    "trained_fake",
+    "trained_fit",
+    "size",
+    "fit",
+    "seed",
+    "filters",
+)  # alike in one table
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
 
@@ -32,7 +43,7 @@ class Record:
     warnings: list
 
 
-def setting_of(bench, training, runs, reals, sides, generated=()):
+def setting_of(bench, training, runs, reals, sides, generated=(), filters=None):
     """What may differ between two calls that judge detectors, as plain values.
 
     Args:
@@ -40,6 +51,7 @@ def setting_of(bench, training, runs, reals, sides, generated=()):
         reals: for each run, the names of the photographs that judged.
         sides: dict of the image sets that are alike in one table: "real", and "fake" and "refined" in mode before_after.
         generated: image sets of the generated images, where these may be others in another call.
+        filters: where those of mode before_after are from, in words.
     """
     names = "\n".join(itertools.chain.from_iterable(reals)).encode(errors="surrogateescape")
     return {
@@ -54,6 +66,7 @@ def setting_of(bench, training, runs, reals, sides, generated=()):
         "runs": runs,
         "split": training.get("split"),
         "num_samples": training.get("num_samples"),
+        "filters": filters,
         "detector": bench.identity() | training,
         "reals": hashlib.sha256(names).hexdigest(),
         "generated": {images.label: [images.folder.as_posix(), len(images)] for images in generated},

@@ -139,7 +139,7 @@ def commands(processes, name):
     sample(parse_gan(f"sample --dst gan_one --n 7 --batch_size 2 --out drawn_{name}".split())[1], processes)
     judge = [*DETECT.split(), "--dst", f"detector_{name}"]
     detect.detect(parse_detect([*judge, "--class_epoch", "3", "--resume"]), processes)
-    detect.before_after(parse_detect([*judge, "--class_epoch", "1", "--eval_root", "refined"]), processes)
+    detect.before_after(parse_detect([*judge, "--classifier", "cnn", "--class_epoch", "1", "--eval_root", "refined"]), processes)
     let_go()  # as the scripts do at their end
 
 

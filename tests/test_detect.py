@@ -19,10 +19,11 @@ from PIL import Image
 
 import detect
 import detect_commands.bench as bench_module
+import detect_commands.detect as detect_mode
 import models.detectors as detectors
 from data.folder import load_folder
-from detect_commands import image_sets, records
-from detect_commands.image_sets import ImageSet, filtered_sets, open_sets
+from detect_commands import before_after, image_sets, records
+from detect_commands.image_sets import ImageSet, fitted_filters, open_sets
 from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
 from options import as_plain, parse_detect
@@ -273,7 +274,7 @@ def contents(folder):
 @pytest.mark.parametrize("mode", ["detect", "before_after", "features"])
 def test_overwriting_deletes_nothing_before_all_is_checked(run, mode, capsys):
     command = ["--mode", mode, "--dst", "run"]
-    command += ["--classifier", "logreg,svm", "--runs", "1", "--split", "0.5"] if mode != "features" else []
+    command += ["--classifier", "logreg,svm", "--runs", "1", "--split", "0.6"] if mode != "features" else []
     detect.main(command)
     before = contents("results/run")
     wrong = [["--eval_root", "nothing"], ["--size", "8"], ["--device", "x"]]
@@ -363,8 +364,8 @@ def test_a_loss_that_is_not_finite_is_told(run, capsys):
 
 
 def test_before_and_after_goes_on_after_an_interruption(run, monkeypatch, capsys):
-    command = ["--mode", "before_after", "--classifier", "logreg,svm", "--runs", "1", "--split", "0.5", "--dst", "run"]
-    fit, calls = detect.filtered_sets, []
+    command = ["--mode", "before_after", "--classifier", "logreg,svm", "--runs", "1", "--split", "0.6", "--dst", "run"]
+    fit, calls = before_after.filtered_sets, []
 
     def second(*arguments):
         if len(calls) == 1:
@@ -373,7 +374,7 @@ def test_before_and_after_goes_on_after_an_interruption(run, monkeypatch, capsys
         return fit(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(detect, "filtered_sets", second)
+        patch.setattr(before_after, "filtered_sets", second)
         with pytest.raises(SystemExit) as stop:
             detect.main(command)
     assert stop.value.code == 130 and "the same command with --resume goes on" in capsys.readouterr().err
@@ -454,7 +455,7 @@ def test_matrix_of_detectors_and_generators(run):
 
 
 def test_before_and_after(run, capsys):
-    detect.main(["--mode", "before_after", "--classifier", "logreg", "--runs", "3", "--split", "0.6", "--dst", "run"])
+    detect.main(["--mode", "before_after", "--classifier", "logreg", "--runs", "3", "--split", "0.75", "--dst", "run"])
     out = capsys.readouterr().out
     assert "| balanced_accuracy | fake | linear | cepstral | refined |" in plain(out)
     text = Path("results/run/detection.md").read_text()
@@ -537,7 +538,7 @@ def test_numbers_of_another_setting_are_set_aside_and_not_mixed(run, capsys):
 
 
 def test_classifiers_of_an_earlier_call_stay_in_before_and_after(run, capsys):
-    command = ["--mode", "before_after", *SHORT]
+    command = ["--mode", "before_after", *SHORT, "--split", "0.6"]
     detect.main([*command, "--classifier", "svm", "--filters", "linear"])
     detect.main([*command, "--classifier", "logreg"])
     text = plain(Path("results/run/detection.md").read_text())
@@ -703,7 +704,7 @@ def test_before_and_after_does_not_judge_by_images_that_were_trained_on(run, cap
         "--runs",
         "1",
         "--split",
-        "0.5",
+        "0.6",
         "--filters",
         "linear",
         "--dst",
@@ -737,13 +738,48 @@ def test_detectors_of_images_that_were_made_anew_under_their_names_are_not_kept(
 
 def test_filters_beside_refined_images_are_fitted_on_as_many_as_those_of_inference(run, monkeypatch):
     real, fake = (ImageSet(side, run / side, load_folder(run / side, None)[0]) for side in ("real", "fake"))
-    chosen = range(1, COUNT)
+    names = real.names[1:]
     monkeypatch.setattr(measure, "FITTING_IMAGES", 1)  # of 128 x 128: 16 of 32 x 32
-    (fitted,) = filtered_sets(["linear"], real, chosen, fake, chosen, Processes())
-    few = [chosen[place] for place in measure.evenly_spaced(COUNT - 1, 16)]
+    fitted = fitted_filters(["linear"], real, names, fake, names)["linear"]
+    few = [1 + place for place in measure.evenly_spaced(COUNT - 1, 16)]
     reads = [lambda images=images: (images.images[index][None] for index in few) for images in (real, fake)]
-    expected = fit_filters(*reads, ["linear"])["linear"]
-    assert torch.allclose(fitted.images.fitted["gain"], expected["gain"], rtol=1e-5)
+    assert torch.allclose(fitted["gain"], fit_filters(*reads, ["linear"])["linear"]["gain"], rtol=1e-5)
+
+
+def test_no_detector_is_trained_or_judged_on_what_a_filter_was_fitted_on(run, monkeypatch):
+    """A filter changes those more than others."""
+    used, fit = [], before_after.fitted_filters
+
+    def noting(kinds, real, real_names, fake, fake_names):
+        used.append({"real": {*real_names}, "fake": {*fake_names}})
+        return fit(kinds, real, real_names, fake, fake_names)
+
+    monkeypatch.setattr(before_after, "fitted_filters", noting)
+    command = ["--mode", "before_after", "--classifier", "svm", "--runs", "2", "--split", "0.6", "--dst", "run"]
+    detect.main(command)
+    assert (
+        len(used) == 2 and "fitted on half of the images that are not for testing" in Path("results/run/detection.md").read_text()
+    )
+    for run_number, names in enumerate(used):
+        for kind in ("fake", "linear", "refined"):
+            known = load_checkpoint(f"results/run/svm_before_after/{kind}/run_{run_number:02d}/detector.pt", "detector")["names"]
+            for side in ("real", "fake"):
+                parts = [{*known[side][part]} for part in ("train", "validation", "test")]
+                assert names[side].isdisjoint(set().union(*parts)) and sum(map(len, parts)) + len(names[side]) == COUNT
+    detect.main([*command, "--filters", "none", "--overwrite"])
+    assert len(used) == 2 and "filters, " not in Path("results/run/detection.md").read_text()
+
+
+def test_filters_of_a_run_are_those_of_its_checkpoint(run, monkeypatch, capsys):
+    """They were fitted on its training images, so that all images left can be learned from."""
+    read = [lambda side=side: (load_folder(run / side, None)[0][index][None] for index in range(8)) for side in ("real", "fake")]
+    save_checkpoint("results/run/checkpoint.pt", "stig", {"settings": {"size": SIZE}, "filters": fit_filters(*read)})
+    monkeypatch.setattr(before_after, "fitted_filters", lambda *_: pytest.fail("fitted anew"))
+    command = ["--mode", "before_after", "--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "run"]
+    detect.main([*command, "--filters", "linear,polyphase"])
+    assert "filters, those of the run" in Path("results/run/detection.md").read_text()
+    save_checkpoint("results/run/checkpoint.pt", "stig", {"settings": {"size": SIZE}, "filters": {}})
+    assert "checkpoint.pt" in refused(capsys, *command, "--overwrite")
 
 
 def test_a_finished_detector_of_another_size_is_told_before_another_is_trained(run, capsys):
@@ -858,7 +894,7 @@ def test_odd_vit_weights_are_one_sentence(run, capsys, positions):
 def test_a_folder_is_judged_once(run):
     options = parse_detect(["--dst", "x", "--real", str(run / "real"), "--fake", str(run / "fake"), "--cache_gb", "0.0001"])
     named = dataclasses.replace(options, eval_root=(str(run / "fake"), str(run / "refined"), str(run / "fake/../refined")))
-    sets, _, _ = detect.open_named(named)
+    sets, _, _ = detect_mode.open_named(named)
     assert list(sets) == ["real", "fake", "other 0"] and sets["other 0"].folder == run / "refined"
 
 
@@ -873,7 +909,7 @@ def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
     def warned(fraction, test_data):
         write_json(tmp_path / "images.json", {"fraction": fraction})
         write_json(tmp_path / "options.json", {"test_data": test_data})
-        return [text for text in detect.seen_by_refiner(tmp_path) if "was fitted on the images that judge it" in text]
+        return [text for text in before_after.seen_by_refiner(tmp_path) if "was fitted on the images that judge it" in text]
 
-    assert detect.seen_by_refiner(tmp_path) == []
+    assert before_after.seen_by_refiner(tmp_path) == []
     assert [len(warned(*case)) for case in ((0.0, None), (0.0, "other"), (0.2, None))] == [1, 0, 0]

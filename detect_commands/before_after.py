@@ -1,0 +1,132 @@
+"""detect.py --mode before_after: detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
+
+import functools
+from pathlib import Path
+
+from data.folder import refuse_same, warn
+from detect_commands.common import check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
+from detect_commands.image_sets import as_notes, filtered_sets, fitted_filters, open_sets
+from detect_commands.protocol import PARTS
+from detect_commands.records import Record, beside, keep, setting_of
+from detect_commands.report import distinct, write_before_after
+from utils.checkpoint import fitting, load_checkpoint
+from utils.filters import FILTERS, check_filter, filters_legend
+from utils.run_dir import check_run_folder, open_run_folder, read_json, run_folder
+
+
+def before_after_home(bench, options):
+    """Arguments of `check_run_folder` for the folder of one classifier."""
+    return part_of(options, f"{bench.classifier}_before_after")
+
+
+def filters_of_run(options, size):
+    """Filters of the training run whose own images are judged, {kind: tensors by name}; None if there is none of that size."""
+    if not options.filters:
+        return {}
+    path = run_folder(options.dst) / "checkpoint.pt"
+    if options.real or options.fake or options.eval_root or not path.is_file():
+        return None
+    checkpoint = load_checkpoint(path, "stig")
+    with fitting(path):
+        if checkpoint["settings"]["size"] != size:
+            return None
+        filters = {kind: checkpoint["filters"][kind] for kind in options.filters}
+        for fitted in filters.values():
+            check_filter(fitted, size)
+        return filters
+
+
+def filters_source(filters):
+    """Where filters are from, in words; arguments as `before_after_with`."""
+    if filters is None:
+        return "fitted on half of the images that are not for testing, which no detector was trained on"
+    return "those of the run" if filters else None
+
+
+def check_before_after(benches, options, real, fake, refined, for_filters):
+    """As `check_detectors`."""
+    check_records(options, "before_after")
+    for bench in benches:
+        check_run_folder(*before_after_home(bench, options))
+        for names in splits_of(bench, options, real, fake, for_filters):
+            for part in PARTS:
+                refined.indices(names["fake"][part])
+
+
+def before_after_with(bench, options, real, fake, refined, filters):
+    """`Judged` rows of one classifier, trained on fakes and afresh, their setting, and where the detectors are.
+
+    Args:
+        filters: {kind: tensors by name}; None: they are fitted in each run.
+    """
+    processes, rows, reals = bench.processes, [], []
+    home = processes.once(lambda: open_run_folder(*before_after_home(bench, options)))
+    for run, names in enumerate(splits_of(bench, options, real, fake, for_filters=filters is None)):
+        if filters is None:
+            used = (real, names["real"]["filters"], fake, names["fake"]["filters"])
+            fitted = processes.once(functools.partial(fitted_filters, options.filters, *used))
+        else:
+            fitted = filters
+        filtered = filtered_sets(fitted, fake)
+        tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, *filtered, refined)}
+        for label, (images, _) in tests.items():
+            folder = home / label / f"run_{run:02d}"
+            judge, _ = bench.fit(folder, real, images, names, run)
+            asked = list(tests.values()) if label == "fake" else [tests[label]]
+            rows += judge_rows(bench, judge, run, label, (real, real.indices(names["real"]["test"])), asked)
+        reals.append(names["real"]["test"])
+    sides = {"real": real, "fake": fake, "refined": refined}
+    training = bench.training(real, fake)
+    return rows, setting_of(bench, training, len(reals), reals, sides, filters=filters_source(filters)), home
+
+
+def seen_by_refiner(run):
+    """Warnings (none or one) that the refiner of a training run was fitted on the images that its run's folders hold."""
+    paths = [run / name for name in ("images.json", "options.json")]
+    if not all(path.is_file() for path in paths):
+        return []
+    split, made = map(read_json, paths)
+    if split.get("fraction") != 0 or made.get("test_data"):
+        return []
+    return [
+        f"the refiner of {run}, as its filters, was fitted on the images that judge it here, and they look better than new images "
+        "would; train with --holdout or --test_data"
+    ]
+
+
+def before_after(options, processes):
+    """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
+    run_eval = run_folder(options.dst) / "eval"
+    folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
+    refuse_same(folders["real"], folders["refined"])
+    sets, size, warnings = processes.once(lambda: open_sets(folders, options))
+    own = [] if options.eval_root else processes.once(lambda: seen_by_refiner(run_folder(options.dst)))
+    for text in own:
+        warn(text)
+    warnings = [*warnings, *as_notes(own)]
+    real, fake, refined = (sets[name] for name in ("real", "fake", "refined"))
+    fake.label, refined.label = "fake", "refined"
+    benches = make_benches(options, size, processes)
+    filters = processes.once(lambda: filters_of_run(options, size))
+    processes.once(lambda: check_before_after(benches, options, real, fake, refined, for_filters=filters is None))
+    for bench in benches:
+        rows, setting, home = work_of(bench, processes, before_after_with, options, real, fake, refined, filters)
+        if processes.main:
+            keep(home, Record(setting, rows, warnings))
+    if not processes.main:
+        return
+    rows, notes = beside(run_folder(options.dst), "before_after", options.classifier)
+    shown = [kind for kind in FILTERS if kind in distinct(rows, "generator")]
+    counts = (
+        f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes (or their refined versions) per run for testing."
+    )
+    how = (
+        "Trained on fakes: what a detector of today makes of refined images. Trained afresh: what is left to find once refined "
+        "images are known. Columns: `refined`, the images given as such"
+    )
+    if shown:
+        how += (
+            f"; filters, {filters_source(filters)}, and named as `--method` of `inference.py` calls them: {filters_legend(shown)}"
+        )
+    path = run_folder(options.dst) / "detection.md"
+    print(f"{write_before_after(path, rows, [counts, how, *notes])}\nWritten to {path}")

@@ -1,0 +1,149 @@
+"""detect.py --mode detect: train each classifier, judge it on images it never saw, set all side by side."""
+
+from pathlib import Path
+
+from data.folder import refuse_same
+from detect_commands.common import check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
+from detect_commands.image_sets import open_sets
+from detect_commands.protocol import unseen
+from detect_commands.records import Record, beside, keep, setting_of, setting_text
+from detect_commands.report import chosen, distinct, write_evaluation, write_matrix
+from options import as_plain
+from utils.errors import UserError
+from utils.perturbations import PERTURBATIONS
+from utils.run_dir import check_place, check_run_folder, open_run_folder, real_path, run_folder, write_json
+
+
+def find_home(options, classifier):
+    """Where the detectors of one classifier are or will be, and whether they are finished and kept; nothing is made or deleted."""
+    name = f"{classifier}_classifier"
+    home = run_folder(options.dst) / name
+    if not options.is_train:
+        if not home.is_dir():
+            raise UserError(f"{home} does not exist; train the detector first with --is_train True")
+        if not any(home.glob("run_*/detector.pt")):
+            raise UserError(f"{home} holds no finished detector; train it first with --is_train True")
+        check_place(home)
+        return home, True
+    runs = options.of(classifier).runs
+    finished = all((home / f"run_{run:02d}" / "detector.pt").is_file() for run in range(runs))
+    keep = bool(options.eval_root) and finished and not options.overwrite
+    return check_run_folder(*part_of(options, name, keep)), keep
+
+
+def open_home(options, classifier):
+    """Make or find the folder of `find_home`, and the number of its runs; says so when finished detectors are kept."""
+    home, keep = find_home(options, classifier)
+    if not options.is_train:
+        return home, len(list(home.glob("run_*/detector.pt")))
+    open_run_folder(*part_of(options, home.name, keep))
+    if keep:
+        print(f"{home} is finished; training again would give the same, so only the evaluation is done")
+    elif options.eval_root:
+        print(f"--is_train True with --eval_root: training {classifier} first, then evaluating; --is_train False only evaluates")
+    write_json(home / "options.json", as_plain(options))
+    return home, options.of(classifier).runs
+
+
+def unseen_by(content, options, sets, count):
+    """Of a detector's checkpoint: (reals, their indices) and a list of (generated images, indices) that may judge it."""
+    sides = [(images, "real" if role == "real" else "fake") for role, images in sets.items()]
+    (real, *generated) = [(images, unseen(images, side, content, count, options.seed)) for images, side in sides]
+    return real, generated
+
+
+def left_out(content, judged, count):
+    """Lines of a report, one per other folder of which a detector saw versions of some images.
+
+    Args:
+        content: the detector's checkpoint.
+        judged: (images, indices that may judge) of folders. count: --num_samples.
+    """
+    trained, lines = {real_path(content["training"][side]) for side in ("real", "fake")}, []
+    for images, indices in judged:
+        asked = min(len(images), count or len(images))
+        if real_path(images.folder) not in trained and len(indices) < asked:
+            lines.append(
+                f"{images.label}: {asked - len(indices)} of {asked} images are left out, the detector knows versions of them"
+            )
+    return lines
+
+
+def check_detectors(benches, options, sets):
+    """UserError for whatever would stop the work on any classifier later; nothing is made or deleted."""
+    check_records(options, "classifier")
+    for bench in benches:
+        home, kept = find_home(options, bench.classifier)
+        for folder in () if options.is_train else sorted(home.glob("run_*")):
+            bench.check_finished(folder)
+        if options.is_train:
+            training = bench.training(sets["real"], sets["fake"])
+            for run, names in enumerate(splits_of(bench, options, sets["real"], sets["fake"])):
+                if kept or options.resume:
+                    bench.check_finished(home / f"run_{run:02d}", bench.origin(sets["real"], sets["fake"], names))
+                unseen_by({"training": training, "names": names}, options, sets, options.of(bench.classifier).num_samples)
+
+
+def detect_with(bench, options, sets):
+    """Train or read every run of one classifier and judge it.
+
+    Returns: `Judged` rows, their setting, where the detectors are, and `left_out` of the first run.
+    """
+    home, runs = bench.processes.once(lambda: open_home(options, bench.classifier))
+    splits = splits_of(bench, options, sets["real"], sets["fake"]) if options.is_train else []
+    rows, reals, lines = [], [], []
+    for run in range(runs):
+        folder = home / f"run_{run:02d}"
+        if options.is_train:
+            judge, content = bench.fit(folder, sets["real"], sets["fake"], splits[run], run)
+        else:
+            judge, content = bench.load(folder)
+        real, generated = unseen_by(content, options, sets, options.of(bench.classifier).num_samples)
+        perturbations = PERTURBATIONS if options.robustness else ("none",)
+        rows += judge_rows(bench, judge, run, content["trained_on"], real, generated, perturbations)
+        reals.append([real[0].names[index] for index in real[1]])
+        lines = lines or left_out(content, [real, *generated], options.of(bench.classifier).num_samples)
+    setting = setting_of(bench, content["training"], runs, reals, {"real": sets["real"]}, [images for images, _ in generated])
+    return rows, setting, home, lines
+
+
+def open_named(options):
+    """The sets that are trained and judged on, as `open_sets` gives them."""
+    folders = run_folders(options)
+    if not options.is_train and not options.fake and options.eval_root and not folders["fake"].is_dir():
+        del folders["fake"]
+    others = {real_path(folder): Path(folder) for folder in reversed(options.eval_root)}  # each once, by its first name
+    if "fake" in folders:
+        others.pop(real_path(folders["fake"]), None)  # judged anyway
+    for folder in others.values():
+        refuse_same(folders["real"], folder)
+    named = enumerate(reversed(others.values()))
+    return open_sets(folders | {f"other {i}": folder for i, folder in named}, options)
+
+
+def detect(options, processes):
+    """Train and evaluate each classifier, and set them side by side."""
+    sets, size, warnings = processes.once(lambda: open_named(options))
+    benches = make_benches(options, size, processes)
+    processes.once(lambda: check_detectors(benches, options, sets))
+    for bench in benches:
+        rows, setting, home, lines = work_of(bench, processes, detect_with, options, sets)
+        if processes.main:
+            record = keep(home, Record(setting, rows, [*warnings, *lines]))
+            rows = record.rows
+            counts = (
+                f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."
+            )
+            print(f"\n{home}\n{write_evaluation(home, rows, [counts, setting_text([record]), *record.warnings])}")
+            if options.robustness:
+                print(f"After JPEG, resizing, blur and noise: {home / 'evaluation.md'}")
+    if processes.main:
+        tell_matrix(options)
+
+
+def tell_matrix(options):
+    """Write and print the table of all classifiers in results/<dst>, if there are several or several generators."""
+    rows, notes = beside(run_folder(options.dst), "classifier", options.classifier)
+    rows = chosen(rows, perturbation="none")
+    if max(len(distinct(rows, field)) for field in ("classifier", "generator")) > 1:
+        print(f"\n{write_matrix(run_folder(options.dst), rows, notes)}")
