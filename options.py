@@ -186,6 +186,14 @@ def as_options(cls, parser, argv):
     return cls(**parsed(parser, argv))
 
 
+def refuse_unread(parser, values, names, switch, off):
+    """The parser's error if some of these options were given though the option `switch` is `off`, and nothing reads them."""
+    given = [name for name in names if values[name] != parser.get_default(name)]
+    if values[switch] == off and given:
+        why = f"without --{switch}" if off is None else f"with --{switch} {off}; leave one of them out"
+        parser.error(f"argument --{given[0]}: has no effect {why}")
+
+
 def as_plain(options):
     """Options dataclass -> dictionary of plain values, for options.json and checkpoints."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()}
@@ -421,6 +429,8 @@ def parse_train(argv=None):
         parser.error(f"argument --sigma: {options.sigma} is out of range for --size {options.size}: give 1 to {options.size // 2}")
     if not any(getattr(options, field.name) for field in dataclasses.fields(TrainObjective) if field.name.startswith("lambda_")):
         parser.error("every --lambda_ is 0, which leaves no loss; give at least one of them")
+    for names, weight in ((("tau", "patches", "nce_levels"), "lambda_nce"), (("sigma",), "lambda_lf")):
+        refuse_unread(parser, vars(options), names, weight, 0)
     if options.norm == "batch" and options.size == 16:
         parser.error("argument --norm: batch needs more than the one pixel of the coarsest level of --size 16; change one of them")
     return options
@@ -579,6 +589,7 @@ def parse_eval(argv=None):
         parser.error("--dst and --out both say where the result goes; give one of them")
     if options.out and not options.out.endswith(".json"):
         parser.error(f"argument --out: {options.out} must end in .json")
+    refuse_unread(parser, vars(options), ("fit",), "size", None)
     if options.inception_weights and options.eval_mode in ("lfd", "psd"):
         parser.error(f"argument --inception_weights: --eval_mode {options.eval_mode} does not read it; leave it out")
     return options
@@ -744,6 +755,7 @@ def parse_detect(argv=None):
     """Command line -> `DetectOptions`."""
     parser = make_parser("detect.py", DETECT_TEXT, DetectOptions)
     options = as_options(DetectOptions, parser, argv)
+    refuse_unread(parser, vars(options), ("fit",), "size", None)
     if not options.is_train and options.mode == "before_after":
         parser.error("--mode before_after trains detectors of refined images; leave --is_train False out")
     for names, why in unread_options(options):

@@ -20,7 +20,7 @@ from utils.filters import FILTERS, check_filter, fit_filters, to_device
 from utils.interrupts import StopRequest, exit_stopped, leaving
 from utils.launch import run_processes
 from utils.logging import open_log
-from utils.measure import fitting_batches
+from utils.measure import fitting_batches, fitting_indices
 from utils.monitor import Monitor
 from utils.precision import double_device
 from utils.report import evaluate_refiner, run_section, write_report
@@ -38,6 +38,8 @@ def fit_spectra(sets, options, device):
     sides = [(sets[f"train_{side}"], f"spectra of {side}") for side in ("real", "fake")]
     real, fake = (functools.partial(fitting_batches, *side, where, options.num_workers) for side in sides)
     filters = {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(real, fake).items()}
+    if 2 * len(fitting_indices(sets["train_fake"])) < len(sets["train_fake"]):
+        filters["polyphase"].pop("unseen")  # most fakes that are trained on are unseen as they are
     return filters, fit_whitening(real()).cpu() if options.whiten else None
 
 

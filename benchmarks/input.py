@@ -10,6 +10,7 @@ Start-up is timed once per row, each in its turn, on the same files; reading tak
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import tarfile
 import tempfile
@@ -108,8 +109,8 @@ def drain(loader, count):
     """Read pairs until `count` images have come."""
     batches = loader.batches(0)
     with contextlib.closing(batches):
-        for _ in range(count // (2 * loader.batch_size)):
-            next(batches)
+        for _ in itertools.islice(batches, -(-count // (2 * loader.batch_size))):
+            pass
 
 
 def reading_parts(folder, pattern, count, num_workers):

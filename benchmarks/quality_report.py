@@ -35,13 +35,13 @@ def cells(seeds):
     return line
 
 
-def set_tables(name, record, rows=None):
+def set_tables(name, record):
     """Heading and both tables (distances, detectors) of one set as Markdown.
 
     Args:
-        record: {"settings": {...}, "rows": {row: {seed: numbers}}}. rows: which, in order; default: all.
+        record: {"settings": {...}, "rows": {row: {seed: numbers}}}.
     """
-    lines = {row: cells(record["rows"][row]) for row in rows or record["rows"]}
+    lines = {row: cells(numbers) for row, numbers in record["rows"].items()}
     tables = []
     for columns in (DISTANCES, JUDGES):
         titles = {column: title for column, title in columns.items() if any(column in line for line in lines.values())}

@@ -20,6 +20,7 @@ from options import as_plain, parse_train
 from utils import aliases, filters, lifter, linear_filter, moments, pictures, polyphase, rounding, transport
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
+from utils.precision import double_device
 from utils.run_dir import read_json, run_folder
 
 ROWS = {
@@ -79,9 +80,11 @@ def prepare_row(row, seed, case, options, device):
         return {"how": row, "weights": None}, None
     refiner = ROWS[row]
     if not is_trained(row):
+        where = double_device(device)
 
         def fit():
-            return refiner(case.fit_real.pixels.to(device), case.fit_fake.pixels.to(device), device), None
+            refine = refiner(case.fit_real.pixels.to(where), case.fit_fake.pixels.to(where), where)
+            return lambda image: refine(image.to(where)), None
 
         function, settings = getattr(refiner, "func", refiner), getattr(refiner, "keywords", {})
         return {"how": hash_of(CLOSED_FORM, [function.__name__, settings, device.type]), "weights": None}, fit

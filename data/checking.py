@@ -47,8 +47,6 @@ class ImageTable(Sequence):
         return len(self.rows)
 
     def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
         width, height, kind, quality, bits = self.rows[index].item()
         return ImageInfo(self.paths[index], FORMATS[kind], width, height, quality or None, bits)
 

@@ -33,7 +33,7 @@ class ImageFolder(Dataset):
         paths: image files.
         size, fit: as `data.reading.read_image`.
         cache_gb: memory for decoded images (1 = 2**30 bytes); used if all fit in, filled as they are read.
-        infos: `ImageInfo`s of the paths, if known; a cache needs them for its budget and checks the files otherwise.
+        infos: `ImageInfo`s of the paths, which a cache needs for its budget.
 
     Attributes:
         cached_gb: memory that the decoded images will take, 0 if they are not kept.
@@ -42,8 +42,6 @@ class ImageFolder(Dataset):
     def __init__(self, paths, size=None, fit="resize", cache_gb=0.0, infos=None):
         self.paths = ImagePaths.of(paths)
         self.size, self.fit = size, fit
-        if infos is None and cache_gb > 0:
-            infos = check_images(self.paths)[1]
         need = _decoded_bytes(infos, size) / 2**30 if cache_gb > 0 else 0
         self.cached_gb = need if need <= cache_gb else 0
         self._arrays = {}

@@ -40,9 +40,6 @@ class ImagePaths(Sequence):
 
     __hash__ = None
 
-    def __add__(self, other):
-        return [*self, *other]
-
     def take(self, indices):
         """The images with these indices, in their order."""
         return ImagePaths(self.root, [self.names[index] for index in indices])

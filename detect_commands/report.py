@@ -131,17 +131,17 @@ def curves_figure(rows, path):
     save_figure(figure, path)
 
 
-def robustness_figure(rows, path, measure="balanced_accuracy"):
-    """One line per generator over the perturbations."""
+def robustness_figure(rows, path):
+    """Balanced accuracy over the perturbations, one line per generator."""
     names = distinct(rows, "perturbation")
     figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for generator in distinct(rows, "generator"):
-        numbers = np.array([summary(chosen(rows, generator=generator, perturbation=name), measure) for name in names])
+        numbers = np.array([summary(chosen(rows, generator=generator, perturbation=name), "balanced_accuracy") for name in names])
         spread = np.abs(numbers[:, 1:3] - numbers[:, :1]).T
         axis.errorbar(range(len(names)), numbers[:, 0], yerr=spread, marker="o", capsize=3, lw=1, label=generator)
     axis.axhline(0.5, color="grey", lw=0.8, ls=":")
     axis.set_xticks(range(len(names)), names)
-    axis.set(ylabel=measure, ylim=(0, 1.03))
+    axis.set(ylabel="balanced_accuracy", ylim=(0, 1.03))
     axis.legend(fontsize=8)
     save_figure(figure, path)
 

@@ -10,8 +10,8 @@ from utils.run_dir import to_uint8
 
 
 def moving(values, width):
-    """Moving average and standard deviation over `width` values, centred, the window cut at both ends."""
-    values, half = np.asarray(values, float), max(1, width) // 2
+    """Moving average and standard deviation over `width` values (an even one and one more), centred, cut at both ends."""
+    values, half = np.asarray(values, float), width // 2
     windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
     return np.array([w.mean() for w in windows]), np.array([w.std() for w in windows])
 
@@ -31,7 +31,7 @@ def loss_curves(steps, per_epoch, path, lost=0):
         axis.fill_between(epochs, mean - std, mean + std, alpha=0.25, label="and their standard deviation")
         axis.set(xlabel="epoch", title=f"{name} (unweighted)")
     axes[0, 0].legend(fontsize=7)
-    return save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def rate_curve(rates, detector, path):
@@ -41,7 +41,7 @@ def rate_curve(rates, detector, path):
     axis.axhline(rates[0], color="grey", ls="--", lw=0.8, label="untouched generator")
     axis.set(xlabel="epoch", title=f"samples that {detector} calls fake", ylim=(-0.03, 1.03))
     axis.legend(fontsize=8)
-    return save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def before_after(before, after, path):
@@ -57,7 +57,7 @@ def before_after(before, after, path):
         right.set_title("mean spectrum", fontsize=9)
         for axis in (left, right):
             axis.set_axis_off()
-    return save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def profile_bands(spectra, path):
@@ -77,7 +77,7 @@ def profile_bands(spectra, path):
     left.set(xlabel="radial frequency (bins)", ylabel="mean log power", title="profile, +- one standard deviation over images")
     right.set(xlabel="radial frequency (bins)", title="difference to real")
     left.legend(fontsize=8)
-    return save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def violins(values, names, path):
@@ -91,7 +91,7 @@ def violins(values, names, path):
         axis.violinplot([table[:, column] for table in values.values()], showmedians=True, showextrema=False)
         axis.set_xticks(range(1, len(values) + 1), list(values), rotation=30, ha="right", fontsize=8)
         axis.set_title(name)
-    return save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def truncation_curves(thresholds, frobenius, cosine, path):
@@ -103,4 +103,4 @@ def truncation_curves(thresholds, frobenius, cosine, path):
     right.plot(thresholds, cosine, color="C2")
     left.set(xlabel="threshold t (bins)", title="2e-4 x Frobenius norm of the difference")
     right.set(xlabel="threshold t (bins)", title="1 - cosine")
-    return save_figure(figure, path)
+    save_figure(figure, path)

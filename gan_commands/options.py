@@ -24,6 +24,7 @@ from options import (
     number,
     option,
     parsed,
+    refuse_unread,
     reworded,
     run_name,
 )
@@ -311,13 +312,6 @@ def _add(commands, name, cls, text):
     parser.set_defaults(parser=parser)
 
 
-def refuse_unread(parser, values, cls, names, switch, off):
-    """Parser's error if options of a group were given another value than their default though `switch` turns them off."""
-    given = [name for name in names if values[name] != cls.__dataclass_fields__[name].default]
-    if values[switch] == off and given:
-        parser.error(f"argument --{given[0]}: has no effect with --{switch} {off}; leave one of them out")
-
-
 def parse_gan(argv=None):
     """Command line -> name of the sub-command (or study) and its options, published defaults filled in."""
     values = parsed(gan_parser(), argv)
@@ -326,7 +320,7 @@ def parse_gan(argv=None):
     if command in ("train", "setups"):
         family = GAN_FAMILIES[values["adversarial"]]
         values |= {name: value for name, value in family.items() if values[name] is None}
-        refuse_unread(parser, values, GanSteps, ("penalty_weight", "penalty_sample"), "penalty", "none")
+        refuse_unread(parser, values, ("penalty_weight", "penalty_sample"), "penalty", "none")
     if command == "setups" and "BASELINE" not in values["setups"]:
         parser.error("argument --setups: BASELINE is needed, its fakes train the detectors")
     if command == "finetune":
@@ -334,6 +328,8 @@ def parse_gan(argv=None):
         if terms not in FINETUNE_RATES:
             parser.error("--adv 0 with --lambda_fourier 0 leaves no loss; give at least one of them")
         values["lr"] = values["lr"] or FINETUNE_RATES[terms]
-        refuse_unread(parser, values, FinetuneObjective, ("metric", "threshold"), "lambda_fourier", 0)
+        refuse_unread(parser, values, ("metric", "threshold"), "lambda_fourier", 0)
+    if command == "spectrum":
+        refuse_unread(parser, values, ("fit",), "size", None)
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return command, (COMMANDS | STUDIES)[command][0](**values)

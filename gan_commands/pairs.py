@@ -12,14 +12,14 @@ from utils.run_dir import read_json
 PAIRS = "pairs.json"  # in the folder: how it was made
 
 
-def open_pairs(folder, count=None):
+def open_pairs(folder):
     """Triplets of a folder of pairs.
 
     Returns: `ImageFolder`s of reals and fakes, and latents (N, latent_dim) float32, all in the same order.
     Raises: UserError if a part is missing or damaged, or of another size than the first.
     """
     folder = Path(folder)
-    names = [path.relative_to(folder / "real") for path in list_images(folder / "real", recursive=True)][:count]
+    names = [path.relative_to(folder / "real") for path in list_images(folder / "real", recursive=True)]
     parts = {
         part: [(folder / part / name).with_suffix(suffix) for name in names]
         for part, suffix in (("real", ".png"), ("fake", ".png"), ("latent", ".npy"))

@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
@@ -23,13 +24,13 @@ def _fit(classifier, features, is_fake, seed):
     if classifier == "knn":
         return {"features": features, "labels": is_fake}  # 1 = fake, so that their mean is a score
     if classifier == "svm":
-        gamma = 1 / features.shape[1]  # scikit-learn's "scale" for standardised features
+        gamma = 1 / features.shape[1]  # scikit-learn's "scale" for standardised features, none of them constant
         model = SVC(kernel="rbf", gamma=gamma, class_weight="balanced").fit(features, is_fake)
         return {"support": model.support_vectors_, "dual": model.dual_coef_[0], "offset": model.intercept_[0], "gamma": gamma}
     if classifier == "mlp":
         layers = {"hidden_layer_sizes": (10, 10), "activation": "logistic", "solver": "adam", "learning_rate_init": 1e-3}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops at 2000 steps
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops at 2000 epochs
             model = MLPClassifier(**layers, max_iter=2000, random_state=seed).fit(features, is_fake)
         return {
             f"{kind}_{i}": value for i in range(3) for kind, value in (("weight", model.coefs_[i]), ("bias", model.intercepts_[i]))
@@ -39,7 +40,7 @@ def _fit(classifier, features, is_fake, seed):
 
 
 def fit_classical(classifier, real_features, fake_features, seed):
-    """Fit on standardised features: knn k = 5; svm RBF; mlp hidden 10, 10, logistic, Adam 1e-3, <= 2000 steps (as published).
+    """Fit on standardised features: knn k = 5; svm RBF; mlp hidden 10, 10, logistic, Adam 1e-3, <= 2000 epochs (as published).
 
     Where the classifier can, classes of different size count alike; for knn and mlp the larger class is thinned out at random.
 
@@ -63,13 +64,13 @@ def fit_classical(classifier, real_features, fake_features, seed):
 
 
 def _knn_scores(arrays, features):
-    distance = ((features[:, None] - arrays["features"][None]) ** 2).sum(2)  # (N, training images)
+    distance = cdist(features, arrays["features"], "sqeuclidean")  # (N, training images)
     nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
     return arrays["labels"][nearest].mean(1)
 
 
 def _svm_scores(arrays, features):
-    distance = ((features[:, None] - arrays["support"][None]) ** 2).sum(2)  # (N, support vectors)
+    distance = cdist(features, arrays["support"], "sqeuclidean")  # (N, support vectors)
     return expit(np.exp(-arrays["gamma"] * distance) @ arrays["dual"] + arrays["offset"])
 
 

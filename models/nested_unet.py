@@ -265,12 +265,12 @@ class NestedUNet(nn.Module):
         return self.decode(self.encode(mag), mag)
 
 
-def initialise(module, std=0.02):
-    """Paper's start: convolution and linear weights N(0, std), biases 0, batch-norm weights N(1, std)."""
+def initialise(module):
+    """Paper's start: convolution and linear weights N(0, 0.02), biases 0, norm weights N(1, 0.02)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
-            nn.init.normal_(part.weight, 0.0, std)
+            nn.init.normal_(part.weight, 0.0, 0.02)
             nn.init.zeros_(part.bias)
         elif isinstance(part, nn.BatchNorm2d | InstanceNorm):
-            nn.init.normal_(part.weight, 1.0, std)
+            nn.init.normal_(part.weight, 1.0, 0.02)
             nn.init.zeros_(part.bias)

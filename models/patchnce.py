@@ -6,6 +6,7 @@ from torch import nn
 
 from models.nested_unet import CHANNELS, initialise
 
+WIDTH = 256  # of a head
 SHORTEST = 1e-3  # length that a projection is divided by at least: the gradient of one that is 0 must not drown all others
 
 
@@ -15,10 +16,10 @@ class PatchHeads(nn.Module):
     Parameters carry the released names `mlp_0.0.weight` ... `mlp_4.2.bias`.
     """
 
-    def __init__(self, channels=CHANNELS, width=256):
+    def __init__(self, channels=CHANNELS):
         super().__init__()
         for level, count in enumerate(channels):
-            head = nn.Sequential(nn.Linear(count, width), nn.ReLU(), nn.Linear(width, width))
+            head = nn.Sequential(nn.Linear(count, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
             setattr(self, f"mlp_{level}", head)
         initialise(self)
 

@@ -290,3 +290,4 @@ def test_a_result_of_other_folders_is_not_replaced(run, capsys):
 def test_weights_that_nothing_reads_are_refused(run, capsys):
     told = fails(capsys, "--eval_root", "run", eval_mode="lfd", inception_weights="some.pth")
     assert "--inception_weights: --eval_mode lfd does not read it" in told
+    assert "--fit: has no effect without --size" in fails(capsys, "--eval_root", "run", eval_mode="lfd", fit="crop")

@@ -484,6 +484,12 @@ def test_pictures_of_shards_lie_flat_and_apart():
 BASE = ["--data", "x", "--dst", "y"]
 
 
+@pytest.mark.parametrize("preset", options.PRESETS)
+def test_what_a_preset_sets_is_not_called_unread(preset):
+    given = options.parse_train([*BASE, "--preset", preset, "--lambda_nce", "0", "--lambda_lf", "0"])
+    assert given.lambda_nce == given.lambda_lf == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -497,6 +503,9 @@ BASE = ["--data", "x", "--dst", "y"]
         (["--holdout", "1"], "at most 0.9"),
         (["--holdout", "0.2", "--test_data", "z"], "give one"),
         (["--generator", "other"], "invalid choice"),
+        (["--lambda_nce", "0", "--tau", "0.3"], "--tau: has no effect with --lambda_nce 0"),
+        (["--lambda_lf", "0", "--sigma", "3"], "--sigma: has no effect with --lambda_lf 0"),
+        (["--see", "3"], "unrecognized arguments: --see 3"),
     ],
 )
 def test_impossible_options_are_explained(arguments, words, capsys):

@@ -189,4 +189,4 @@ def test_columns_of_tables_and_lists_agree(folder):
     infos = check_images(list_images(folder))[1]
     for name in ("format", "width", "height", "bits", "jpeg_quality"):
         assert column(infos, name).tolist() == column(list(infos), name).tolist()
-    assert infos[1:3] == [infos[1], infos[2]] and list(infos.take([4, 0])) == [infos[4], infos[0]]
+    assert list(infos.take([4, 0])) == [infos[4], infos[0]]

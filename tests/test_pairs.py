@@ -97,7 +97,7 @@ def test_a_split_loses_nothing_and_keeps_shared_names_together(n_shared, n_real,
     assert split == split_holdout(real, fake, fraction, seed) and tuple(split) == PARTS
     for side, given_paths in (("real", real), ("fake", fake)):
         held, kept = split[f"holdout_{side}"], split[f"train_{side}"]
-        assert sorted(held + kept) == sorted(given_paths) and held and kept
+        assert sorted([*held, *kept]) == sorted(given_paths) and held and kept
         assert abs(len(held) - fraction * len(given_paths)) <= 1
     stems = [{path.stem for path in split[f"holdout_{side}"]} for side in ("real", "fake")]
     assert {s for s in stems[0] if s[0] == "s"} == {s for s in stems[1] if s[0] == "s"}
@@ -107,7 +107,11 @@ def test_split_follows_the_seed_and_zero_holds_nothing_out():
     real, fake = paths("real", range(30)), paths("fake", range(30))
     assert split_holdout(real, fake, 0.3, 0)["holdout_real"] != split_holdout(real, fake, 0.3, 1)["holdout_real"]
     whole = split_holdout(real, fake, 0.0, 0)
-    assert whole["train_real"] == real and whole["train_fake"] == fake and not whole["holdout_real"] + whole["holdout_fake"]
+    assert (
+        whole["train_real"] == real
+        and whole["train_fake"] == fake
+        and not any(len(whole[f"holdout_{side}"]) for side in ("real", "fake"))
+    )
 
 
 def test_two_files_of_one_name_stay_together():

@@ -40,7 +40,10 @@ class BinsAndCepstrum:
 
 
 class MeanLogSpectrum(RunningMoments):
-    """`RunningMoments` of log(abs(F)), (C, H, W) float64, of colours mixed by `matrix` (`mixed`)."""
+    """`RunningMoments` of log(abs(F)), (C, H, W), of colours mixed by `matrix` (`mixed`).
+
+    Logarithms are taken in the images' precision, and summed in float64.
+    """
 
     def __init__(self, matrix=None):
         super().__init__()
@@ -52,7 +55,7 @@ class MeanLogSpectrum(RunningMoments):
 
 
 class LogSpectrum:
-    """Running statistics of log(abs(F)) in float64, of colours mixed by `matrix` (`mixed`).
+    """Running statistics of log(abs(F)), as `MeanLogSpectrum`, of colours mixed by `matrix` (`mixed`).
 
     Attributes:
         even, odd: `BinsAndCepstrum` of half the sum and half the difference of each log spectrum and its mirror image; each has

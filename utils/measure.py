@@ -35,10 +35,14 @@ def batches(images, title, device, batch_size=16, num_workers=0):
 
 
 def fitting_batches(images, title, device, num_workers=0):
-    """As `batches`, of at most `FITTING_IMAGES` images (of small ones, more), evenly spaced: what filters are fitted on."""
-    most = max(FITTING_IMAGES, FITTING_IMAGES * 128**2 // images[0][0].numel())
-    chosen = evenly_spaced(len(images), most)
+    """As `batches`, of `fitting_indices`."""
+    chosen = fitting_indices(images)
     return batches(images if len(chosen) == len(images) else Subset(images, chosen), title, device, num_workers=num_workers)
+
+
+def fitting_indices(images):
+    """Indices of the images that filters are fitted on: at most `FITTING_IMAGES` (of small ones, more), evenly spaced."""
+    return evenly_spaced(len(images), max(FITTING_IMAGES, FITTING_IMAGES * 128**2 // images[0][0].numel()))
 
 
 def evenly_spaced(count, most):

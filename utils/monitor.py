@@ -3,6 +3,7 @@
 import torch
 
 from utils.metrics import PSNR_CEILING, SpectrumMean, psnr, spectral_distances
+from utils.pictures import to_8bit
 from utils.plots import profile_figure, sample_figure, spectra_figure
 
 IMAGES = 16
@@ -21,6 +22,10 @@ class Monitor:
         self.refine, self.identify, self.folder, self.device = refine, identify, folder, device
         self.real, self.fake = real, fake
 
+    def _refined(self, fake_image):
+        """(1, 3, H, W) as a file holds it: what rounding will add was taken out of it."""
+        return to_8bit(self.refine(fake_image))
+
     def _batches(self, dataset):
         for index in range(min(IMAGES, len(dataset))):
             yield dataset[index][None].to(self.device)  # (1, 3, H, W)
@@ -28,7 +33,7 @@ class Monitor:
     def examples(self):
         """The first image of each kind: dict fake, refined, real, identity -> (3, H, W) in [0, 1] on the CPU."""
         real, fake = self.real[0].to(self.device), self.fake[0].to(self.device)
-        refined, identity = self.refine(fake[None])[0], self.identify(real[None])[0]
+        refined, identity = self._refined(fake[None])[0], self.identify(real[None])[0]
         return {"fake": fake.cpu(), "refined": refined.cpu(), "real": real.cpu(), "identity": identity.cpu()}
 
     def show(self, step, log):
@@ -38,7 +43,7 @@ class Monitor:
         for real_image in self._batches(self.real):
             spectra["real"].update(real_image)
         for fake_image in self._batches(self.fake):
-            refined_image = self.refine(fake_image)
+            refined_image = self._refined(fake_image)
             spectra["fake"].update(fake_image)
             spectra["refined"].update(refined_image)
             distances.append(psnr(refined_image, fake_image).clamp_max(PSNR_CEILING).cpu())

@@ -9,5 +9,5 @@ def double_device(device):
 
 
 def to_double(tensor):
-    """Float64 copy without a graph, on `double_device` of the tensor's."""
+    """The tensor in float64 without a graph, on `double_device` of its own; the same tensor if it is that already."""
     return tensor.detach().to(double_device(tensor.device), torch.float64)

@@ -43,5 +43,5 @@ def write_csv(path, header, rows):
 
 def software_versions():
     """{"python": version, package: version} of what decides the numbers."""
-    packages = ("torch", "torchvision", "numpy", "scipy", "pillow", "pytorch-fid")
+    packages = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "pillow", "pytorch-fid")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
