@@ -122,6 +122,11 @@ def open_refiner(options, processes):
         return size, "resize", model.to(device).refine, digest_of(model.state_dict())
     if (Path(path) / "checkpoint.pt").is_file():  # the folder of a run
         path = Path(path) / "checkpoint.pt"
+    elif Path(path).is_dir():
+        raise UserError(
+            f"{path} holds neither checkpoint.pt, as a training run does from its first checkpoint on, nor a Generator... file of "
+            "the released code; name another"
+        )
     checkpoint = load_checkpoint(path, "stig")
     with fitting(path):
         size, fit = checkpoint["settings"]["size"], checkpoint["options"]["fit"]

@@ -85,7 +85,9 @@ def name_in(folder):
 
     def parse(text):
         parts = PurePath(text).parts
-        if parts[0:1] == (folder,) and len(parts) > 1:
+        if parts == (folder,):
+            raise argparse.ArgumentTypeError(f"{text} is where they all are; give the name of one")
+        if parts[0:1] == (folder,):
             return PurePath(*parts[1:]).as_posix()
         return text.rstrip("/") or text
 
@@ -162,6 +164,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print the message and end with exit code 2."""
+        if message.startswith("unrecognized arguments") and ".tar" in message:
+            message += "; put a pattern of shards in quotes"
         self.exit(2, f"error: {message}; python {self.prog} --help shows all options\n")
 
 

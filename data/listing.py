@@ -125,6 +125,9 @@ def list_images(folder, recursive=False):
     names = sorted(_walk(folder, "", recursive))
     if not names:
         deeper = not recursive and any(True for _ in _walk(folder, "", True))
+        tars = sorted(folder.glob("*.tar"))
         hint = "move those of its subfolders up" if deeper else "put some there"
+        if tars:
+            hint = f"of tar shards ({tars[0].name} ...) give the names: '{folder}/images-{{000000..000003}}.tar'"
         raise UserError(f"{folder} holds no {KINDS} images; {hint}")
     return ImagePaths(folder, names)

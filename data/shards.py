@@ -143,7 +143,8 @@ def list_shards(pattern):
     shards = expand_pattern(str(pattern))
     missing = [shard for shard in shards if not Path(shard).is_file()]
     if missing:
-        raise UserError(f"{missing[0]} does not exist; write shards with gan.py shard, or mend the pattern {pattern}")
+        advice = "give their numbers in braces instead of *" if "*" in str(pattern) else f"or mend the pattern {pattern}"
+        raise UserError(f"{missing[0]} does not exist; write shards with gan.py shard, {advice}")
     stamps = np.array([(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in map(os.stat, shards)], np.int64)
     found = [_index(shard, stamp) for shard, stamp in zip(shards, stamps, strict=True)]
     names = [name for part, _ in found for name in part]

@@ -31,7 +31,7 @@ def open_dataset(name, options, tell=warn):
         print(f"making {folder} (drawn images, no download)")
         make_demo(folder)
     if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
+        problem = "is not a folder" if folder.exists() else f"does not exist in {Path.cwd()}"
         raise UserError(f"{folder} {problem}; put photographs in {folder}/real and generated images in {folder}/fake")
     places = {side: _place(folder, side) for side in ("real", "fake")}
     refuse_same(*places.values())

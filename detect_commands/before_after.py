@@ -10,6 +10,7 @@ from detect_commands.protocol import PARTS
 from detect_commands.records import Record, beside, keep, setting_of
 from detect_commands.report import distinct, write_before_after
 from utils.checkpoint import fitting, load_checkpoint
+from utils.errors import UserError
 from utils.filters import FILTERS, check_filter, filters_legend
 from utils.run_dir import check_run_folder, open_run_folder, read_json, run_folder
 
@@ -98,6 +99,8 @@ def before_after(options, processes):
     """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
+    if not options.eval_root and not folders["refined"].is_dir():
+        raise UserError(f"{folders['refined']} does not exist; give the folder of the refined images by --eval_root")
     refuse_same(folders["real"], folders["refined"])
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
     own = [] if options.eval_root else processes.once(lambda: seen_by_refiner(run_folder(options.dst)))

@@ -18,8 +18,11 @@ from utils.run_dir import run_folder
 
 
 def run_folders(options):
-    """Real and fake folder: those named, or the run's own; UserError if they are one."""
+    """Real and fake folder: those named, or the run's own; UserError if they are one, or there is no such run."""
     run = run_folder(options.dst) / "eval"
+    for named, place in ((options.real, run / "real"), (options.fake, run / "fake")):
+        if not named and options.is_train and not place.is_dir():
+            raise UserError(f"{place} does not exist; train.py makes it at its end, or name folders by --real and --fake")
     folders = {"real": Path(options.real or run / "real"), "fake": Path(options.fake or run / "fake")}
     refuse_same(*folders.values())
     return folders

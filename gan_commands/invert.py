@@ -1,42 +1,73 @@
 """gan.py invert: latents of photographs by optimisation, as triplets (real, latent, fake)."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.folder import load_folder, warn
-from data.streams import find_photographs
+from data.folder import warn
+from data.streams import files_of, open_photographs
 from gan_commands.common import INVERT, batches_of, load_run, weights_digest
 from gan_commands.pairs import PAIRS
 from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
 from options import as_plain
+from utils.checkpoint import fitting
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names
-from utils.run_dir import atomic_path, check_place, claim, delete, refuse_deleting, refuse_held, write_json, write_png
+from utils.run_dir import atomic_path, check_place, claim, delete, read_json, refuse_deleting, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
 PARTS = ("real", "fake", "latent")
+TABLE, COLUMNS = "pairs.csv", ("name", "loss", "kept")
+FREE = {"device", "num_workers", "batch_size", "overwrite"}  # options that may differ where an inversion goes on
 
 
-def open_pairs_folder(folder, overwrite, source):
-    """Make room for pairs in a folder; an earlier one is refused, or emptied with `overwrite`, if it does not hold the `source`."""
+def open_pairs_folder(folder, overwrite, source, origin):
+    """Make room for pairs in a folder, or find those of an interrupted inversion of the same origin there.
+
+    Args:
+        overwrite: empty it first, unless one of the paths `source` is in it.
+        origin: {"weights": digest, "options": plain values}.
+    Returns: rows of COLUMNS of the images that are done.
+    Raises: UserError if the folder holds anything else.
+    """
     check_place(folder)
     refuse_held(folder)
     existing = [folder / part for part in PARTS if (folder / part).exists()]
-    if existing and not overwrite:
+    begun = read_json(folder / PAIRS, "--overwrite starts anew") if (folder / PAIRS).is_file() else None
+    if existing and not overwrite and not _unfinished(begun, origin):
         raise UserError(f"{existing[0]} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
-    if existing and not (folder / PAIRS).is_file():
+    if existing and begun is None:
         raise UserError(f"{folder} holds folders that gan.py invert did not write; choose another --out")
-    for part in existing:
-        refuse_deleting(part, [source], "choose another --out")
+    for part in existing if overwrite else ():
+        refuse_deleting(part, source, "choose another --out")
     claim(folder)
-    for part in existing:
-        delete(part)
+    for path in (*existing, folder / TABLE) if overwrite else ():
+        if path.exists():
+            delete(path)
+    write_json(folder / PAIRS, origin)
+    return _rows(folder / TABLE)
+
+
+def _unfinished(begun, origin):
+    """Whether what a folder's PAIRS says is an inversion of this origin that was interrupted."""
+    if not isinstance(begun, dict) or "kept" in begun or not isinstance(begun.get("options"), dict):
+        return False
+    mine, theirs = ({name: value for name, value in each["options"].items() if name not in FREE} for each in (begun, origin))
+    return begun.get("weights") == origin["weights"] and mine == theirs
+
+
+def _rows(path):
+    """Rows of COLUMNS of a TABLE; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with fitting(path), path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [(row["name"], float(row["loss"]), int(row["kept"])) for row in csv.DictReader(file)]
 
 
 def invert_batch(generator, real_image, latent, steps, lr, show):
@@ -69,40 +100,34 @@ def invert(options):
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
     checkpoint = load_run(options.dst, options.checkpoint)
-    root = find_photographs(options.data)
-    size = checkpoint["config"]["size"]
-    reading = (options.fit, options.skip_bad)
-    images = load_folder(root, size, *reading, num_workers=options.num_workers, recursive=True)[0]
-    out = Path(options.out)
-    open_pairs_folder(out, options.overwrite, root)
-    origin = {"weights": weights_digest(checkpoint), "options": as_plain(options)}
-    write_json(out / PAIRS, origin)  # by which an interrupted inversion is known as one
-    generator = restore_generator(checkpoint).to(device).requires_grad_(False)
+    size, out = checkpoint["config"]["size"], Path(options.out)
+    images = open_photographs(options.data, size, options.fit, options.skip_bad, 0.0, options.num_workers)
     count = len(images) if options.n is None else min(options.n, len(images))
-    names = output_names(images.paths, root)[:count]
+    names = output_names(images.paths, images.paths.root)[:count]
+    origin = {"weights": weights_digest(checkpoint), "options": as_plain(options)}
+    rows = open_pairs_folder(out, options.overwrite, files_of(options.data), origin)
+    if [row[0] for row in rows] != [name.as_posix() for name in names[: len(rows)]]:
+        raise UserError(f"{out} was begun with other images than are in {options.data} now; --overwrite starts anew")
+    generator = restore_generator(checkpoint).to(device).requires_grad_(False)
     print(
         f"inverting {count} images: {options.steps} steps of Adam at {options.lr:g}, pairs above {options.threshold:g} are dropped"
     )
-
-    rows = []
-    with tqdm(total=count, unit="image", desc="inverting") as bar:
-        for real_image in batches_of(images, range(count), options.batch_size):
+    with tqdm(total=count, initial=len(rows), unit="image", desc="inverting") as bar:
+        for real_image in batches_of(images, range(len(rows), count), options.batch_size):
             numbers = range(len(rows), len(rows) + len(real_image))
             start = seeded_latents(numbers, generator.latent_dim, options.seed, INVERT)
             show = lambda loss: bar.set_postfix(lr=options.lr, loss=f"{loss:.3f}")  # noqa: E731
             latent, loss = invert_batch(generator, real_image.to(device), start, options.steps, options.lr, show)
-            for number, real, z, fake, value in zip(
-                numbers, real_image, latent, generate(generator, latent), loss.tolist(), strict=True
-            ):
+            fakes = generate(generator, latent)
+            for number, real, z, fake, value in zip(numbers, real_image, latent, fakes, loss.tolist(), strict=True):
                 kept = value <= options.threshold
-                rows.append((names[number].as_posix(), value, int(kept)))
+                rows.append((names[number].as_posix(), float(f"{value:.6g}"), int(kept)))
                 if kept:
                     write_triplet(out, names[number], real, z, fake)
+            write_csv(out / TABLE, COLUMNS, rows)
             bar.update(len(real_image))
-    write_csv(out / "pairs.csv", ("name", "loss", "kept"), rows)
     kept, losses = sum(row[2] for row in rows), [row[1] for row in rows]
-    summary = {"kept": kept, "dropped": count - kept, "median_loss": float(np.median(losses)), **origin}
-    write_json(out / PAIRS, summary)
+    write_json(out / PAIRS, {"kept": kept, "dropped": count - kept, "median_loss": float(np.median(losses)), **origin})
     print(f"{kept} pairs kept, {count - kept} dropped (median loss {np.median(losses):.4f}); they are in {out}")
     if not kept:
         warn("no pair is good enough: give more --steps or a higher --threshold, or train the generator longer")

@@ -146,23 +146,48 @@ def test_a_study_stops_where_its_last_epoch_is_interrupted(monkeypatch, capsys):
     assert Path("results/halted_study/table.md").is_file()
 
 
-def test_an_interrupted_inversion_can_be_started_again(monkeypatch, capsys):
-    command = "invert --dst base --data set --n 4 --out half --steps 1 --threshold 4 --device cpu --batch_size 2"
+def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
+    command = "invert --dst base --data set --n 5 --steps 2 --threshold 4 --device cpu --out"
     write = invert_module.write_triplet
 
-    def second(folder, name, *triplet):
-        if (folder / "real").exists():
+    def stopping(folder, name, *triplet):
+        if len(list((folder / "real").rglob("*.png"))) == 3:
             signal.raise_signal(signal.SIGTERM)
         write(folder, name, *triplet)
 
-    monkeypatch.setattr(invert_module, "write_triplet", second)
-    with pytest.raises(SystemExit) as stop:
-        run(command)
+    with monkeypatch.context() as patch:
+        patch.setattr(invert_module, "write_triplet", stopping)
+        with pytest.raises(SystemExit) as stop:
+            run(f"{command} half --batch_size 2")
     assert stop.value.code == 130
-    assert "in half is whole, and the same command with --overwrite starts anew" in capsys.readouterr().err
-    monkeypatch.setattr(invert_module, "write_triplet", write)
-    run(command + " --overwrite")
-    assert len(open_pairs("half")[0]) == 4
+    assert "in half is whole, and the same command goes on" in capsys.readouterr().err
+    assert "half/real exists already" in refused(f"{command} half --steps 3", capsys)
+    inverted, invert_batch = [], invert_module.invert_batch
+
+    def counting(generator, real_image, *arguments):
+        inverted.append(len(real_image))
+        return invert_batch(generator, real_image, *arguments)
+
+    monkeypatch.setattr(invert_module, "invert_batch", counting)
+    run(f"{command} half --batch_size 3")
+    assert inverted == [3]  # the first two were done
+    assert "half/real exists already" in refused(f"{command} half", capsys)
+    run(f"{command} whole --batch_size 2")
+    one, other = (json.loads(Path(folder, "pairs.json").read_text()) for folder in ("half", "whole"))
+    assert {name: one[name] for name in ("kept", "dropped")} == {name: other[name] for name in ("kept", "dropped")}
+    assert Path("half/pairs.csv").read_text() == Path("whole/pairs.csv").read_text()
+    for mine, theirs in zip(open_pairs("half"), open_pairs("whole"), strict=True):
+        assert len(mine) == len(theirs) == 5
+        assert all((mine[index] - theirs[index]).abs().max() <= 1 / 255 + 1e-6 for index in range(5))
+
+
+def test_shards_are_inverted_as_the_folder_they_were_made_of(capsys):
+    run("shard --data set --out shards/a --size 16 --per_shard 12")
+    command = "invert --dst base --n 4 --steps 1 --threshold 4 --device cpu"
+    run(f"{command} --data set --out plain")
+    run(f"{command} --data shards/a-{{000000..000001}}.tar --out packed")
+    assert Path("plain/pairs.csv").read_text() == Path("packed/pairs.csv").read_text()
+    assert "give the names: 'shards/images-{000000..000003}.tar'" in refused(f"{command} --data shards --out none", capsys)
 
 
 def test_run_folders_are_kept_unless_told(capsys):

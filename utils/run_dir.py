@@ -86,6 +86,9 @@ def run_folder(dst, root=None):
     root = RESULTS if root is None else Path(root)
     folder = root / dst
     if not dst or real_path(root) not in real_path(folder).parents:
+        link = next((path for path in (folder, *folder.parents) if root in path.parents and path.is_symlink()), None)
+        if dst and link:
+            raise UserError(f"{link} is a link that leads out of {root}/; make {root} itself a link, or choose another name")
         raise UserError(f"{dst!r} does not name a folder inside {root}/; give a plain name such as my_run")
     return folder
 
