@@ -85,9 +85,9 @@ def name_in(folder):
 
     def parse(text):
         parts = PurePath(text).parts
-        if parts == (folder,):
+        if parts == (folder,) and text.endswith("/"):
             raise argparse.ArgumentTypeError(f"{text} is where they all are; give the name of one")
-        if parts[0:1] == (folder,):
+        if parts[0:1] == (folder,) and len(parts) > 1:
             return PurePath(*parts[1:]).as_posix()
         return text.rstrip("/") or text
 

@@ -533,6 +533,8 @@ def test_names_may_be_typed_with_their_folder():
     assert parse_gan(["finetune", "--generator", "results/x", "--pairs", "p", "--dst", "y"])[1].generator == "x"
     for name in ("results", "my_results/x", "/results/x", "../results/x", "x"):  # not the folder's own
         assert options.parse_train(["--data", "x", "--dst", name]).dst == name
+    with pytest.raises(SystemExit):
+        options.parse_train(["--data", "x", "--dst", "results/"])
 
 
 PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval", "detect")} | {"gan": parse_gan}
