@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.quality_judge import COLUMNS, DETECTORS
 from utils.errors import UserError
-from utils.fft import image_to_mag
+from utils.fft import normalised_log_mag
 from utils.metrics import psnr
 from utils.plots import save_figure
 from utils.run_dir import to_uint8, write_text
@@ -120,7 +120,7 @@ def pictures(fake, refined, title, path):
             axis.imshow(to_uint8(image), interpolation="nearest")
             axis.set_title(words, fontsize=8)
         for image, words, axis in ((before, "spectrum before", line[3]), (after, "spectrum after", line[4])):
-            axis.imshow(image_to_mag(image[None])[0][0].mean(0).numpy(), cmap="viridis", vmin=-1, vmax=0.6)
+            axis.imshow(normalised_log_mag(image[None])[0].mean(0).numpy(), cmap="viridis", vmin=-1, vmax=0.6)
             axis.set_title(words, fontsize=8)
         for axis in line:
             axis.set_axis_off()

@@ -9,7 +9,7 @@ import numpy as np
 from data.copies import told_copies, total_bytes
 from data.differences import class_differences
 from data.folder import Warnings, first_of_other_size, load_folder
-from utils.decay import SMALLEST
+from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError
 from utils.filters import filtered, fit_filters
 from utils.measure import batches, fitting_batches
@@ -151,8 +151,9 @@ def open_sets(folders, options):
             "--fit crop to keep the artefacts being studied"
         )
     side = options.size or first.width
-    if side < SMALLEST:
-        raise UserError(f"{first.path} is {side} x {side}; detectors need {SMALLEST} pixels or more: give other images, or --size")
+    if side < SMALLEST_SIDE:
+        least = f"{SMALLEST_SIDE} pixels or more"
+        raise UserError(f"{first.path} is {side} x {side}; detectors need {least}: give other images, or --size")
     for role in (role for role in sets if role != "real" and "real" in sets):
         for text in class_differences(*((sets[one].images, infos[one]) for one in ("real", role))):
             warnings(f"{sets['real'].label} against {sets[role].label}: {text}")

@@ -72,7 +72,11 @@ class GanMonitor:
             return lfd(self.real, other, bits=None)
         if self.kind == "kid":
             return kernel_distance(self.real, other)[0]
-        return Moments.of(self.real).frechet_distance(Moments.of(other))
+        return self._real_moments.frechet_distance(Moments.of(other))
+
+    @functools.cached_property
+    def _real_moments(self):
+        return Moments.of(self.real)
 
     def score(self, generator):
         """Distance of the generator's samples, always of the same latents; the same number in all processes.

@@ -4,7 +4,7 @@ import argparse
 import functools
 
 from models.gan import SETUPS
-from models.gan_losses import PENALTIES, PENALTY_SAMPLES
+from models.gan_losses import METRICS, PENALTIES, PENALTY_SAMPLES
 from options import (
     CachedReading,
     HelpFormatter,
@@ -181,7 +181,7 @@ class FinetuneObjective:
 
     adv: int = option("adversarial term on or off", 1, type=int, choices=(0, 1))
     lambda_fourier: float = option("weight of the Fourier dissimilarity", 1e3, type=number(float, 0))
-    metric: str = option("dissimilarity: L1, Frobenius, or 1 - cosine", "cos", choices=("1", "2", "cos"))
+    metric: str = option("dissimilarity: L1, Frobenius, or 1 - cosine", "cos", choices=METRICS)
     threshold: int | None = option("frequencies below it do not count; unset: 20 per 256 pixels", type=number(int, 0))
 
 

@@ -10,6 +10,7 @@ from gan_commands.detection import SplitDetector, features_of, training_rows
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.options import GanTrainOptions
 from gan_commands.train import train
+from models.gan_losses import ADVERSARIAL
 from options import as_plain
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
@@ -33,7 +34,6 @@ PUBLISHED_FID = {  # CelebA, 128 px; columns gan, lsgan, wgan-gp (Chandrasegaran
     "Z.3.5": (68.41, 66.27, 57.59),
     "B.3.5": (80.89, 72.29, 54.84),
 }
-FAMILIES = ("gan", "lsgan", "wgan-gp")
 
 
 def train_setup(options, setup):
@@ -83,6 +83,19 @@ def detection_rates(real, fakes, options):
     return rows
 
 
+def score_and_features(monitor, batches):
+    """Distance of images to the monitor's photographs, and their decay features (N, 3); they are drawn once for both."""
+    features = []
+
+    def noted():
+        for image in batches:
+            features.append(features_of("svm", [image]))
+            yield image
+
+    score = monitor.distance(monitor.summary(noted()))
+    return score, np.concatenate(features)
+
+
 def compare_setups(options):
     """Train every set-up, measure it, and write the table beside the published FIDs."""
     device = resolve_device(options.device)
@@ -98,7 +111,9 @@ def compare_setups(options):
     seed_everything(options.seed, options.deterministic)
     monitor = GanMonitor(kind, weights, batches_of(images, chosen), options.n, options.seed, device)
     real = features_of("svm", batches_of(images, chosen))
-    fakes = {setup: features_of("svm", draw(run, options.n, options.seed, device)) for setup, run in runs.items()}
+    scores, fakes = {}, {}
+    for setup, run in runs.items():
+        scores[setup], fakes[setup] = score_and_features(monitor, draw(run, options.n, options.seed, device))
     features = [(name, *row) for name, table in ({"real": real} | fakes).items() for row in table.tolist()]
     write_csv(folder / "decay.csv", ("source", *DECAY_NAMES), features)
     rates = detection_rates(real, fakes, options)
@@ -106,10 +121,9 @@ def compare_setups(options):
     write_csv(folder / "detection.csv", header, [(d, name, float(np.mean(values)), *values) for d, name, values in rates])
     table = {}
     for setup, run in runs.items():
-        score = monitor.distance(monitor.summary(draw(run, options.n, options.seed, device)))
         own = {detector: float(np.mean(values)) for detector, name, values in rates if name == setup}
-        published = PUBLISHED_FID[setup][FAMILIES.index(options.adversarial)]
-        table[setup] = {"epochs": run["progress"]["epoch"], "score": score, **own, "published": published}
+        published = PUBLISHED_FID[setup][ADVERSARIAL.index(options.adversarial)]
+        table[setup] = {"epochs": run["progress"]["epoch"], "score": scores[setup], **own, "published": published}
     table["real (called real)"] = {detector: float(np.mean(values)) for detector, name, values in rates if name == "real"}
     write_json(folder / "table.json", table)
     found = {detector: f"{detector} finds" for detector in options.detectors}

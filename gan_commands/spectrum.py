@@ -9,7 +9,7 @@ from data.folder import first_of_other_size, load_folder
 from gan_commands import figures
 from gan_commands.common import batches_of, draw, images_of, label_of, load_run
 from options import as_plain, run_name
-from utils.decay import DECAY_NAMES, SMALLEST, decay_features
+from utils.decay import DECAY_NAMES, SMALLEST_SIDE, decay_features
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.metrics import SpectrumFolds, spectral_distances
@@ -41,8 +41,9 @@ def read_folder(folder, options, at_least=1):
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
     if options.size is None and first_of_other_size(infos, square=True):
         raise UserError(f"{folder} holds images of several sizes, or not square ones; give --size and --fit crop")
-    if options.size is None and infos[0].width < SMALLEST:
-        raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {SMALLEST} px or more: give others")
+    if options.size is None and infos[0].width < SMALLEST_SIDE:
+        least = f"{SMALLEST_SIDE} px or more"
+        raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {least}: give others")
     if len(images) < at_least:
         raise UserError(f"{folder} holds one image; its two halves are compared, so at least {at_least} are needed: add some")
     chosen = images_of(images, options.n, options.seed)

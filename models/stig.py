@@ -10,7 +10,7 @@ from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
-from utils.fft import image_to_mag, mag_to_image
+from utils.fft import image_to_mag, mag_to_image, normalised_log_mag
 from utils.filters import FILTER_PARTS, apply_filter, as_unseen, check_filter
 from utils.profiles import chessboard_profile
 from utils.rounding import compensate_rounding
@@ -170,7 +170,7 @@ class STIG(nn.Module):
         refined_mag, identity_mag = out_mag.chunk(2)
         refined_image, identity_image = out_image.chunk(2)
         # The profile is that of the image a user would get: what the inverse transform and the range undo does not count.
-        refined_mag_of_image = image_to_mag(to_unit_range(refined_image, self.objective.image_range))[0]
+        refined_mag_of_image = normalised_log_mag(to_unit_range(refined_image, self.objective.image_range))
         refined_profile = chessboard_profile(refined_mag_of_image)  # (N, R)
         return Translation(
             prepared_image,

@@ -14,7 +14,7 @@ from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer, rate_factor
 from utils.fft import apply_gain, image_to_mag
 from utils.rounding import compensate_rounding
-from utils.whitening import SMALLEST, fit_whitening
+from utils.whitening import LEAST_DEVIATION, fit_whitening
 
 SIZE, WIDTH = 32, 8
 
@@ -64,7 +64,7 @@ def test_networks_see_whitened_magnitudes_and_correct_in_their_units():
     whitening = fit_whitening([images(4)])
     mags = image_to_mag(images(4))[0].double()
     assert torch.allclose(whitening[0], mags.mean(0).float(), atol=1e-5)
-    assert torch.allclose(whitening[1], mags.std(0).clamp_min(SMALLEST).float(), atol=1e-4)
+    assert torch.allclose(whitening[1], mags.std(0).clamp_min(LEAST_DEVIATION).float(), atol=1e-4)
     model = small(whitening=whitening)
     seen = []
     model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

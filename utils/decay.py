@@ -15,7 +15,7 @@ from utils.fft import half_fourier, whole_from_half
 from utils.precision import to_double
 
 MATLAB_GREY = (0.298936021, 0.587043074, 0.114020904)
-SMALLEST = 16  # side of an image in pixels
+SMALLEST_SIDE = 16  # side of an image in pixels
 BINS = 200
 FIRST_BIN = 140  # counted from 0: the fit uses the bins from here on
 SMOOTHING = 2  # bins on each side of the moving average
@@ -56,8 +56,8 @@ def reduced_spectrum(image):
     Raises: ValueError if the image is not square or smaller than 16.
     """
     side = image.shape[-1]
-    if image.shape[-2] != side or side < SMALLEST:
-        raise ValueError(f"decay features need square images of {SMALLEST} pixels or more, not {image.shape[-2]} x {side}")
+    if image.shape[-2] != side or side < SMALLEST_SIDE:
+        raise ValueError(f"decay features need square images of {SMALLEST_SIDE} pixels or more, not {image.shape[-2]} x {side}")
     levels = (to_double(image) * 255).round()
     red, green, blue = (levels[:, channel] * weight for channel, weight in enumerate(MATLAB_GREY))
     grey = (red + green + blue + 0.5).floor()  # (N, n, n)

@@ -70,10 +70,20 @@ def image_to_mag(image):
         mag_range: (N, 2), the smallest and largest log-magnitude of each sample.
     """
     spectrum = fourier(image)
+    mag, mag_range = _normalised_log_mag(spectrum)
+    return mag, spectrum.angle(), mag_range
+
+
+def normalised_log_mag(image):
+    """`mag` of `image_to_mag` alone: (N, C, H, W) in [-1, 1]."""
+    return _normalised_log_mag(fourier(image))[0]
+
+
+def _normalised_log_mag(spectrum):
     log_mag = spectrum.abs().log1p()
     flat = log_mag.flatten(1)
     mag_range = torch.stack([flat.amin(1), flat.amax(1)], dim=1)  # (N, 2)
-    return log_mag_to_mag(log_mag, mag_range), spectrum.angle(), mag_range
+    return log_mag_to_mag(log_mag, mag_range), mag_range
 
 
 def _low_and_span(mag_range):

@@ -28,7 +28,7 @@ REFLECTED = tuple(  # the place of each in the list when the image is seen in a 
 INDEPENDENT = tuple(1 + (other != place) for place, other in enumerate(REFLECTED))  # coefficients of which the mean is taken
 EFFICIENCY = 1 / (math.pi - 2)  # of a mean absolute value, against the root mean square of Gaussian numbers
 DOUBT = 2  # times its variance that a squared log-ratio of energies must reach to count at all
-SMALLEST = 1e-9  # energy that counts at least, so that its logarithm exists
+SMALLEST_ENERGY = 1e-9  # energy that counts at least, so that its logarithm exists
 WILD, FAR_OUT = 2, 3  # deviations beyond which a coefficient counts as this far out: when correlations are estimated, when it moves
 
 
@@ -76,7 +76,7 @@ class Deviations:
         self.near.append(near.flatten(1))
         self.sizes.update(((near.abs() + near.abs()[..., constant(REFLECTED, near.device, torch.int64)]) / 2).flatten(1))
         sums = values.new_zeros(*values.shape[:2], len(self._counts)).index_add(2, self._groups, values.square().flatten(2))
-        self.energies.update((sums / self._counts).clamp_min(SMALLEST).log())
+        self.energies.update((sums / self._counts).clamp_min(SMALLEST_ENERGY).log())
 
     @property
     def _shrinkage(self):
@@ -96,7 +96,7 @@ class Deviations:
     @property
     def deviation(self):
         """Standard deviation (JOINT,) of the near coefficients, were they Gaussian with this mean size: wild images count less."""
-        return self.sizes.mean.clamp_min(SMALLEST) * math.sqrt(math.pi / 2)
+        return self.sizes.mean.clamp_min(SMALLEST_ENERGY) * math.sqrt(math.pi / 2)
 
     def log_variances(self):
         """Logarithm of the squared `deviation` from the true mean and its estimated variance, (JOINT,) each.
@@ -104,7 +104,7 @@ class Deviations:
         The variance is at least that of Gaussian coefficients. One degree of freedom is the mean's: a single image does not deviate
         from its own, and two do so alike.
         """
-        relative = self.sizes.variance / self.sizes.mean.clamp_min(SMALLEST).square() / self.sizes.count
+        relative = self.sizes.variance / self.sizes.mean.clamp_min(SMALLEST_ENERGY).square() / self.sizes.count
         freedom = (self.sizes.count - 1) * constant(INDEPENDENT, relative.device, relative.dtype).repeat(3)
         variance = torch.maximum(4 * relative, torch.special.polygamma(1, EFFICIENCY * freedom / 2))
         return 2 * self.deviation.log() - self._shrinkage, variance

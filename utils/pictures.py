@@ -1,6 +1,6 @@
 """Images as 8-bit files hold them, and log-magnitudes as pictures."""
 
-from utils.fft import image_to_mag
+from utils.fft import normalised_log_mag
 
 
 def to_8bit(image):
@@ -10,4 +10,4 @@ def to_8bit(image):
 
 def mag_picture(image):
     """Normalised log-magnitude of images (N, C, H, W) as pictures in [0, 1]."""
-    return (image_to_mag(image)[0] + 1) / 2
+    return (normalised_log_mag(image) + 1) / 2

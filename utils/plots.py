@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from utils.fft import image_to_mag
+from utils.fft import normalised_log_mag
 from utils.run_dir import atomic_path, to_uint8
 
 COLOURS = {
@@ -55,7 +55,7 @@ def sample_figure(images, path):
     figure, axes = plt.subplots(2, len(images), figsize=(2.4 * len(images), 5), layout="constrained", squeeze=False)
     for (name, image), (above, below) in zip(images.items(), axes.T, strict=True):
         _show(above, to_uint8(image), name)
-        mag = image_to_mag(image[None].float().cpu())[0][0].mean(0)
+        mag = normalised_log_mag(image[None].float().cpu())[0].mean(0)
         _show(below, mag.numpy(), f"spectrum of {name}", cmap="viridis", vmin=-1, vmax=0.6)
     return save_figure(figure, path)
 

@@ -19,7 +19,7 @@ from utils.transport import transport
 
 WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
 LEAST = 1e-3  # eigenvalue that a coherence matrix has at least; noise may leave a smaller one
-SMALLEST = 1e-9  # energy that counts at least
+SMALLEST_ENERGY = 1e-9  # energy that counts at least
 CONTRAST = 1e2  # most that amplitudes of aliases differ by when it is weighed which one to change; keeps matrices regular
 ALIASES = [(row, column) for row in range(PERIOD) for column in range(PERIOD)]  # of a frequency, itself first
 
@@ -53,7 +53,7 @@ class LagMoments:
     def update(self, image):
         """Add images (N, 3, H, W)."""
         spectrum = fourier(mixed(OPPONENT, image.double())) / self._amplitude
-        energy = from_cepstrum(self._window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST)
+        energy = from_cepstrum(self._window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST_ENERGY)
         for one in spectrum / energy.sqrt():
             part = self.parts[next(self._number) % len(self.parts)]
             part.update(torch.view_as_real(alias_lags(one)).movedim(-1, -3)[None])

@@ -2,18 +2,13 @@
 
 import torch
 
-from utils.fft import image_to_mag
+from utils.fft import normalised_log_mag
 from utils.moments import RunningMoments
 
-SMALLEST = 0.02  # deviation that counts at least: 1 % of the range of a normalised log-magnitude
+LEAST_DEVIATION = 0.02  # deviation that counts at least: 1 % of the range of a normalised log-magnitude
 
 
-def normalised_log_mag(image):
-    """What `image_to_mag` gives of images (N, 3, H, W), without phase and range."""
-    return image_to_mag(image)[0]
-
-
-def fit_whitening(images, spectrum=normalised_log_mag, smallest=SMALLEST):
+def fit_whitening(images, spectrum=normalised_log_mag, smallest=LEAST_DEVIATION):
     """Mean and standard deviation of spectra over images, per channel and frequency.
 
     Args:
