@@ -9,9 +9,10 @@ from data.pairs import scene_keys
 from detect_commands.image_sets import Chosen
 from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
-from models.classical_detectors import CLASSICAL, classical_scores, fit_classical, try_state
+from models.classical_detectors import CLASSICAL, NEIGHBOURS, classical_scores, fit_classical, try_state
 from models.detectors import DOMAINS, SPECTRA, Detector, fake_probability
 from utils.detection import best_threshold
+from utils.errors import UserError
 from utils.fresh_detector import LOOKS_AT, classical_features, fold_numbers, out_of_fold
 from utils.measure import batches
 from utils.perturbations import PERTURBATIONS
@@ -59,6 +60,8 @@ class ClassicalJudge:
             return functools.partial(classical_scores, self.classifier, fit_classical(self.classifier, real, fake, self.seed))
 
         folds = fold_numbers(scene_keys(*paths), FOLDS, self.seed)
+        if min(len(side) - np.bincount(side).max() for side in folds) < NEIGHBOURS:
+            raise UserError(f"too many images of {real.folder} or {fake.folder} go by one name in different formats; add others")
         self.threshold = best_threshold(*out_of_fold(fit, sides, folds))
         self.state = fit_classical(self.classifier, *sides, self.seed)
 

@@ -482,6 +482,31 @@ def test_before_and_after_any_filter(run):
     assert "| balanced_accuracy | fake | polyphase | refined |" in plain(Path("results/run/detection.md").read_text())
 
 
+def test_images_that_go_by_few_names_are_too_few_to_learn_from(run, capsys):
+    """Versions of one scene are in one fold: where there is one, nothing is left to train on."""
+    for side in ("real", "fake"):
+        for suffix in ("png", "bmp", "tiff", "tif", "jpg", "jpeg", "webp"):
+            for number in range(2):
+                place = Path("alike") / side / f"{number}.{suffix}"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(photograph(len(suffix) + number)).save(place)
+    command = [
+        "--classifier",
+        "logreg",
+        "--real",
+        "alike/real",
+        "--fake",
+        "alike/fake",
+        "--runs",
+        "1",
+        "--split",
+        "0.5",
+        "--dst",
+        "z",
+    ]
+    assert "go by one name" in refused(capsys, *command)
+
+
 SHORT = ["--runs", "1", "--split", "0.5", "--dst", "run"]
 
 

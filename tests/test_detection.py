@@ -144,8 +144,10 @@ def test_fresh_detector_is_repeatable_and_refuses_too_few():
     generator = np.random.default_rng(3)
     real, fake = generator.normal(size=(20, 5)), generator.normal(0.5, 1, size=(20, 5))
     assert fresh_accuracy(real, fake, seed=5) == fresh_accuracy(real, fake, seed=5)
-    with pytest.raises(ValueError, match="at least 5 rows"):
+    with pytest.raises(ValueError, match="at least 5 scenes"):
         fresh_accuracy(real[:3], fake)
+    with pytest.raises(ValueError, match="5 scenes"):
+        fresh_accuracy(real, fake, (["one"] * len(real), range(len(fake))))
     with pytest.raises(ValueError, match="equal length"):
         fresh_accuracy(real, fake[:, :4])
 

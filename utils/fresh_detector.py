@@ -127,11 +127,11 @@ def fresh_accuracy(real_features, other_features, keys=None, seed=0, folds=5, re
             detector that never saw it.
     Returns: (accuracy, low, high): balanced accuracy (0.5 = cannot be told apart, lower is better for a refiner) and its 95 %
         interval (`balanced_interval`). Cross-validation of a detector that finds nothing averages a little under 0.5.
-    Raises: ValueError if a class has fewer images than folds or the features differ in length.
+    Raises: ValueError if a class has fewer images (or scenes, by their keys) than folds or the features differ in length.
     """
     sides = [np.asarray(features, float) for features in (real_features, other_features)]
-    if min(map(len, sides)) < folds or sides[0].shape[1:] != sides[1].shape[1:]:
-        raise ValueError(f"need at least {folds} rows of equal length per class, not {sides[0].shape}, {sides[1].shape}")
     keys = keys or [range(len(side)) for side in sides]
+    if min(len(set(side)) for side in keys) < folds or sides[0].shape[1:] != sides[1].shape[1:]:
+        raise ValueError(f"need at least {folds} scenes and rows of equal length per class, not {sides[0].shape}, {sides[1].shape}")
     deals = [fold_numbers(keys, folds, seed + repeat) for repeat in range(repeats)]
     return cross_validated(_logreg, sides, deals)

@@ -130,9 +130,9 @@ class Measured:
 
 
 def detector_accuracy(real_features, other_features, keys):
-    """Balanced accuracy of a fresh detector on lists of (N, F) features, or None with fewer than ten images a class."""
+    """Balanced accuracy of a fresh detector on lists of (N, F) features, or None with images of fewer than ten scenes a class."""
     real, other = torch.cat(real_features), torch.cat(other_features)
-    return fresh_accuracy(real.numpy(), other.numpy(), keys)[0] if min(len(real), len(other)) >= 10 else None
+    return fresh_accuracy(real.numpy(), other.numpy(), keys)[0] if min(len(set(side)) for side in keys) >= 10 else None
 
 
 def write_pictures(folder, name, files, image, with_mag=True):
