@@ -27,6 +27,7 @@ from utils.logging import ScalarLog
 from utils.precision import double_device, to_double
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
 from utils.seeding import seed_everything
+from utils.transfer import sent
 
 SHOWN, FEWEST_PAIRS = 8, 10
 LOG_EVERY = 20  # steps between two looks at their numbers, for which a GPU has to be waited for
@@ -160,9 +161,9 @@ class FinetuneRun(GanRun):
         bar = tqdm(total=len(batches), initial=self.batch, desc=f"epoch {self.epoch + 1}", unit="step", leave=False, delay=1)
         with bar:
             for chosen in batches[self.batch :]:
-                real_image = torch.stack([real[int(index)] for index in chosen]).to(self.processes.device)
+                real_image = sent(torch.stack([real[int(index)] for index in chosen]), self.processes.device)
                 terms = finetune_step(
-                    self.trainer, real_image, latents[chosen].to(self.processes.device), self.options, self.threshold
+                    self.trainer, real_image, sent(latents[chosen], self.processes.device), self.options, self.threshold
                 )
                 self.batch += 1
                 self._count(terms)

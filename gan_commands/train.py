@@ -19,6 +19,7 @@ from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import open_log
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_json, write_png
 from utils.seeding import seed_everything
+from utils.transfer import sent
 
 FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume", "timeout", "dst"}
 LOWEST_RATE = 1e-6
@@ -70,7 +71,7 @@ class Run(GanRun):
         part = (self.processes.rank, self.processes.world)
         with bar:
             for real_image in stream.batches(self.epoch, self.batch, part):
-                terms = self.trainer.step(real_image.to(self.processes.device, non_blocking=True), stream.batch_size)
+                terms = self.trainer.step(sent(real_image, self.processes.device), stream.batch_size)
                 self.batch += 1
                 bar.update()
                 last = self.epoch + 1 == self.options.epochs and self.batch == stream.steps_per_epoch

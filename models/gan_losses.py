@@ -10,6 +10,7 @@ from torch.nn import functional
 from utils.distributed import Processes
 from utils.fft import fourier
 from utils.profiles import radial_rings, ring_means, to_grey
+from utils.transfer import sent
 
 ADVERSARIAL = ("gan", "lsgan", "wgan-gp")
 PENALTIES = ("none", "zero", "one", "lipschitz")
@@ -50,7 +51,7 @@ def _deviation(values, processes):
 
 def _penalty_points(real, fake, sample, processes):
     def uniform(*shape):  # from torch's CPU generator, so that every device sees the same
-        return processes.draw(lambda count: torch.rand(count, *shape, dtype=real.dtype), len(real)).to(real.device)
+        return sent(processes.draw(lambda count: torch.rand(count, *shape, dtype=real.dtype), len(real)), real.device)
 
     if sample == "real":
         return real

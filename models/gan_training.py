@@ -10,6 +10,7 @@ from models.gan import Discriminator, Generator, from_image, to_image, update_av
 from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
 from utils.checkpoint import load_optimiser
 from utils.distributed import Processes
+from utils.transfer import sent
 
 BETAS = (0.5, 0.999)
 
@@ -67,7 +68,7 @@ class GanTrainer:
     def latent(self, count):
         """(count, latent_dim) drawn from torch's CPU generator, so that every device sees the same."""
         latent = self.processes.draw(lambda whole: torch.randn(whole, self.config.latent_dim), count)
-        return latent.to(next(self.generator.parameters()).device)
+        return sent(latent, next(self.generator.parameters()).device)
 
     def discriminator_step(self, real, fake):
         """Update the discriminator on images (N, 3, S, S) in [-1, 1]; the fakes' graph is not followed.

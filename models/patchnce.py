@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.nested_unet import CHANNELS, initialise
+from utils.transfer import sent
 
 WIDTH = 256  # of a head
 SHORTEST = 1e-3  # length that a projection is divided by at least: the gradient of one that is 0 must not drown all others
@@ -37,8 +38,7 @@ class PatchHeads(nn.Module):
 
 def sample_positions(area, count, device):
     """Up to `count` random positions of a map of `area` places, without repetition: (P,) int64, drawn on the CPU."""
-    drawn = torch.randperm(area)[:count]
-    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
+    return sent(torch.randperm(area)[:count], device)
 
 
 def patch_nce(query, key, tau):

@@ -127,14 +127,9 @@ def install():
     return everything, makers
 
 
-def run(lines):
-    """Run the scripts' `main` on the device, one after the other."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    importlib.import_module("utils.distributed").resolve_device = lambda _text: torch.device(DEVICE)
-    if not has_float64:  # what the scripts know of Apple's GPUs holds for this one
-        importlib.import_module("utils.precision").double_device = lambda _device: torch.device("cpu")
-    trainer, in_steps = importlib.import_module("models.training").Trainer, collections.Counter()
-    take_step = trainer.train_step
+def watch(trainer, method, in_steps):
+    """Add to `in_steps` what a trainer's method counts."""
+    take_step = getattr(trainer, method)
 
     def watched(self, *batch):
         before = counts.copy()
@@ -142,7 +137,18 @@ def run(lines):
         in_steps.update(counts - before)
         return terms
 
-    trainer.train_step = watched
+    setattr(trainer, method, watched)
+
+
+def run(lines):
+    """Run the scripts' `main` on the device, one after the other."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    importlib.import_module("utils.distributed").resolve_device = lambda _text: torch.device(DEVICE)
+    if not has_float64:  # what the scripts know of Apple's GPUs holds for this one
+        importlib.import_module("utils.precision").double_device = lambda _device: torch.device("cpu")
+    in_steps = collections.Counter()
+    watch(importlib.import_module("models.training").Trainer, "train_step", in_steps)
+    watch(importlib.import_module("models.gan_training").GanTrainer, "step", in_steps)
     for line in lines:
         script, *arguments = shlex.split(line)
         importlib.import_module(Path(script).stem).main(arguments)
