@@ -19,18 +19,8 @@ from utils.run_dir import read_json, write_text
 
 SCORES = "scores.json"
 TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
-SHARED = (
-    "real",
-    "fake",
-    "refined",
-    "trained_real",
-    "trained_fake",
-    "trained_fit",
-    "size",
-    "fit",
-    "seed",
-    "filters",
-)  # alike in one table
+# Alike in one table.
+SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit", "size", "fit", "seed", "filters")
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
 

@@ -40,14 +40,15 @@ def open_pairs_folder(folder, overwrite, source, origin):
     refuse_held(folder)
     existing = [folder / part for part in PARTS if (folder / part).exists()]
     begun = read_json(folder / PAIRS, "--overwrite starts anew") if (folder / PAIRS).is_file() else None
-    if existing and not overwrite and not _unfinished(begun, origin):
+    goes_on = not overwrite and _unfinished(begun, origin)
+    if existing and not (overwrite or goes_on):
         raise UserError(f"{existing[0]} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
     if existing and begun is None:
         raise UserError(f"{folder} holds folders that gan.py invert did not write; choose another --out")
-    for part in existing if overwrite else ():
+    for part in () if goes_on else existing:
         refuse_deleting(part, source, "choose another --out")
     claim(folder)
-    for path in (*existing, folder / TABLE) if overwrite else ():
+    for path in () if goes_on else [*existing, folder / TABLE]:
         if path.exists():
             delete(path)
     write_json(folder / PAIRS, origin)

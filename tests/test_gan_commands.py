@@ -181,6 +181,14 @@ def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
         assert all((mine[index] - theirs[index]).abs().max() <= 1 / 255 + 1e-6 for index in range(5))
 
 
+def test_an_inversion_that_kept_nothing_is_begun_anew_with_other_options(capsys):
+    command = "invert --dst base --data set --n 2 --steps 1 --device cpu --out meagre --threshold"
+    run(f"{command} 0")
+    assert "0 pairs kept, 2 dropped" in capsys.readouterr().out
+    run(f"{command} 9")
+    assert "2 pairs kept, 0 dropped" in capsys.readouterr().out
+
+
 def test_shards_are_inverted_as_the_folder_they_were_made_of(capsys):
     run("shard --data set --out shards/a --size 16 --per_shard 12")
     command = "invert --dst base --n 4 --steps 1 --threshold 4 --device cpu"
