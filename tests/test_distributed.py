@@ -316,19 +316,19 @@ def test_processes_do_not_outlive_the_command_that_started_them(house):
 
 LATE_MISTAKE = """
 import os, sys, time
-if os.environ["RANK"] == "1":
-    sys.exit(2)
-time.sleep(1 if sys.argv[1] == "ends" else 1000)
-sys.exit(1)
+mistaken = os.environ["RANK"] == "1"
+time.sleep(float(sys.argv[1 + mistaken]))
+sys.exit(2 if mistaken else 1)
 """
 
 
-@pytest.mark.parametrize(("first", "grace"), [("ends", 60), ("hangs", 0.3)])
-def test_whichever_process_fails_first_gives_the_exit_code(tmp_path, monkeypatch, capfd, first, grace):
+@pytest.mark.parametrize(("other", "mistaken", "grace"), [(1, 0, 60), (0, 1, 60), (1000, 0, 0.3)])
+def test_the_process_whose_mistake_it_is_gives_the_exit_code(tmp_path, monkeypatch, capfd, other, mistaken, grace):
+    """Whether the first one, which has lost it, ends after it, before it, or never."""
     monkeypatch.setattr(launch, "GRACE", grace)
     (tmp_path / "late.py").write_text(LATE_MISTAKE)
-    assert launch.supervise(*launch.start([tmp_path / "late.py", first], 2)) == 2
-    assert capfd.readouterr().err.count("do not end by themselves") == (first == "hangs")
+    assert launch.supervise(*launch.start([tmp_path / "late.py", other, mistaken], 2)) == 2
+    assert capfd.readouterr().err.count("do not end by themselves") == (other == 1000)
 
 
 def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the_first():
