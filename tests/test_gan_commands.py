@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from gan_commands.common import draw, load_run
 from gan_commands.detection import SavedDetector
 from gan_commands.options import parse_gan
 from gan_commands.pairs import open_pairs
-from gan_commands.setups import PUBLISHED_FID
+from gan_commands.setups import PUBLISHED_FID, score_and_features
 from models.classical_detectors import fit_classical
 from models.detectors import FAKE, Detector
 from models.gan import SETUPS
@@ -187,6 +188,14 @@ def test_an_inversion_that_kept_nothing_is_begun_anew_with_other_options(capsys)
     assert "0 pairs kept, 2 dropped" in capsys.readouterr().out
     run(f"{command} 9")
     assert "2 pairs kept, 0 dropped" in capsys.readouterr().out
+
+
+def test_a_score_and_features_are_of_the_same_images():
+    images, seen = torch.rand(5, 3, 16, 16), []
+    monitor = SimpleNamespace(summary=lambda batches: seen.extend(batches) or "summary", distance=lambda summary: (summary, 7))
+    score, features = score_and_features(monitor, iter(images.split(2)))
+    assert score == ("summary", 7) and torch.equal(torch.cat(seen), images)
+    assert np.array_equal(features, decay_features(images).numpy())
 
 
 def test_shards_are_inverted_as_the_folder_they_were_made_of(capsys):
