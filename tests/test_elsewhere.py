@@ -32,6 +32,7 @@ COMMANDS = [
     "gan.py train --data set --size 32 --dim 8 --latent_dim 8 --batch_size 6 --epochs 1 --adversarial lsgan "
     "--spectral_loss 0.1 --dst made",
     "gan.py sample --dst made --n 3 --out samples",
+    "gan.py study spectrum --real datasets/set/real --inputs made --n 4 --dst spectra",
     "gan.py invert --dst made --data set --n 2 --steps 2 --threshold 9 --out pairs",
 ]
 TIMED = {"tensorboard", "statistics"}  # folders of files whose names hold a time

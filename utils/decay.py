@@ -106,7 +106,7 @@ def misfit(exponent, values, positions):
     return ((trace + (trace.square() - 4 * determinant).clamp_min(0).sqrt()) / 2).sqrt()
 
 
-def nelder_mead(objective, count, device=None):
+def nelder_mead(objective, count):
     """Minimise `count` functions of one variable at once, each by the Nelder-Mead method from START.
 
     The same steps as scipy.optimize.minimize(method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-4}): in one dimension
@@ -116,7 +116,7 @@ def nelder_mead(objective, count, device=None):
         objective: (count,) -> (count,), element by element.
     Returns: (count,) float64, the minimisers.
     """
-    best = torch.full((count,), START, dtype=torch.float64, device=device)
+    best = torch.full((count,), START, dtype=torch.float64)
     worst = best * 1.05
     f_best, f_worst = objective(best), objective(worst)
     for _ in range(MAX_STEPS):
@@ -149,7 +149,7 @@ def fit_decay(values, positions):
         values: (N, L) smoothed means. positions: (L,).
     Returns: (N, 3) float64: exponent, first and last value.
     """
-    exponent = nelder_mead(lambda c: misfit(c, values, positions), len(values), values.device)
+    exponent = nelder_mead(lambda c: misfit(c, values, positions), len(values))
     return torch.stack([exponent, values[:, 0], values[:, -1]], dim=1)
 
 
@@ -162,6 +162,6 @@ def decay_features(image):
     Raises: ValueError if the images are not square or too small.
     """
     far_end = in_chunks(lambda part: reduced_spectrum(part)[:, FIRST_BIN:], image)
-    positions = decay_geometry(image.shape[-1]).position[FIRST_BIN:].to(far_end.device)
-    present = ~far_end[0].isnan()  # the same bins for every image of this size
-    return fit_decay(far_end[:, present], positions[present])
+    values = far_end.cpu()  # the fit is thousands of operations on a few numbers each, which a GPU is slow at
+    present = ~values[0].isnan()  # the same bins for every image of this size
+    return fit_decay(values[:, present], decay_geometry(image.shape[-1]).position[FIRST_BIN:][present]).to(far_end.device)
