@@ -33,7 +33,7 @@ def filled(command, options):
     if command == "shard":
         return Path(options.out).parent, "--overwrite"
     if command in ("sample", "invert"):
-        return Path(options.out), ""
+        return Path(options.out), "--overwrite left out" if options.overwrite else ""
     folder = RESULTS / options.dst
     if command in ("train", "finetune"):
         return folder, WayOn(folder, options.overwrite)

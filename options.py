@@ -178,7 +178,11 @@ def make_parser(script, text, cls):
 
 def parsed(parser, argv):
     """Parse `argv`: {option: value}; an empty text is a mistake."""
-    values = vars(parser.parse_args(argv))
+    namespace, unknown = parser.parse_known_args(argv)
+    values = vars(namespace)
+    parser = values.get("parser", parser)  # of a sub-command
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     for name, value in values.items():
         if value == "":
             parser.error(f"argument --{name}: it is empty; give a value, or leave the option out")

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.run_dir import atomic_path
 
-FORMAT = 1
+FORMAT = 2
 ROW = np.dtype([("width", "i4"), ("height", "i4"), ("format", "u1"), ("jpeg_quality", "u1"), ("bits", "u1")])
 FRESH_NS = 2 * 10**9  # a file changed so recently may change again within the resolution of its time
 FROM = 1000  # smaller folders are checked faster than they are worth remembering

@@ -20,6 +20,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 MOST = 10**6  # files that a range may stand for
 _END = 512  # bytes of zeros that end a tar
+_MAGIC = b"ustar"  # in the header of a member; tarfile takes a header that it cannot read for the end
 
 
 def is_shards(data):
@@ -118,14 +119,15 @@ def _read_index(shard):
                 last = key
             size, end = Path(shard).stat().st_size, tar.offset
             tar.fileobj.seek(end)
-            rest = iter(lambda: tar.fileobj.read(2**20), b"")
-            damaged = any(part.count(0) < len(part) for part in rest)  # tarfile takes any header that it cannot read for the end
+            damaged = any(tar.fileobj.read(_END)) or any(_MAGIC in part for part in iter(lambda: tar.fileobj.read(2**20), b""))
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(f"{shard} cannot be read as a tar ({error}); pack it anew") from error
     if size < end + _END:
         raise UserError(f"{shard} ends before its end mark, so it is not whole; pack or copy it anew")
     if damaged:
-        raise UserError(f"{shard} is damaged at byte {end}, behind its image {len(names)}; pack or copy it anew")
+        raise UserError(
+            f"{shard} is damaged at byte {end}, behind its image {len(names)}, or several tars in one; pack or copy it anew"
+        )
     return names, np.array(places, np.int64).reshape(-1, 2)
 
 

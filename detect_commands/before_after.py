@@ -41,7 +41,7 @@ def filters_source(filters):
     """Where filters are from, in words; arguments as `before_after_with`."""
     if filters is None:
         return "fitted on half of the images that are not for testing, which no detector was trained on"
-    return "those of the run" if filters else None
+    return "those of the run"
 
 
 def check_before_after(benches, options, real, fake, refined, for_filters):
@@ -68,7 +68,7 @@ def before_after_with(bench, options, real, fake, refined, filters):
             fitted = processes.once(functools.partial(fitted_filters, options.filters, *used))
         else:
             fitted = filters
-        filtered = filtered_sets(fitted, fake)
+        filtered = filtered_sets(fitted, fake, are_fixed=filters is not None)
         tests = {images.label: (images, images.indices(names["fake"]["test"])) for images in (fake, *filtered, refined)}
         for label, (images, _) in tests.items():
             folder = home / label / f"run_{run:02d}"
@@ -78,7 +78,7 @@ def before_after_with(bench, options, real, fake, refined, filters):
         reals.append(names["real"]["test"])
     sides = {"real": real, "fake": fake, "refined": refined}
     training = bench.training(real, fake)
-    return rows, setting_of(bench, training, len(reals), reals, sides, filters=filters_source(filters)), home
+    return rows, setting_of(bench, training, len(reals), reals, sides, filters_fitted=filters is None), home
 
 
 def seen_by_refiner(run):

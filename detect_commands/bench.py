@@ -75,9 +75,8 @@ class Bench:
     def training(self, real, fake):
         """What else shapes a detector: training again with the same values gives the same detector."""
         own = [name for name, users in READ_BY.items() if self.classifier in users and name not in self.identity()]
-        return {"real": real.folder.as_posix(), "fake": fake.folder.as_posix()} | {
-            name: self.settings[name] for name in (*SHAPING, *own)
-        }
+        folders = {"real": real.folder.as_posix(), "fake": fake.folder.as_posix()}
+        return folders | fake.made_by | {name: self.settings[name] for name in (*SHAPING, *own)}
 
     def origin(self, real, fake, names):
         """What a detector of these images is made of, as `check_origin` takes it; arguments as `fit`."""

@@ -9,6 +9,7 @@ import numpy as np
 from data.copies import told_copies, total_bytes
 from data.differences import class_differences
 from data.folder import Warnings, first_of_other_size, load_folder
+from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError
 from utils.filters import filtered, fit_filters
@@ -54,10 +55,12 @@ class ImageSet:
         folder: path, to recognise the folder a detector was trained on.
         images: indexable with `.paths` (`ImagePaths` below the folder), [i] -> (3, H, W) in [0, 1].
         num_workers: threads that read ahead where features are computed.
+        made_by: what shapes the images beside the folder's files, as plain values that a detector of them must have been made with.
     """
 
-    def __init__(self, label, folder, images, num_workers=0):
+    def __init__(self, label, folder, images, num_workers=0, made_by=None):
         self.label, self.folder, self.images, self.num_workers = label, Path(folder), images, num_workers
+        self.made_by = made_by or {}
         assert images.paths.root == self.folder
         self.names = images.paths.names
         self._features = {}
@@ -121,9 +124,17 @@ def fitted_filters(kinds, real, real_names, fake, fake_names):
     return fit_filters(reading(real, real_names), reading(fake, fake_names), kinds)
 
 
-def filtered_sets(filters, fake):
-    """Per filter of {kind: tensors by name} a set of all fakes after it, so named."""
-    return [ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted), fake.num_workers) for kind, fitted in filters.items()]
+def filtered_sets(filters, fake, are_fixed):
+    """Per filter of {kind: tensors by name} a set of all fakes after it, so named.
+
+    Args:
+        are_fixed: detectors know the filters bit by bit; not so those that are fitted anew, which may be rounded otherwise.
+    """
+    sets = []
+    for kind, fitted in filters.items():
+        made_by = {"filter": digest_of(fitted)} if are_fixed else None
+        sets.append(ImageSet(kind, fake.folder, FilteredImages(fake.images, fitted), fake.num_workers, made_by))
+    return sets
 
 
 def folder_labels(folders):

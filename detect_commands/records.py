@@ -20,7 +20,7 @@ from utils.run_dir import read_json, write_text
 SCORES = "scores.json"
 TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
 # Alike in one table.
-SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit", "size", "fit", "seed", "filters")
+SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit", "size", "fit", "seed", "filters_fitted")
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
 
@@ -33,7 +33,7 @@ class Record:
     warnings: list
 
 
-def setting_of(bench, training, runs, reals, sides, generated=(), filters=None):
+def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted=None):
     """What may differ between two calls that judge detectors, as plain values.
 
     Args:
@@ -41,7 +41,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters=None):
         reals: for each run, the names of the photographs that judged.
         sides: dict of the image sets that are alike in one table: "real", and "fake" and "refined" in mode before_after.
         generated: image sets of the generated images, where these may be others in another call.
-        filters: where those of mode before_after are from, in words.
+        filters_fitted: in mode before_after, whether images are kept apart to fit filters on.
     """
     names = "\n".join(itertools.chain.from_iterable(reals)).encode(errors="surrogateescape")
     return {
@@ -56,7 +56,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters=None):
         "runs": runs,
         "split": training.get("split"),
         "num_samples": training.get("num_samples"),
-        "filters": filters,
+        "filters_fitted": filters_fitted,
         "detector": bench.identity() | training,
         "reals": hashlib.sha256(names).hexdigest(),
         "generated": {images.label: [images.folder.as_posix(), len(images)] for images in generated},

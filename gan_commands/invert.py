@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.copies import total_bytes
 from data.folder import warn
 from data.streams import files_of, open_photographs
 from gan_commands.common import INVERT, batches_of, load_run, weights_digest
-from gan_commands.pairs import PAIRS
+from gan_commands.pairs import PAIRS, read_pairs
 from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
 from options import as_plain
@@ -18,7 +19,7 @@ from utils.checkpoint import fitting
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names
-from utils.run_dir import atomic_path, check_place, claim, delete, read_json, refuse_deleting, refuse_held, write_json, write_png
+from utils.run_dir import atomic_path, check_place, claim, delete, refuse_deleting, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
@@ -32,35 +33,34 @@ def open_pairs_folder(folder, overwrite, source, origin):
 
     Args:
         overwrite: empty it first, unless one of the paths `source` is in it.
-        origin: {"weights": digest, "options": plain values}.
+        origin: {"weights": digest, "bytes": of the images, "options": plain values}.
     Returns: rows of COLUMNS of the images that are done.
     Raises: UserError if the folder holds anything else.
     """
     check_place(folder)
     refuse_held(folder)
-    existing = [folder / part for part in PARTS if (folder / part).exists()]
-    begun = read_json(folder / PAIRS, "--overwrite starts anew") if (folder / PAIRS).is_file() else None
-    goes_on = not overwrite and _unfinished(begun, origin)
-    if existing and not (overwrite or goes_on):
-        raise UserError(f"{existing[0]} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
-    if existing and begun is None:
-        raise UserError(f"{folder} holds folders that gan.py invert did not write; choose another --out")
+    existing = [folder / part for part in (TABLE, *PARTS) if (folder / part).exists()]  # deleted in this order
+    known = (folder / PAIRS).is_file()
+    goes_on = not overwrite and known and _unfinished(read_pairs(folder), origin)
+    if (folder / "real").exists() and not (overwrite or goes_on):
+        raise UserError(f"{folder / 'real'} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
+    if existing and not known:
+        raise UserError(f"{existing[0]} is not of gan.py invert, which would write there; choose another --out")
     for part in () if goes_on else existing:
         refuse_deleting(part, source, "choose another --out")
     claim(folder)
-    for path in () if goes_on else [*existing, folder / TABLE]:
-        if path.exists():
-            delete(path)
+    for part in () if goes_on else existing:
+        delete(part)
     write_json(folder / PAIRS, origin)
     return _rows(folder / TABLE)
 
 
 def _unfinished(begun, origin):
     """Whether what a folder's PAIRS says is an inversion of this origin that was interrupted."""
-    if not isinstance(begun, dict) or "kept" in begun or not isinstance(begun.get("options"), dict):
+    if "kept" in begun or not isinstance(begun.get("options"), dict):
         return False
     mine, theirs = ({name: value for name, value in each["options"].items() if name not in FREE} for each in (begun, origin))
-    return begun.get("weights") == origin["weights"] and mine == theirs
+    return mine == theirs and all(begun.get(name) == origin[name] for name in ("weights", "bytes"))
 
 
 def _rows(path):
@@ -105,7 +105,7 @@ def invert(options):
     images = open_photographs(options.data, size, options.fit, options.skip_bad, 0.0, options.num_workers)
     count = len(images) if options.n is None else min(options.n, len(images))
     names = output_names(images.paths, images.paths.root)[:count]
-    origin = {"weights": weights_digest(checkpoint), "options": as_plain(options)}
+    origin = {"weights": weights_digest(checkpoint), "bytes": total_bytes(images.paths), "options": as_plain(options)}
     rows = open_pairs_folder(out, options.overwrite, files_of(options.data), origin)
     if [row[0] for row in rows] != [name.as_posix() for name in names[: len(rows)]]:
         raise UserError(f"{out} was begun with other images than are in {options.data} now; --overwrite starts anew")

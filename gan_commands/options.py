@@ -50,8 +50,10 @@ GAN_TEXT = """Small GANs: make fakes instead of looking for them, and study what
 shards such as 'shards-{000000..000007}.tar'. Several processes (--device 0,1, or torchrun) share train and sample; the other
 commands run in one."""
 
-PHOTOGRAPHS = "folder in datasets/, any folder tree (of one that holds real/ and fake/, the photographs)"
-PHOTOGRAPHS_OR_SHARDS = f"{PHOTOGRAPHS}, or quoted tar shards such as 'photos-{{000000..000007}}.tar'"
+PHOTOGRAPHS = (
+    "folder in datasets/, any folder tree (of one that holds real/ and fake/, the photographs), or quoted tar shards such as "
+    "'photos-{000000..000007}.tar'"
+)
 PAIRS = "folder that `gan.py invert` wrote"
 
 
@@ -70,7 +72,7 @@ def power_of_two(text, least=8):
 class GanData:
     """What a GAN is trained on."""
 
-    data: str = option(PHOTOGRAPHS_OR_SHARDS, required=True)
+    data: str = option(PHOTOGRAPHS, required=True)
     size: int = option("side of the images in pixels, a power of two", 64, type=power_of_two)
 
 
@@ -172,7 +174,7 @@ class GanInvertOptions(GanReading, ReadingMachine, TrainedRun):
     lr: float = option("Adam's rate", 0.05, type=number(float, 0, open_low=True))
     threshold: float = option("pairs with a larger final loss are dropped", 0.3, type=number(float, 0))
     batch_size: int = option("images at once; they do not influence each other", 64, type=number(int, 1))
-    overwrite: bool = flag("delete DIR's real/, fake/ and latent/ first")
+    overwrite: bool = flag("delete DIR's pairs first")
 
 
 @group("objective: adv * adversarial loss + lambda_fourier * dissimilarity")
@@ -215,7 +217,7 @@ class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, Machine, ResumableRun
 class GanShardOptions(GanReading):
     """Options of gan.py shard."""
 
-    data: str = option(PHOTOGRAPHS_OR_SHARDS, required=True)
+    data: str = option(PHOTOGRAPHS, required=True)
     out: str = option("shards are PREFIX-000000.tar, PREFIX-000001.tar, ...", required=True, metavar="PREFIX")
     per_shard: int = option("images per shard", 10_000, type=number(int, 1))
     size: int = option("their side, a multiple of 16; gan.py train takes powers of two", 128, type=image_size)

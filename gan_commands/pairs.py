@@ -16,9 +16,11 @@ def open_pairs(folder):
     """Triplets of a folder of pairs.
 
     Returns: `ImageFolder`s of reals and fakes, and latents (N, latent_dim) float32, all in the same order.
-    Raises: UserError if a part is missing or damaged, or of another size than the first.
+    Raises: UserError if a part is missing or damaged, or of another size than the first, or the inversion was interrupted.
     """
     folder = Path(folder)
+    if "kept" not in (read_pairs(folder) or {"kept": None}):
+        raise UserError(f"the inversion to {folder} was interrupted; start the same gan.py invert again, and it goes on")
     names = [path.relative_to(folder / "real") for path in list_images(folder / "real", recursive=True)]
     parts = {
         part: [(folder / part / name).with_suffix(suffix) for name in names]
@@ -40,10 +42,18 @@ def open_pairs(folder):
     return ImageFolder(parts["real"]), ImageFolder(parts["fake"]), latent
 
 
+def read_pairs(folder):
+    """What a folder's PAIRS holds: a dictionary, None if there is no such file; UserError if it is damaged."""
+    path, advice = Path(folder) / PAIRS, "run gan.py invert again with --overwrite"
+    found = read_json(path, advice) if path.is_file() else None
+    if not isinstance(found, dict | None):
+        raise UserError(f"{path} is damaged; {advice}")
+    return found
+
+
 def pairs_weights(folder):
     """`weights_digest` of the generator that pairs were inverted with; None if the folder does not say."""
-    path = Path(folder) / PAIRS
-    return read_json(path, "run gan.py invert again").get("weights") if path.is_file() else None
+    return (read_pairs(folder) or {}).get("weights")
 
 
 def _read_latent(path):

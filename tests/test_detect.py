@@ -367,11 +367,11 @@ def test_before_and_after_goes_on_after_an_interruption(run, monkeypatch, capsys
     command = ["--mode", "before_after", "--classifier", "logreg,svm", "--runs", "1", "--split", "0.6", "--dst", "run"]
     fit, calls = before_after.filtered_sets, []
 
-    def second(*arguments):
+    def second(*arguments, **named):
         if len(calls) == 1:
             signal.raise_signal(signal.SIGTERM)
         calls.append(1)
-        return fit(*arguments)
+        return fit(*arguments, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(before_after, "filtered_sets", second)
@@ -791,6 +791,9 @@ def test_filters_of_a_run_are_those_of_its_checkpoint(run, monkeypatch, capsys):
     command = ["--mode", "before_after", "--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "run"]
     detect.main([*command, "--filters", "linear,polyphase"])
     assert "filters, those of the run" in Path("results/run/detection.md").read_text()
+    other = fit_filters(*reversed(read))
+    save_checkpoint("results/run/checkpoint.pt", "stig", {"settings": {"size": SIZE}, "filters": other})
+    assert "was made with filter =" in refused(capsys, *command, "--filters", "linear", "--resume")
     save_checkpoint("results/run/checkpoint.pt", "stig", {"settings": {"size": SIZE}, "filters": {}})
     assert "checkpoint.pt" in refused(capsys, *command, "--overwrite")
 

@@ -306,6 +306,23 @@ def test_a_stop_asked_of_the_command_alone_stops_its_processes(house, number):
     assert launcher.returncode == 130
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGTSTP")
+def test_a_paused_command_pauses_its_processes(house):
+    """As by Ctrl-Z."""
+    launcher = started_by_a_command(house, "paused")
+    launcher.send_signal(signal.SIGTSTP)
+    os.waitpid(launcher.pid, os.WUNTRACED)
+    log = house / "results/paused/log.csv"
+    time.sleep(0.2)
+    before = log.read_bytes()
+    time.sleep(0.5)
+    assert log.read_bytes() == before
+    launcher.send_signal(signal.SIGCONT)
+    launcher.send_signal(signal.SIGINT)
+    assert "go on with the same command and --resume" in launcher.communicate(timeout=120)[0]
+    assert log.read_bytes() != before
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_processes_do_not_outlive_the_command_that_started_them(house):
     launcher = started_by_a_command(house, "orphans")

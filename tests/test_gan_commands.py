@@ -31,6 +31,7 @@ from models.gan_losses import fourier_dissimilarity
 from models.gan_training import restore_generator
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
+from utils.errors import UserError
 
 SMALL = "--size 16 --dim 4 --latent_dim 8 --batch_size 8 --monitor lfd --monitor_samples 16 --log_frequency 1 --device cpu"
 CPU = torch.device("cpu")
@@ -162,7 +163,14 @@ def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
             run(f"{command} half --batch_size 2")
     assert stop.value.code == 130
     assert "in half is whole, and the same command goes on" in capsys.readouterr().err
+    with pytest.raises(UserError, match="was interrupted"):
+        open_pairs("half")
     assert "half/real exists already" in refused(f"{command} half --steps 3", capsys)
+    picture = min(Path("datasets/set").rglob("*.png"))
+    content = picture.read_bytes()
+    Image.open(picture).save(picture, compress_level=0)  # another file of its name
+    assert "half/real exists already" in refused(f"{command} half", capsys)
+    picture.write_bytes(content)
     inverted, invert_batch = [], invert_module.invert_batch
 
     def counting(generator, real_image, *arguments):
@@ -188,6 +196,31 @@ def test_an_inversion_that_kept_nothing_is_begun_anew_with_other_options(capsys)
     assert "0 pairs kept, 2 dropped" in capsys.readouterr().out
     run(f"{command} 9")
     assert "2 pairs kept, 0 dropped" in capsys.readouterr().out
+
+
+def test_an_inversion_deletes_nothing_that_is_not_its_own(capsys):
+    command = "invert --dst base --data set --n 2 --steps 1 --threshold 9 --device cpu --out mine"
+    Path("mine").mkdir()
+    Path("mine/pairs.csv").write_text("of the user")
+    for more in ("", " --overwrite"):
+        assert "mine/pairs.csv is not of gan.py invert" in refused(command + more, capsys)
+    assert Path("mine/pairs.csv").read_text() == "of the user"
+    Path("mine/pairs.csv").unlink()
+    run(command)
+    for damaged in ("[]", "{"):
+        Path("mine/pairs.json").write_text(damaged)
+        assert "mine/pairs.json" in refused(command, capsys)
+        assert "mine/pairs.json" in refused("finetune --generator base --pairs mine --epochs 1 --dst no --device cpu", capsys)
+        run(f"{command} --overwrite")
+    for name in ("real", "fake", "latent"):
+        shutil.rmtree(Path("mine") / name)  # as an interrupted --overwrite leaves it
+    Path("mine/pairs.csv").unlink()
+    run(command)
+    assert len(open_pairs("mine")[0]) == 2
+
+
+def test_a_spoken_of_command_is_the_sub_command(capsys):
+    assert "python gan.py study spectrum --help" in refused("study spectrum --real set --inputs base --dst x --nonsense 3", capsys)
 
 
 def test_a_score_and_features_are_of_the_same_images():

@@ -159,6 +159,41 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"kept", ".lock"}  # half a file is nobody's any more
 
 
+def test_a_lock_in_a_folder_that_was_made_again_is_anothers(tmp_path):
+    folder = run_dir.open_run_folder("a", root=tmp_path)
+    shutil.rmtree(folder)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        let_go()
+        assert (folder / ".lock").is_file() and not locks.hold(folder)
+        other.communicate()
+
+
+def test_overwriting_deletes_last_what_tells_whose_folder_it_is(tmp_path, monkeypatch):
+    """Interrupted half way, it can be begun again."""
+    folder = run_dir.open_run_folder("a", root=tmp_path)
+    (folder / "options.json").write_text('{"dst": "a"}')
+    for name in ("nested", "zebra"):
+        (folder / name).mkdir()
+        (folder / name / "options.json").write_text('{"dst": "a"}')
+    delete = run_dir.delete
+
+    def stopping(path):
+        if path.name == "zebra":
+            raise KeyboardInterrupt
+        delete(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_dir, "delete", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run_dir.open_run_folder("a", overwrite=True, root=tmp_path)
+    run_dir.open_run_folder("a", overwrite=True, root=tmp_path)
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
 def test_a_lock_that_was_deleted_meanwhile_is_taken_anew(tmp_path, monkeypatch):
     """Between opening and locking the file, the process that held it let go and another came."""
     lock, times = locks.lock, []
@@ -290,6 +325,13 @@ def test_damaged_weights_are_not_used(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="damaged"):
         checkpoint.load_checkpoint(path, "stig")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x80\x02", bytes(100)])
+def test_a_file_of_anything_is_no_checkpoint(tmp_path, content):
+    (tmp_path / "x.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pt is not a checkpoint"):
+        checkpoint.read_tensors(tmp_path / "x.pt")
 
 
 def test_released_checkpoint_needs_its_parts(tmp_path):

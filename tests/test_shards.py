@@ -124,6 +124,11 @@ def test_broken_shards_are_one_sentence(tmp_path, capsys):
         (tmp_path / "hit.tar").write_bytes(data)
         with pytest.raises(UserError, match=rf"hit\.tar is damaged at byte {header}, behind its image 2"):
             list_shards(tmp_path / "hit.tar")
+    (tmp_path / "joined.tar").write_bytes(2 * whole.read_bytes())
+    with pytest.raises(UserError, match="several tars in one"):
+        list_shards(tmp_path / "joined.tar")
+    (tmp_path / "longer.tar").write_bytes(whole.read_bytes() + b"\n")  # which every tar reads over
+    assert len(list_shards(tmp_path / "longer.tar")) == 3
     pack(tmp_path / "bad.tar", good | {"1.png": good["1.png"][:100]})
     with pytest.raises(UserError, match=r"bad\.tar.1\.png cannot be read"):
         load_folder(tmp_path / "bad.tar", 16)

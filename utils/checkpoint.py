@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def read_tensors(path):
         KeyError,
         AttributeError,
         OSError,
+        struct.error,
     ) as error:
         if isinstance(error, OSError) and error.errno in REFUSALS:  # others come of seeking in a file that was cut
             raise

@@ -181,7 +181,16 @@ def supervise(children, _store):
             for child in children:
                 child.send_signal(signal.SIGTERM)
 
+    def pause(_number, _frame):  # Ctrl-Z
+        for child in children:
+            child.send_signal(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        for child in children:  # here it goes on
+            child.send_signal(signal.SIGCONT)
+
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, *ending_signals())}
+    if hasattr(signal, "SIGTSTP"):
+        previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, pause)
     failed, deadline, end = {}, math.inf, None  # failed: rank -> exit code, in the order in which they ended
     try:
         while None in (codes := [child.poll() for child in children]):

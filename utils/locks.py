@@ -39,13 +39,21 @@ def lock(file, wait=True):
                 return False
 
 
+def _is(path, file):
+    """Whether an open file is still the one of this path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), Path(path).stat())
+    except FileNotFoundError:
+        return False
+
+
 def hold(folder):
     """Hold a folder that exists, until `let_go` or the end of this process.
 
     Returns: whether it is held now; False if another process holds it.
     """
     key, path = os.path.realpath(folder), Path(folder).absolute() / NAME
-    if key in _held and path.is_file():
+    if key in _held and _is(path, _held[key]):
         return True
     if key in _held:  # the folder was deleted and made again
         _held.pop(key).close()
@@ -54,7 +62,7 @@ def hold(folder):
         if not lock(file, wait=False):
             file.close()
             return False
-        if path.is_file() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        if _is(path, file):
             _held[key] = file
             return True
         file.close()  # the one that held it has deleted the file meanwhile
@@ -75,7 +83,7 @@ def held_by_another(folder):
 def let_go():
     """Let other processes have the folders that this one holds."""
     for file in _held.values():
-        if fcntl:  # while it is locked, or it might be another's by then
+        if fcntl and _is(file.name, file):  # while it is locked, or it might be another's by then
             Path(file.name).unlink(missing_ok=True)
         file.close()
         if not fcntl:  # Windows deletes no open file, nor one that another has opened

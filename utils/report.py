@@ -42,7 +42,7 @@ ROWS = (
 LEGEND = (
     "LFD and gaps: lower is better. Fresh detectors: balanced accuracy of a logistic regression on radial profiles, and on the "
     "coherence of frequencies with their aliases, trained to tell the row from real and judged by cross-validation (at most "
-    f"{DETECTED_IMAGES} images of each; none with fewer than ten of a class); 0.5 is chance. Floor: two halves of the reals "
+    f"{DETECTED_IMAGES} images of each; none with fewer than ten scenes of a class); 0.5 is chance. Floor: two halves of the reals "
     "against each other, that is half as many images as in the rows: its LFD is therefore about 0.7 and its gaps 1.4 times higher "
     "than what other photographs, as many as the row has, would show, and a row may lie below it. Differences below 0.1 in LFD, "
     "0.02 in gaps and 0.05 in detectors are called about the same. In the pictures of differences red is more than in the reals, "

@@ -193,9 +193,9 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     """
     folder = check_run_folder(dst, overwrite, resume, root, inputs, own_runs)
     claim(folder, "--dst")
-    for path in folder.iterdir() if overwrite else ():
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == OPTIONS) if overwrite else ():
         if path.name != NAME:
-            delete(path)
+            delete(path)  # last of all that by which the folder is known as this run
     for path in folder.glob(".*.tmp*"):  # of a process that was killed while it wrote
         path.unlink()
     return folder
