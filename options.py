@@ -518,6 +518,8 @@ def parse_inference(argv=None):
         parser.error("a filter is that of --inference_params, or is fitted on --real and --fake: give one or the other")
     if options.real and options.method == "stig":
         parser.error(f"--real and --fake fit a filter; add --method and one of {', '.join(FILTERS)}")
+    if options.real and options.fit and options.size is None:
+        parser.error("argument --fit: has no effect without --size: a filter is fitted to images of one size as they are")
     if not options.real and not options.inference_params:
         parser.error("give --inference_params CHECKPOINT, or --method linear with --real and --fake")
     return options
@@ -667,7 +669,8 @@ class Detecting:
     )
     filters: tuple = option(
         f"before_after: filters ({', '.join(FILTERS)}, or none) to set beside the refined images, each with a detector of its own "
-        "to train; those of the run in --dst or, if images are named, fitted on half of what is not for testing",
+        "to train; those of the run in --dst or, if it has none of this size or images are named, fitted on half of what is not "
+        "for testing",
         ("linear", "cepstral"),
         type=lambda text: () if text == "none" else name_list(FILTERS)(text),
         metavar="NAME[,NAME...]",

@@ -125,9 +125,11 @@ def list_images(folder, recursive=False):
     names = sorted(_walk(folder, "", recursive))
     if not names:
         deeper = not recursive and any(True for _ in _walk(folder, "", True))
-        tars = sorted(folder.glob("*.tar"))
         hint = "move those of its subfolders up" if deeper else "put some there"
+        tars = sorted(path.name for path in folder.glob("*-*.tar"))
         if tars:
-            hint = f"of tar shards ({tars[0].name} ...) give the names: '{folder}/images-{{000000..000003}}.tar'"
+            prefix = tars[0].rpartition("-")[0]
+            first, *_, last = 2 * [name[len(prefix) + 1 : -4] for name in tars if name.rpartition("-")[0] == prefix]
+            hint = f"give the names of the tar shards that it holds: '{folder}/{prefix}-{{{first}..{last}}}.tar'"
         raise UserError(f"{folder} holds no {KINDS} images; {hint}")
     return ImagePaths(folder, names)

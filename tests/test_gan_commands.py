@@ -237,7 +237,7 @@ def test_shards_are_inverted_as_the_folder_they_were_made_of(capsys):
     run(f"{command} --data set --out plain")
     run(f"{command} --data shards/a-{{000000..000001}}.tar --out packed")
     assert Path("plain/pairs.csv").read_text() == Path("packed/pairs.csv").read_text()
-    assert "give the names: 'shards/images-{000000..000003}.tar'" in refused(f"{command} --data shards --out none", capsys)
+    assert "that it holds: 'shards/a-{000000..000001}.tar'" in refused(f"{command} --data shards --out none", capsys)
 
 
 def test_run_folders_are_kept_unless_told(capsys):

@@ -146,6 +146,7 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
         assert other.stdout.readline() == "held\n"
         for name in ("kept", ".0123.tmp.pt"):
             (tmp_path / "a" / name).touch()
+            os.utime(tmp_path / "a" / name, (1, 1))
         with monkeypatch.context() as patch:
             patch.setattr(run_dir, "held_by_another", lambda _folder: False)
             for choice in ({"overwrite": True}, {"resume": True}):
@@ -524,6 +525,14 @@ def test_pictures_of_shards_lie_flat_and_apart():
 
 
 BASE = ["--data", "x", "--dst", "y"]
+
+
+def test_a_fit_that_nothing_reads_is_refused_in_inference(capsys):
+    command = ["--inference_data", "x", "--method", "linear", "--real", "r", "--fake", "f", "--dst", "d", "--fit", "crop"]
+    assert options.parse_inference([*command, "--size", "32"]).fit == "crop"
+    with pytest.raises(SystemExit):
+        options.parse_inference(command)
+    assert "--fit: has no effect without --size" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("preset", options.PRESETS)

@@ -214,6 +214,8 @@ def supervise(children, _store):
     if end is None:
         failed |= {rank: child.returncode for rank, child in enumerate(children) if child.returncode}
     if asked:  # a process that had not come to handle signals yet
+        if set(failed.values()) == {-signal.SIGTERM}:
+            print("stopped before anything was begun", file=sys.stderr)
         failed = {rank: 130 if code == -signal.SIGTERM else code for rank, code in failed.items()}
     killed = [-code for code in failed.values() if code < 0]
     if killed:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from utils.locks import NAME, held_by_another, hold
 
 RESULTS = Path("results")
 OPTIONS = "options.json"  # in every run
+ABANDONED = 600  # seconds without a change after which a temporary file is taken for one of a process that was killed
 
 
 @contextlib.contextmanager
@@ -196,8 +198,9 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     for path in sorted(folder.iterdir(), key=lambda path: path.name == OPTIONS) if overwrite else ():
         if path.name != NAME:
             delete(path)  # last of all that by which the folder is known as this run
-    for path in folder.glob(".*.tmp*"):  # of a process that was killed while it wrote
-        path.unlink()
+    for path in folder.glob(".*.tmp*"):
+        if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED:
+            path.unlink()
     return folder
 
 
