@@ -779,6 +779,9 @@ def test_no_detector_is_trained_or_judged_on_what_a_filter_was_fitted_on(run, mo
             for side in ("real", "fake"):
                 parts = [{*known[side][part]} for part in ("train", "validation", "test")]
                 assert names[side].isdisjoint(set().union(*parts)) and sum(map(len, parts)) + len(names[side]) == COUNT
+    detect.main([*command[:3], "knn", *command[4:], "--filters", "none"])  # which has all of them to train on
+    text = Path("results/run/detection.md").read_text()
+    assert "svm_before_after/runs.csv" in text and "(filters_fitted True, here False)" in text
     detect.main([*command, "--filters", "none", "--overwrite"])
     assert len(used) == 2 and "filters, " not in Path("results/run/detection.md").read_text()
 

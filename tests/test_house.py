@@ -156,11 +156,14 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
         let_go()
         assert held_by_another(tmp_path / "a")
         other.communicate()
+    (tmp_path / "a/.4567.tmp.csv").touch()  # being written
     run_dir.open_run_folder("a", resume=True, root=tmp_path)
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {"kept", ".lock"}  # half a file is nobody's any more
+    left = {path.name for path in (tmp_path / "a").iterdir()}
+    assert left == {"kept", ".lock", ".4567.tmp.csv"}  # the other half of a file is nobody's any more
 
 
-def test_a_lock_in_a_folder_that_was_made_again_is_anothers(tmp_path):
+@pytest.mark.parametrize("asks_first", [True, False])
+def test_a_lock_in_a_folder_that_was_made_again_is_anothers(tmp_path, asks_first):
     folder = run_dir.open_run_folder("a", root=tmp_path)
     shutil.rmtree(folder)
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
@@ -168,6 +171,7 @@ def test_a_lock_in_a_folder_that_was_made_again_is_anothers(tmp_path):
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     ) as other:
         assert other.stdout.readline() == "held\n"
+        assert not (asks_first and locks.hold(folder))
         let_go()
         assert (folder / ".lock").is_file() and not locks.hold(folder)
         other.communicate()
