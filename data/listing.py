@@ -129,7 +129,7 @@ def list_images(folder, recursive=False):
         tars = sorted(path.name for path in folder.glob("*-*.tar"))
         if tars:
             prefix = tars[0].rpartition("-")[0]
-            first, *_, last = 2 * [name[len(prefix) + 1 : -4] for name in tars if name.rpartition("-")[0] == prefix]
-            hint = f"give the names of the tar shards that it holds: '{folder}/{prefix}-{{{first}..{last}}}.tar'"
+            numbers = [name[len(prefix) + 1 : -4] for name in tars if name.rpartition("-")[0] == prefix]
+            hint = f"give the names of the tar shards that it holds: '{folder}/{prefix}-{{{numbers[0]}..{numbers[-1]}}}.tar'"
         raise UserError(f"{folder} holds no {KINDS} images; {hint}")
     return ImagePaths(folder, names)

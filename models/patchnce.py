@@ -8,7 +8,7 @@ from models.nested_unet import CHANNELS, initialise
 from utils.transfer import sent
 
 WIDTH = 256  # of a head
-SHORTEST = 1e-3  # length that a projection is divided by at least: the gradient of one that is 0 must not drown all others
+SHORTEST = 1e-3  # length of a projection that has a direction; lengthened to 1, the gradient of others would drown all the rest
 
 
 class PatchHeads(nn.Module):
@@ -30,10 +30,12 @@ class PatchHeads(nn.Module):
         Args:
             features: (N, C, H, W) of encoder level `level`.
             positions: (P,) int64, indices into the flattened H x W map.
-        Returns: (N, P, 256), rows of unit length, or shorter where the projection is shorter than SHORTEST.
+        Returns: (N, P, 256), rows of unit length; what is shorter than SHORTEST stays as it is.
         """
         samples = features.flatten(2)[:, :, positions].transpose(1, 2).float()  # (N, P, C)
-        return F.normalize(getattr(self, f"mlp_{level}")(samples), dim=-1, eps=SHORTEST)  # (N, P, 256)
+        projected = getattr(self, f"mlp_{level}")(samples)  # (N, P, 256)
+        length = torch.linalg.vector_norm(projected, dim=-1, keepdim=True)
+        return projected / length.where(length >= SHORTEST, 1.0)
 
 
 def sample_positions(area, count, device):

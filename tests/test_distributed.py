@@ -331,6 +331,20 @@ def test_processes_do_not_outlive_the_command_that_started_them(house):
     assert not held_by_another(house / "results/orphans")
 
 
+def test_the_devices_group_is_left_together_and_once():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        group = torch.distributed.new_group()
+        processes = Processes(torch.device("cpu"), 0, 2, group)
+        for _ in range(2):
+            processes.send_no_more_tensors()
+        with pytest.raises(KeyError):
+            torch.distributed.get_process_group_ranks(group)
+        assert processes.once(lambda: 3) == 3  # objects go on being sent
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 LATE_MISTAKE = """
 import os, sys, time
 mistaken = os.environ["RANK"] == "1"

@@ -1,5 +1,6 @@
 """Starting a script's processes: by torchrun, by --device 0,1, or only this one."""
 
+import contextlib
 import datetime
 import importlib
 import math
@@ -15,7 +16,7 @@ import torch.distributed as dist
 
 from utils.distributed import Processes, ProcessLost, reason, resolve_device
 from utils.errors import UserError, launched
-from utils.interrupts import ending_signals
+from utils.interrupts import ending_signals, handling
 
 LAUNCHER_HOLDS_STDIN = "STIG_LAUNCHER_HOLDS_STDIN"  # environment variable of the processes that `start` starts
 GRACE = 30  # seconds that the other processes have to end by themselves once one has failed
@@ -166,13 +167,9 @@ def start(command, count):
     return children, store
 
 
-def supervise(children, _store):
-    """Wait for processes of `start`, passing on what asks this one to end; once one has failed the others have `GRACE` seconds to
-    end.
-
-    Returns: exit code of the first that failed by itself, 1 if it was killed; 0 if none did.
-    """
-
+@contextlib.contextmanager
+def _signals_passed_on(children):
+    """Context in which what asks this process to end, or to pause (Ctrl-Z), is passed on; yields a list of what asked to end."""
     asked = []
 
     def forward(number, _frame):
@@ -181,44 +178,64 @@ def supervise(children, _store):
             for child in children:
                 child.send_signal(signal.SIGTERM)
 
-    def pause(_number, _frame):  # Ctrl-Z
+    def pause(_number, _frame):
         for child in children:
             child.send_signal(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         for child in children:  # here it goes on
             child.send_signal(signal.SIGCONT)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, *ending_signals())}
-    if hasattr(signal, "SIGTSTP"):
-        previous[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, pause)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(handling(forward, signal.SIGINT, *ending_signals()))
+        if hasattr(signal, "SIGTSTP"):
+            stack.enter_context(handling(pause, signal.SIGTSTP))
+        yield asked
+
+
+def supervise(children, _store):
+    """Wait for processes of `start`, passing signals on; once one has failed the others have `GRACE` seconds to end.
+
+    Returns: exit code of the first that failed by itself, 1 if it was killed; 0 if none did.
+    """
     failed, deadline, end = {}, math.inf, None  # failed: rank -> exit code, in the order in which they ended
-    try:
-        while None in (codes := [child.poll() for child in children]):
-            if any(codes):
-                deadline = min(deadline, time.monotonic() + GRACE)
-            if end is None:
-                failed |= {rank: code for rank, code in enumerate(codes) if code}
-            if time.monotonic() > deadline:
+    with _signals_passed_on(children) as asked:
+        try:
+            while None in (codes := [child.poll() for child in children]):
+                if any(codes):
+                    deadline = min(deadline, time.monotonic() + GRACE)
                 if end is None:
-                    print("error: a process was lost, and the others do not end by themselves; they are ended now", file=sys.stderr)
-                end = subprocess.Popen.terminate if end is None else subprocess.Popen.kill
-                for child in children:
-                    end(child)
-                deadline = time.monotonic() + GRACE
-            time.sleep(0.1)
-    finally:
-        for child in children:
-            child.kill()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+                    failed |= {rank: code for rank, code in enumerate(codes) if code}
+                if time.monotonic() > deadline:
+                    if end is None:
+                        print(
+                            "error: a process was lost, and the others do not end by themselves; they are ended now",
+                            file=sys.stderr,
+                        )
+                    end = subprocess.Popen.terminate if end is None else subprocess.Popen.kill
+                    for child in children:
+                        end(child)
+                    deadline = time.monotonic() + GRACE
+                time.sleep(0.1)
+        finally:
+            for child in children:
+                child.kill()
     if end is None:
         failed |= {rank: child.returncode for rank, child in enumerate(children) if child.returncode}
-    if asked:  # a process that had not come to handle signals yet
-        if set(failed.values()) == {-signal.SIGTERM}:
+    return _exit_code(list(failed.values()), asked)
+
+
+def _exit_code(failed, asked):
+    """What processes that failed with these codes, in this order, come to; says so where they cannot have said it themselves.
+
+    Args:
+        asked: whether they were asked to end.
+    """
+    if asked:  # a process that had not come to handle signals yet dies of them
+        if set(failed) == {-signal.SIGTERM}:
             print("stopped before anything was begun", file=sys.stderr)
-        failed = {rank: 130 if code == -signal.SIGTERM else code for rank, code in failed.items()}
-    killed = [-code for code in failed.values() if code < 0]
+        failed = [130 if code == -signal.SIGTERM else code for code in failed]
+    killed = [-code for code in failed if code < 0]
     if killed:
         print(f"error: a process was killed by signal {killed[0]} (9 may mean that the memory was not enough)", file=sys.stderr)
-    causes = [code for code in failed.values() if code != ProcessLost.exit_code] or [*failed.values(), 0]
+    causes = [code for code in failed if code != ProcessLost.exit_code] or [*failed, 0]
     return max(causes[0], 1) if failed else 0

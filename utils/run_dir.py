@@ -127,16 +127,21 @@ def _refuse_deleting_runs(folder, root, own_runs):
         raise UserError(f"{folder} is no run, and --overwrite would delete {lost}; choose another --dst")
 
 
-def refuse_held(folder, option="--out", held=None):
-    """UserError, naming the option that gave it, if another process is filling a folder (or so it is known already)."""
-    if held_by_another(folder) if held is None else held:
-        raise UserError(f"another process is filling {folder}; wait for it, stop it, or choose another {option}")
+def _filled_by_another(folder, option):
+    return UserError(f"another process is filling {folder}; wait for it, stop it, or choose another {option}")
+
+
+def refuse_held(folder, option="--out"):
+    """UserError, naming the option that gave it, if another process is filling a folder."""
+    if held_by_another(folder):
+        raise _filled_by_another(folder, option)
 
 
 def claim(folder, option="--out"):
     """Make a folder, if it is not there, and hold it until `let_go`; UserError if another process is faster."""
     folder.mkdir(parents=True, exist_ok=True)
-    refuse_held(folder, option, held=not hold(folder))
+    if not hold(folder):
+        raise _filled_by_another(folder, option)
 
 
 def delete(path):
