@@ -10,6 +10,7 @@ from options import as_plain, parse_eval
 from utils.errors import UserError, script
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra
+from utils.metrics import TITLES
 from utils.plots import profile_figure
 from utils.run_dir import check_place, read_json, real_path, run_folder, write_json
 from utils.seeding import seed_everything
@@ -18,8 +19,8 @@ from utils.tables import format_table, software_versions
 COLUMNS = {
     "image_fid": {"image_fid": "image FID", "image_kid": "image KID", "image_kid_std": "± subsets"},
     "magnitude_fid": {"magnitude_fid": "magnitude FID", "magnitude_kid": "magnitude KID", "magnitude_kid_std": "± subsets"},
-    "lfd": {"lfd_8bit": "LFD 8-bit", "lfd": "LFD float"},
-    "psd": {"gap": "profile gap", "gap_upper": "gap, upper half"},
+    "lfd": {name: TITLES[name] for name in ("lfd_8bit", "lfd")},
+    "psd": {name: TITLES[name] for name in ("gap", "gap_upper")},
 }
 FID_IMAGES = 2048
 

@@ -20,7 +20,7 @@ from utils.measure import batches, fitting_batches
 from utils.pictures import to_8bit
 from utils.precision import double_device
 from utils.report import output_names, write_pictures
-from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, run_folder, write_json
+from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, run_folder
 from utils.seeding import seed_everything
 
 FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume"}
@@ -165,8 +165,7 @@ def open_run(options, size, fit, origin):
                 f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
                 "start again with --overwrite"
             )
-    run = open_run_folder(options.dst, options.overwrite, options.resume)
-    write_json(path, made)
+    run = open_run_folder(options.dst, options.overwrite, options.resume, settings=made)
     return fakes, names, run
 
 

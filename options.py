@@ -538,7 +538,7 @@ Writes results/<run>/eval_<mode>.json; psd draws the profiles beside it."""
 
 
 @group("what to measure: a run, or any folders")
-class Measured:
+class MeasuredFolders:
     """Images and metrics."""
 
     eval_root: str | None = option(
@@ -578,7 +578,7 @@ class MeasuredReading(Reading):
 
 
 @frozen
-class EvalOptions(Measured, ResultPlace, MeasuredReading, SharedMachine):
+class EvalOptions(MeasuredFolders, ResultPlace, MeasuredReading, SharedMachine):
     """Options of eval.py."""
 
     seed: int = reworded(Machine, "seed", "which images the subsets of KID draw; nothing else is random")

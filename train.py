@@ -24,7 +24,7 @@ from utils.measure import fitting_batches, fitting_indices
 from utils.monitor import Monitor
 from utils.precision import double_device
 from utils.report import evaluate_refiner, run_section, write_report
-from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder, write_json
+from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder
 from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening
 
@@ -130,8 +130,7 @@ def read_run(options):
 
 def open_run(options, split):
     """Make the run's folder, with the options and the split in it."""
-    run = open_run_folder(options.dst, options.overwrite, options.resume)
-    write_json(run / "options.json", as_plain(options))
+    run = open_run_folder(options.dst, options.overwrite, options.resume, settings=as_plain(options))
     save_holdout(run / "images.json", split, options.holdout, options.seed)
 
 

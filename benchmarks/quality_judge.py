@@ -12,14 +12,14 @@ from models.detectors import SPECTRA, PaperCNN
 from utils.feature_metrics import Moments, kernel_distance
 from utils.fft import fourier
 from utils.fresh_detector import balanced_interval, classical_features, cross_validated
-from utils.metrics import GREY_LEVEL, PSNR_CEILING, SpectrumMean, psnr, spectral_distances, ssim
+from utils.metrics import GREY_LEVEL, PSNR_CEILING, TITLES, SpectrumMean, psnr, spectral_distances, ssim
 
 COLUMNS = {
-    "lfd_8bit": "LFD 8-bit",
-    "lfd": "LFD float",
+    "lfd_8bit": TITLES["lfd_8bit"],
+    "lfd": TITLES["lfd"],
     "mean_gap": "mean spectrum",
-    "gap": "gap, all bands",
-    "gap_upper": "gap, upper half",
+    "gap": TITLES["gap"],
+    "gap_upper": TITLES["gap_upper"],
     "spread": "spread",
     "logreg": "fresh logreg",
     "knn": "fresh knn",
@@ -33,8 +33,8 @@ COLUMNS = {
     "seen_cnn_opponent": "fakes' opponent cnn",
     "kid": "KID",
     "fid": "FID",
-    "psnr": "PSNR to fake (dB)",
-    "ssim": "SSIM to fake",
+    "psnr": TITLES["psnr"],
+    "ssim": TITLES["ssim"],
     "psnr_identity": "PSNR of a real (dB)",
     "psnr_as_fake": "PSNR of a real as fake (dB)",
 }
@@ -96,7 +96,7 @@ DETECTORS = {  # name -> what it looks at (function of a batch), how it is fitte
 }
 
 
-class Measured:
+class JudgedImages:
     """What judging needs of one set of images, computed once.
 
     Args:
@@ -132,7 +132,7 @@ def fold_of_scenes(real_scenes, other_scenes, folds, seed):
 
 
 def fresh_accuracy(detector, real, other):
-    """Balanced accuracy, low and high of a detector trained afresh to tell `other` from `real` (`Measured`), cross-validated."""
+    """Balanced accuracy, low and high of a fresh detector that tells `other` from `real` (`JudgedImages`), by cross-validation."""
     deals = [fold_of_scenes(real.scenes, other.scenes, FOLDS, repeat) for repeat in range(REPEATS[detector])]
     return cross_validated(DETECTORS[detector][1], [real.features[detector], other.features[detector]], deals)
 
@@ -143,7 +143,7 @@ class Judge:
     Args:
         case: `quality_data.Case`.
         quick: leave the CNNs out.
-        inception: as `Measured`; without it the columns kid and fid are missing.
+        inception: as `JudgedImages`; without it the columns kid and fid are missing.
     """
 
     def __init__(self, case, quick=False, inception=None):
@@ -153,7 +153,7 @@ class Judge:
         self.seen = {name: DETECTORS[name][1](*(side.features[name] for side in sides), 0) for name in self.detectors}
 
     def _measure(self, images):
-        return Measured(images, self.detectors, self.inception)
+        return JudgedImages(images, self.detectors, self.inception)
 
     def __call__(self, row, refined=False):
         """Numbers of one row.

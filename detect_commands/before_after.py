@@ -9,6 +9,7 @@ from detect_commands.image_sets import as_notes, filtered_sets, fitted_filters, 
 from detect_commands.protocol import PARTS
 from detect_commands.records import Record, beside, keep, setting_of
 from detect_commands.report import distinct, write_before_after
+from options import as_plain
 from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
 from utils.filters import FILTERS, check_filter, filters_legend
@@ -61,7 +62,7 @@ def before_after_with(bench, options, real, fake, refined, filters):
         filters: {kind: tensors by name}; None: they are fitted in each run.
     """
     processes, rows, reals = bench.processes, [], []
-    home = processes.once(lambda: open_run_folder(*before_after_home(bench, options)))
+    home = processes.once(lambda: open_run_folder(*before_after_home(bench, options), settings=as_plain(options)))
     for run, names in enumerate(splits_of(bench, options, real, fake, for_filters=filters is None)):
         if filters is None:
             used = (real, names["real"]["filters"], fake, names["fake"]["filters"])

@@ -11,7 +11,7 @@ from detect_commands.report import chosen, distinct, write_evaluation, write_mat
 from options import as_plain
 from utils.errors import UserError
 from utils.perturbations import PERTURBATIONS
-from utils.run_dir import check_place, check_run_folder, open_run_folder, real_path, run_folder, write_json
+from utils.run_dir import check_place, check_run_folder, open_run_folder, real_path, run_folder
 
 
 def find_home(options, classifier):
@@ -36,12 +36,11 @@ def open_home(options, classifier):
     home, keep = find_home(options, classifier)
     if not options.is_train:
         return home, len(list(home.glob("run_*/detector.pt")))
-    open_run_folder(*part_of(options, home.name, keep))
+    open_run_folder(*part_of(options, home.name, keep), settings=as_plain(options))
     if keep:
         print(f"{home} is finished; training again would give the same, so only the evaluation is done")
     elif options.eval_root:
         print(f"--is_train True with --eval_root: training {classifier} first, then evaluating; --is_train False only evaluates")
-    write_json(home / "options.json", as_plain(options))
     return home, options.of(classifier).runs
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from detect_commands.common import part_of, run_folders
 from detect_commands.image_sets import open_sets
+from options import as_plain
 from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile
 from utils.errors import UserError
@@ -26,7 +27,7 @@ def features(options):
             raise UserError(
                 f"{other} and {label} would both be written to {label.replace('/', '_')}.csv; measure them with two --dst"
             )
-    home = open_run_folder(*part_of(options, "features"))
+    home = open_run_folder(*part_of(options, "features"), settings=as_plain(options))
     for images in sets.values():
         everything = range(len(images))
         decay = images.features(decay_features, "decay", everything)

@@ -73,12 +73,6 @@ def images_of(folder, count, seed):
     return np.sort(np.random.default_rng(seed).permutation(len(folder))[:count]).tolist()
 
 
-def batches_of(images, positions, batch_size=64):
-    """Yield (N, 3, H, W) of a dataset's images at these positions."""
-    for start in range(0, len(positions), batch_size):
-        yield torch.stack([images[index] for index in positions[start : start + batch_size]])
-
-
 def label_of(text):
     """`LABEL=NAME` or `NAME` -> (label, name)."""
     label, separator, name = text.partition("=")

@@ -1,6 +1,5 @@
 """gan.py finetune: repair a generator's spectrum with the Fourier dissimilarity of pairs, an adversarial loss, or both."""
 
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
 from utils.precision import double_device, to_double
-from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
+from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
+from utils.tables import read_csv
 from utils.transfer import sent
 
 SHOWN, FEWEST_PAIRS = 8, 10
@@ -66,7 +66,7 @@ def finetune_step(trainer, real_image, latent, options, threshold):
     return terms
 
 
-class Judge:
+class SampleJudge:
     """How many fresh samples of a generator a detector calls fake.
 
     The detector is either fitted here, on half of the pairs' reals and as many fakes of the untouched generator, or one that
@@ -218,8 +218,7 @@ def read_numbers(path):
     """
     if not path.is_file():
         raise UserError(f"{path} is missing, and with it the numbers so far; start again with --overwrite")
-    with fitting(path), path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(np.float32(value)) for name, value in row.items() if name != "step"} for row in csv.DictReader(file)]
+    return read_csv(path, lambda row: {name: float(np.float32(value)) for name, value in row.items() if name != "step"})
 
 
 def finetune(options):
@@ -231,7 +230,7 @@ def finetune(options):
     options = dataclasses.replace(options, threshold=threshold)
     resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
     seed_everything(options.seed, options.deterministic)
-    judge = Judge(options.detector, real, checkpoint, options.n, options.seed, device)
+    judge = SampleJudge(options.detector, real, checkpoint, options.n, options.seed, device)
     untouched = judge(checkpoint)
     print(f"{options.detector} calls {untouched:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
     with fitting(run_checkpoint(options.generator, options.checkpoint)):
@@ -239,8 +238,7 @@ def finetune(options):
     if resumed:
         with fitting(run.folder / "checkpoint.pt"):
             run.load(resumed)
-    folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
-    write_json(folder / "options.json", as_plain(options))
+    folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs, settings=as_plain(options))
     with ScalarLog(folder, run.trainer.steps if resumed else None) as log, StopRequest() as stop:
         while not run.finished:
             if not run.train_epoch(real, latents, log, stop):

@@ -1,6 +1,5 @@
 """gan.py invert: latents of photographs by optimisation, as triplets (real, latent, fake)."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +9,17 @@ from tqdm import tqdm
 from data.copies import total_bytes
 from data.folder import warn
 from data.streams import files_of, open_photographs
-from gan_commands.common import INVERT, batches_of, load_run, weights_digest
+from gan_commands.common import INVERT, load_run, weights_digest
 from gan_commands.pairs import PAIRS, read_pairs
 from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
 from options import as_plain
-from utils.checkpoint import fitting
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names
 from utils.run_dir import atomic_path, check_place, claim, delete, refuse_deleting, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
-from utils.tables import write_csv
+from utils.tables import read_csv, write_csv
 
 PARTS = ("real", "fake", "latent")
 TABLE, COLUMNS = "pairs.csv", ("name", "loss", "kept")
@@ -65,10 +63,7 @@ def _unfinished(begun, origin):
 
 def _rows(path):
     """Rows of COLUMNS of a TABLE; none if there is no such file."""
-    if not path.is_file():
-        return []
-    with fitting(path), path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [(row["name"], float(row["loss"]), int(row["kept"])) for row in csv.DictReader(file)]
+    return read_csv(path, lambda row: (row["name"], float(row["loss"]), int(row["kept"]))) if path.is_file() else []
 
 
 def invert_batch(generator, real_image, latent, steps, lr, show):
@@ -114,8 +109,9 @@ def invert(options):
         f"inverting {count} images: {options.steps} steps of Adam at {options.lr:g}, pairs above {options.threshold:g} are dropped"
     )
     with tqdm(total=count, initial=len(rows), unit="image", desc="inverting") as bar:
-        for real_image in batches_of(images, range(len(rows), count), options.batch_size):
-            numbers = range(len(rows), len(rows) + len(real_image))
+        for first in range(len(rows), count, options.batch_size):
+            numbers = range(first, min(first + options.batch_size, count))
+            real_image = torch.stack([images[number] for number in numbers])
             start = seeded_latents(numbers, generator.latent_dim, options.seed, INVERT)
             show = lambda loss: bar.set_postfix(lr=options.lr, loss=f"{loss:.3f}")  # noqa: E731
             latent, loss = invert_batch(generator, real_image.to(device), start, options.steps, options.lr, show)

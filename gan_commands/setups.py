@@ -1,11 +1,13 @@
 """gan.py study setups: several last layers under one budget, and what detectors trained on BASELINE make of the others."""
 
 import dataclasses
+import functools
 
 import numpy as np
+from torch.utils.data import Subset
 
 from data.streams import files_of, open_photographs, open_stream
-from gan_commands.common import batches_of, draw, images_of, load_run
+from gan_commands.common import BATCH, draw, images_of, load_run
 from gan_commands.detection import SplitDetector, features_of, training_rows
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.options import GanTrainOptions
@@ -15,6 +17,7 @@ from options import as_plain
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
+from utils.measure import batches
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json, write_text
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv
@@ -104,13 +107,13 @@ def compare_setups(options):
     inputs = [path for data in (options.data, options.reference) if data for path in files_of(data)]
     check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs, own_runs=True)
     images, chosen = open_reals(options)
-    folder = open_run_folder(options.dst, options.overwrite, options.resume, own_runs=True)
-    write_json(folder / "options.json", as_plain(options))
+    folder = open_run_folder(options.dst, options.overwrite, options.resume, own_runs=True, settings=as_plain(options))
     runs = {setup: load_run(train_setup(options, setup)) for setup in options.setups}
 
     seed_everything(options.seed, options.deterministic)
-    monitor = GanMonitor(kind, weights, batches_of(images, chosen), options.n, options.seed, device)
-    real = features_of("svm", batches_of(images, chosen))
+    reals = functools.partial(batches, Subset(images, chosen), "photographs", "cpu", BATCH, options.num_workers)
+    monitor = GanMonitor(kind, weights, reals(), options.n, options.seed, device)
+    real = features_of("svm", reals())
     scores, fakes = {}, {}
     for setup, run in runs.items():
         scores[setup], fakes[setup] = score_and_features(monitor, draw(run, options.n, options.seed, device))

@@ -4,17 +4,19 @@ import functools
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import Subset
 
 from data.folder import first_of_other_size, load_folder
 from gan_commands import figures
-from gan_commands.common import batches_of, draw, images_of, label_of, load_run
+from gan_commands.common import BATCH, draw, images_of, label_of, load_run
 from options import as_plain, run_name
 from utils.decay import DECAY_NAMES, SMALLEST_SIDE, decay_features
 from utils.distributed import resolve_device
 from utils.errors import UserError
-from utils.metrics import SpectrumFolds, spectral_distances
+from utils.measure import batches
+from utils.metrics import TITLES, SpectrumFolds, spectral_distances
 from utils.plots import spectra_figure
-from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json
+from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv
 
@@ -23,10 +25,10 @@ LEGEND = (
     "LFD and gaps: lower is better. The reals' row compares two halves of them, half as many images as the others: its LFD is "
     "therefore about 0.7 and its gaps 1.4 times higher than what other photographs, as many as a row has, would show."
 )
-TITLES = {
+COLUMNS = {
     "images": "images",
-    "lfd": "LFD",
-    "gap_upper": "upper profile gap",
+    "lfd": TITLES["lfd"],
+    "gap_upper": TITLES["gap_upper"],
     "exponent_mean": "decay exponent",
     "exponent_std": "its std",
 }
@@ -46,8 +48,8 @@ def read_folder(folder, options, at_least=1):
         raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {least}: give others")
     if len(images) < at_least:
         raise UserError(f"{folder} holds one image; its two halves are compared, so at least {at_least} are needed: add some")
-    chosen = images_of(images, options.n, options.seed)
-    return options.size or infos[0].width, lambda: batches_of(images, chosen)
+    chosen = Subset(images, images_of(images, options.n, options.seed))
+    return options.size or infos[0].width, functools.partial(batches, chosen, folder.name, "cpu", BATCH, options.num_workers)
 
 
 def _is_images(name):
@@ -91,8 +93,7 @@ def compare_spectra(options):
             rows.append(decay_features(image.to(device)).cpu().numpy())
         decay[label] = np.concatenate(rows)
     spectra = {label: fold.total for label, fold in folds.items()}
-    folder = open_run_folder(options.dst, options.overwrite, inputs=inputs)
-    write_json(folder / "options.json", as_plain(options))
+    folder = open_run_folder(options.dst, options.overwrite, inputs=inputs, settings=as_plain(options))
     print(write_results(folder, spectra, decay, folds["real"].floor()))
     print(f"tables and figures are in {folder}")
 
@@ -121,4 +122,4 @@ def write_results(folder, spectra, decay, floor):
     spectra_figure({label: spectrum.log_mag for label, spectrum in spectra.items()}, folder / "spectra.png")
     figures.profile_bands(spectra, folder / "profiles.png")
     figures.violins(decay, DECAY_TITLES, folder / "decay.png")
-    return f"{format_table(summary, TITLES)}\n\n{LEGEND}"
+    return f"{format_table(summary, COLUMNS)}\n\n{LEGEND}"

@@ -17,7 +17,7 @@ from utils.checkpoint import fitting, load_scheduler, read_resumed
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import open_log
-from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_json, write_png
+from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_png
 from utils.seeding import seed_everything
 from utils.transfer import sent
 
@@ -131,8 +131,7 @@ def read_run(options):
 
 def open_run(options):
     """Make the run's folder, with the options in it."""
-    folder = open_run_folder(options.dst, options.overwrite, options.resume)
-    write_json(folder / "options.json", as_plain(options))
+    open_run_folder(options.dst, options.overwrite, options.resume, settings=as_plain(options))
 
 
 def train(options, processes):

@@ -1,14 +1,16 @@
 """gan.py study truncation: which frequencies to regularise."""
 
 import numpy as np
+from torch.utils.data import Subset
 
 from gan_commands import figures
-from gan_commands.common import batches_of, images_of
+from gan_commands.common import BATCH, images_of
 from gan_commands.pairs import open_pairs
 from models.gan_losses import high_frequencies, magnitude_dissimilarity, one_sided_magnitude
 from options import as_plain
 from utils.distributed import resolve_device
-from utils.run_dir import check_run_folder, open_run_folder, write_json
+from utils.measure import batches
+from utils.run_dir import check_run_folder, open_run_folder
 from utils.seeding import seed_everything
 from utils.tables import write_csv
 
@@ -22,15 +24,15 @@ def study_truncation(options):
     chosen = images_of(real, options.n, options.seed)
     thresholds = np.arange(1, min(real[0].shape[-2:]) // 2)
     sums = np.zeros((2, len(thresholds)))
-    for images in zip(batches_of(real, chosen), batches_of(fake, chosen), strict=True):
-        magnitudes = [one_sided_magnitude(image.to(device)) for image in images]
+    sides = [batches(Subset(images, chosen), side, device, BATCH) for side, images in (("real", real), ("fake", fake))]
+    for images in zip(*sides, strict=True):
+        magnitudes = [one_sided_magnitude(image) for image in images]
         for column, threshold in enumerate(thresholds.tolist()):
             bands = [high_frequencies(magnitude, threshold) for magnitude in magnitudes]
             for row, metric in enumerate(("2", "cos")):
                 sums[row, column] += magnitude_dissimilarity(*bands, metric).item() * len(images[0])
     frobenius, cosine = sums / len(chosen)
-    folder = open_run_folder(options.dst, options.overwrite, inputs=(options.pairs,))
-    write_json(folder / "options.json", as_plain(options))
+    folder = open_run_folder(options.dst, options.overwrite, inputs=(options.pairs,), settings=as_plain(options))
     derivative = np.gradient(frobenius, thresholds)
     header = ("threshold", "frobenius", "frobenius_derivative", "cosine")
     write_csv(

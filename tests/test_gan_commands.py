@@ -657,7 +657,7 @@ def test_study_spectrum_refuses(capsys):
     photographs("datasets/large", 3, size=32)
     photographs("datasets/small", 3, size=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spectrum_module, "batches_of", None)  # nothing is measured
+        patch.setattr(spectrum_module, "decay_features", None)  # nothing is measured
         assert "several sizes (real 16 px, base 16 px, large 32 px)" in refused(f"{base} base large=datasets/large", capsys)
     assert "16 px or more" in refused(f"{base} datasets/small", capsys)
     assert not Path("results/no").exists()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gan_commands import monitor as monitor_module
-from gan_commands.common import batches_of, default_threshold, draw, images_of, sampling_generator
+from gan_commands.common import default_threshold, draw, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
 from gan_commands.invert import invert_batch
@@ -199,8 +199,6 @@ def test_small_helpers():
     assert std[0] == 1.5
     chosen = images_of(range(10), 4, seed=0)
     assert len(set(chosen)) == 4 and chosen == sorted(chosen) and images_of(range(3), 9, 0) == [0, 1, 2]
-    batches = list(batches_of([torch.full((1,), float(i)) for i in range(5)], [0, 2, 4], 2))
-    assert [batch.flatten().tolist() for batch in batches] == [[0, 2], [4]]
 
 
 def test_samples_are_computed_in_double_precision():

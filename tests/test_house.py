@@ -694,7 +694,7 @@ def test_float64_is_computed_where_there_is_some():
 def test_the_closing_table_keeps_versions_of_a_scene_in_one_fold():
     """One fake is missing, so that equal places no longer show equal scenes; reals and fakes hardly differ."""
     names, image = [f"{number:03d}" for number in range(40)], torch.rand(40, 3, 16, 16)
-    real, fake = report.Measured(names), report.Measured(names[1:])
+    real, fake = report.ReportRow(names), report.ReportRow(names[1:])
     real.update(image)
     fake.update((image[1:] + 0.001).clamp(0, 1))
     features = [row.features["logreg"][0].numpy() for row in (real, fake)]
@@ -703,7 +703,7 @@ def test_the_closing_table_keeps_versions_of_a_scene_in_one_fold():
 
 def test_detectors_of_the_closing_table_see_a_bounded_sample(monkeypatch):
     monkeypatch.setattr(report, "DETECTED_IMAGES", 4)
-    row, images = report.Measured(range(10)), torch.rand(10, 3, 16, 16)
+    row, images = report.ReportRow(range(10)), torch.rand(10, 3, 16, 16)
     for part in images.split(3):
         row.update(part)
     assert torch.allclose(torch.cat(row.features["logreg"]), report.FEATURES["logreg"](images[[0, 2, 5, 7]]))

@@ -21,6 +21,14 @@ from utils.profiles import GREY_WEIGHTS, half_ring_means
 PSNR_CEILING = 100.0  # dB that count for equal images in a mean over images, which would be infinite
 GREY_LEVEL = 1 / 255
 FOLDS = 8
+TITLES = {  # of the columns of tables
+    "lfd_8bit": "LFD 8-bit",
+    "lfd": "LFD float",
+    "gap": "gap, all bands",
+    "gap_upper": "gap, upper half",
+    "psnr": "PSNR to fake (dB)",
+    "ssim": "SSIM to fake",
+}
 
 
 def log_power_profile(spectrum, width):

@@ -12,21 +12,15 @@ from utils.errors import UserError
 from utils.filters import FILTERS, filtered, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
-from utils.metrics import PSNR_CEILING, SpectrumFolds, psnr, spectral_distances, ssim
+from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.pictures import mag_picture, to_8bit
 from utils.plots import overview_figure, profile_figure, spectra_figure
 from utils.run_dir import write_json, write_png, write_text
 from utils.tables import format_table, software_versions
 
 COLUMNS = {
-    "lfd_8bit": "LFD 8-bit",
-    "lfd": "LFD float",
-    "gap": "gap, all bands",
-    "gap_upper": "gap, upper half",
-    "logreg": "fresh logreg",
-    "coherence": "fresh coherence",
-    "psnr": "PSNR to fake (dB)",
-    "ssim": "SSIM to fake",
+    name: TITLES.get(name, f"fresh {name}")
+    for name in ("lfd_8bit", "lfd", "gap", "gap_upper", "logreg", "coherence", "psnr", "ssim")
 }
 FEATURES = {  # what fresh detectors look at
     name: functools.partial(classical_features, name, corners=True) for name in ("logreg", "coherence")
@@ -91,7 +85,7 @@ def flat_names(paths):
     return found if _all_differ(found) else _short_enough([Path(f"{index:06d}_{name}") for index, name in enumerate(found)])
 
 
-class Measured:
+class ReportRow:
     """Running numbers of one row of the table.
 
     Args:
@@ -120,7 +114,7 @@ class Measured:
             self._ssim.append(ssim(image, source).cpu())
 
     def numbers(self, real):
-        """Dictionary over `COLUMNS` against the `Measured` reals; what a row does not have is None."""
+        """Dictionary over `COLUMNS` against the `ReportRow` reals; what a row does not have is None."""
         numbers = spectral_distances(real.spectra.total, self.spectra.total)
         for name in FEATURES:
             numbers[name] = detector_accuracy(real.features[name], self.features[name], (real.keys, self.keys))
@@ -157,9 +151,9 @@ def evaluate_refiner(refine, filters, real, fake, keys, folder, device, num_work
         keys: of the reals and of the fakes, as `fold_numbers` takes them.
         folder: where real, fake, refined and their _mag folders go.
         num_workers: threads that read ahead.
-    Returns: dict row name -> `Measured`: real, fake, each filter, refined.
+    Returns: dict row name -> `ReportRow`: real, fake, each filter, refined.
     """
-    rows = {name: Measured(keys[name != "real"]) for name in ("real", "fake", *filters, "refined")}
+    rows = {name: ReportRow(keys[name != "real"]) for name in ("real", "fake", *filters, "refined")}
     real_names, fake_names = iter(flat_names(real.paths)), iter(flat_names(fake.paths))
     for image in map(to_8bit, batches(real, "writing reals", device, num_workers=num_workers)):
         write_pictures(folder, "real", [next(real_names) for _ in image], image)

@@ -192,11 +192,14 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), ow
     return folder
 
 
-def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own_runs=False):
-    """Make results/<dst> and return it.
+def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own_runs=False, settings=None):
+    """Make results/<dst>, with the settings in its options.json, and return it.
 
     An existing folder is deleted with `overwrite`, kept with `resume`, and refused otherwise: arguments and errors as
     `check_run_folder`. Until `utils.locks.let_go`, or the end of this process, other processes are refused.
+
+    Args:
+        settings: plain options of the command, by name; None leaves what is there.
     """
     folder = check_run_folder(dst, overwrite, resume, root, inputs, own_runs)
     claim(folder, "--dst")
@@ -206,6 +209,8 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     for path in folder.glob(".*.tmp*"):
         if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED:
             path.unlink()
+    if settings is not None:
+        write_json(folder / OPTIONS, settings)
     return folder
 
 

@@ -5,6 +5,7 @@ import importlib.metadata
 import io
 import platform
 
+from utils.checkpoint import fitting
 from utils.run_dir import write_text
 
 
@@ -39,6 +40,12 @@ def write_csv(path, header, rows):
     writer.writerow(header)
     writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows)
     write_text(path, buffer.getvalue())
+
+
+def read_csv(path, read):
+    """read(row) for each row of a CSV file, {column: text}; UserError if the file or what `read` makes of it is damaged."""
+    with fitting(path), path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [read(row) for row in csv.DictReader(file)]
 
 
 def software_versions():
