@@ -34,7 +34,7 @@ class Warnings(list):
 
 
 class ImageTable(Sequence):
-    """`ImageInfo`s as columns (11 bytes an image), each made when asked for.
+    """`ImageInfo`s as columns (12 bytes an image), each made when asked for.
 
     Args:
         paths: `ImagePaths`. rows: (N,) array of dtype `manifest.ROW`.
@@ -47,8 +47,8 @@ class ImageTable(Sequence):
         return len(self.rows)
 
     def __getitem__(self, index):
-        width, height, kind, quality, bits = self.rows[index].item()
-        return ImageInfo(self.paths[index], FORMATS[kind], width, height, quality or None, bits)
+        width, height, kind, quality, bits, several = self.rows[index].item()
+        return ImageInfo(self.paths[index], FORMATS[kind], width, height, quality or None, bits, bool(several))
 
     def take(self, indices):
         """The images with these indices, in their order."""
@@ -56,14 +56,14 @@ class ImageTable(Sequence):
 
 
 def column(infos, name):
-    """One property of all images (format, width, height, bits; jpeg_quality with 0 for none) as an array."""
+    """One property of all images (format, width, height, bits, several; jpeg_quality with 0 for none) as an array."""
     if isinstance(infos, ImageTable):
         return np.array(FORMATS)[infos.rows[name]] if name == "format" else infos.rows[name]
     return np.array([getattr(info, name) or 0 for info in infos])
 
 
 def _row(info):
-    return info.width, info.height, FORMATS.index(info.format), info.jpeg_quality or 0, info.bits
+    return info.width, info.height, FORMATS.index(info.format), info.jpeg_quality or 0, info.bits, info.several
 
 
 def _check_part(paths):
@@ -146,6 +146,9 @@ def check_images(paths, skip_bad=False, num_workers=0, tell=warn):
         raise UserError(f"none of the {len(paths)} images{f' in {paths[0].parent}' if paths else ''} is readable; replace them")
     table = ImageTable(paths, rows)
     table = table if len(good) == len(paths) else table.take(good)
+    several = np.flatnonzero(table.rows["several"])
+    if len(several):
+        tell(f"of {len(several)} files with several frames the first frame alone is read (the first: {table[several[0]].path})")
     return table.paths, table
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from utils.run_dir import atomic_path
 
-FORMAT = 2
-ROW = np.dtype([("width", "i4"), ("height", "i4"), ("format", "u1"), ("jpeg_quality", "u1"), ("bits", "u1")])
+FORMAT = 3
+ROW = np.dtype([("width", "i4"), ("height", "i4"), *((name, "u1") for name in ("format", "jpeg_quality", "bits", "several"))])
 FRESH_NS = 2 * 10**9  # a file changed so recently may change again within the resolution of its time
 FROM = 1000  # smaller folders are checked faster than they are worth remembering
 

@@ -34,7 +34,10 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What a check keeps of an image: upright size in pixels, bits per channel, estimated JPEG quality (None: no JPEG)."""
+    """What a check keeps of an image: upright size in pixels, bits per channel, estimated JPEG quality (None: no JPEG).
+
+    `several`: the file holds more frames than the first, which alone is read (second pictures of a photograph do not count).
+    """
 
     path: Path
     format: str
@@ -42,6 +45,7 @@ class ImageInfo:
     height: int
     jpeg_quality: int | None
     bits: int = 8
+    several: bool = False
 
 
 @functools.lru_cache(maxsize=1)
@@ -130,8 +134,9 @@ def header_info(path, read):
             if image.format == "PNG":
                 if content[24] > 8 or any(mark in content for mark in _OTHER_CHUNKS):
                     return None
+                several = image.is_animated
                 image.verify()
-                return ImageInfo(path, "PNG", width, height, None)
+                return ImageInfo(path, "PNG", width, height, None, several=several)
             if not content.endswith(b"\xff\xd9"):
                 return None
             if image.getexif().get(ExifTags.Base.Orientation) in range(5, 9):
@@ -144,7 +149,7 @@ def header_info(path, read):
 
 
 def _decode(path, read):
-    """(H, W, 3) uint8 or uint16 array of a file, its format, and its JPEG quantisation tables or None. As `inspect`."""
+    """Of a file: (H, W, 3) uint8 or uint16 array, format, JPEG quantisation tables or None, more frames or not. As `inspect`."""
     content = b""
     try:
         content = read() if read else Path(path).read_bytes()
@@ -153,6 +158,7 @@ def _decode(path, read):
             array = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation), lambda a: a)(array)
             tables = getattr(image, "quantization", None)
             image_format = "JPEG" if image.format == "MPO" else image.format
+            several = image_format != "JPEG" and getattr(image, "is_animated", False)
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -161,7 +167,7 @@ def _decode(path, read):
     except Exception as error:  # decoders raise anything on damaged files
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from error
-    return np.ascontiguousarray(_to_rgb(array)), image_format, tables
+    return np.ascontiguousarray(_to_rgb(array)), image_format, tables, several
 
 
 def inspect(path, read=None):
@@ -173,8 +179,9 @@ def inspect(path, read=None):
     Returns: (H, W, 3) uint8 or uint16 array, and its `ImageInfo`.
     Raises: UserError naming the file if it is missing, truncated, damaged or no image.
     """
-    array, image_format, tables = _decode(path, read)
-    return array, ImageInfo(Path(path), image_format, array.shape[1], array.shape[0], jpeg_quality(tables), 8 * array.itemsize)
+    array, image_format, tables, several = _decode(path, read)
+    height, width, _ = array.shape
+    return array, ImageInfo(Path(path), image_format, width, height, jpeg_quality(tables), 8 * array.itemsize, several)
 
 
 def decode(path, read=None):

@@ -56,6 +56,25 @@ def test_a_second_check_looks_at_nothing(folder, looked_at):
     assert again[0].jpeg_quality == 75 and again[1].jpeg_quality is None
 
 
+def test_files_with_several_frames_are_told_at_every_start(folder, looked_at, capsys):
+    frames = [Image.new("RGB", (16, 12), colour) for colour in ("red", "blue")]
+    for name in ("a.tif", "b.webp", "c.png"):
+        frames[0].save(folder / name, save_all=True, append_images=frames[1:])
+    frames[0].save(
+        folder / "d.jpg", "MPO", save_all=True, append_images=frames[1:]
+    )  # a photograph and its preview, as phones write
+    frames[0].save(folder / "e.tif")
+    for _ in range(2):
+        infos, _ = check(folder, looked_at)
+        assert [info.path.name for info in infos if info.several] == ["a.tif", "b.webp", "c.png"]
+        told = capsys.readouterr().err
+        assert (
+            told.count("warning") == 1
+            and f"of 3 files with several frames the first frame alone is read (the first: {folder}" in told
+        )
+    assert np.ptp(load_folder(folder, None, tell=print)[0].array(6), axis=(0, 1)).max() == 0  # red alone
+
+
 def test_whatever_changed_is_looked_at_again(folder, looked_at):
     check(folder, looked_at)
     content = (folder / "1.png").read_bytes()
