@@ -85,6 +85,19 @@ def open_magnitudes(paths, folders, options):
     return mags
 
 
+def doubtful_counts(counts, fid):
+    """Warnings about numbers of images, {role: count}; `fid`: whether an FID is asked for."""
+    warnings = []
+    if fid and min(counts.values()) < FID_IMAGES:
+        warnings.append(
+            f"FID of fewer than {FID_IMAGES} images is mostly bias, and the floor's, of half as many, is larger still: trust KID"
+        )
+    if counts.get("refined", counts["fake"]) != counts["fake"]:
+        made = f"{counts['refined']} refined images for {counts['fake']} fakes"
+        warnings.append(f"{made}: if they were made of these, the refining was interrupted; go on with inference.py --resume")
+    return warnings
+
+
 def measure(options, processes, modes, paths, cache):
     """Check and open everything, then measure.
 
@@ -100,13 +113,8 @@ def measure(options, processes, modes, paths, cache):
         return folders, warnings, open_magnitudes(paths, folders, options) if "magnitude_fid" in modes else None
 
     folders, warnings, mags = processes.once(open_all)
-    if fid_modes and min(map(len, folders.values())) < FID_IMAGES:
-        warnings.append(
-            f"FID of fewer than {FID_IMAGES} images is mostly bias, and the floor's, of half as many, is larger still: trust KID"
-        )
-    if len(folders.get("refined", folders["fake"])) != len(folders["fake"]):
-        counts = f"{len(folders['refined'])} refined images for {len(folders['fake'])} fakes"
-        warnings.append(f"{counts}: if they were made of these, the refining was interrupted; go on with inference.py --resume")
+    counts = {role: len(images) for role, images in folders.items()}
+    warnings += doubtful_counts(counts, bool(fid_modes))
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -122,7 +130,6 @@ def measure(options, processes, modes, paths, cache):
         spectra, rows = measure_spectra(folders, read)
         measured.append(rows)
 
-    counts = {role: len(images) for role, images in folders.items()}
     result = {"count": counts, "size": list(folders["real"][0].shape[1:]), "backend": backend, "warnings": warnings, "rows": {}}
     for role in measured[0]:
         count = [counts["real"] // 2, counts["real"] - counts["real"] // 2] if role == "floor" else [counts["real"], counts[role]]

@@ -62,25 +62,25 @@ def model_settings(options):
     }
 
 
+def when_not_finite(run):
+    """What to do about a training that came to something that is no number."""
+    kept = f"{run / 'checkpoint.pt'} keeps the last good state if one was saved"
+    return f"{kept}: try a lower --lr, or --preset default without --amp"
+
+
+def save_run(run, trainer, filters, options):
+    """Write checkpoint.pt, with all that refining and --resume need; UserError, and nothing written, if a weight is not finite."""
+    check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, when_not_finite(run))
+    content = {"settings": model_settings(options), "filters": filters, "options": as_plain(options), "random": random_state()}
+    save_checkpoint(run / "checkpoint.pt", "stig", trainer.state_dict() | content)
+
+
 def train(trainer, loader, options, run, filters, log, monitor):
     """The training loop; returns True when all steps are done, False when the user asked to stop.
 
     All processes go through the same steps; the main one alone writes to `run` and `log`.
     """
     total, processes = options.epoch * loader.steps_per_epoch, trainer.processes
-    advice = f"{run / 'checkpoint.pt'} keeps the last good state if one was saved: "
-    advice += "try a lower --lr, or --preset default without --amp"
-
-    def save():
-        check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, advice)
-        content = trainer.state_dict() | {
-            "settings": model_settings(options),
-            "filters": filters,
-            "options": as_plain(options),
-            "random": random_state(),
-        }
-        save_checkpoint(run / "checkpoint.pt", "stig", content)
-
     bar = tqdm(total=total, initial=trainer.step, desc="training", unit="step", dynamic_ncols=True)
     images, since = 0, time.perf_counter()
     with StopRequest(patient=processes.world > 1) as stop, bar:
@@ -97,7 +97,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
                 saving = step % options.save_frequency == 0 or last or stopping
                 if saving or step % options.log_frequency == 0 or step % options.sample_frequency == 0:
                     numbers = processes.numbers(terms)
-                    check_finite(numbers, step, advice)
+                    check_finite(numbers, step, when_not_finite(run))
                     rate = images / (time.perf_counter() - since)
                     if processes.main:
                         log.write(step, {"epoch": epoch + 1, **numbers, "lr": lr, "images_per_s": rate})
@@ -107,7 +107,7 @@ def train(trainer, loader, options, run, filters, log, monitor):
                     monitor.show(step, log)
                     since = time.perf_counter()
                 if processes.main and saving:
-                    save()
+                    save_run(run, trainer, filters, options)
                 if stopping:
                     return False
         return not processes.any(stop.asked)  # the last step's pictures and checkpoint take their time

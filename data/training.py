@@ -75,7 +75,23 @@ def training_sets(options, manifest=None, tell=warn):
         split = load_holdout(manifest, real_paths, fake_paths, tell)
     else:
         split = split_holdout(real_paths, fake_paths, options.holdout, options.seed)
-    parts = {f"train_{side}": (*pair[side], split[f"train_{side}"]) for side in pair}
+    test, source = _test_parts(options, pair, split, tell)
+    sets = _cached_parts({f"train_{side}": (*pair[side], split[f"train_{side}"]) for side in pair} | test, options.cache_gb)
+    sets = {f"test_{side}": sets[f"train_{side}"] for side in pair} | sets
+    for side in pair:
+        if len(sets[f"train_{side}"]) < 2:
+            tell(ONE_IMAGE.format(side))
+    if len(sets["test_real"]) < 2:
+        tell("there is one real image to evaluate on, so the table has no floor; add images, or change --holdout or --test_data")
+    return sets, source, split
+
+
+def _test_parts(options, pair, split, tell):
+    """What is evaluated on, as `_cached_parts` takes it (nothing: the training images), and what it is, in words.
+
+    Args:
+        pair: of --data, as `open_dataset` gives it. options, split, tell: as `training_sets`.
+    """
     if options.test_data:
         for side in pair:
             if real_path(DATASETS / options.test_data / side) == real_path(DATASETS / options.data / side):
@@ -84,22 +100,14 @@ def training_sets(options, manifest=None, tell=warn):
         for side, (images, _) in others.items():
             for sentence in told_copies(split[f"train_{side}"], images.paths, between=TRAINED_ON):
                 tell(sentence)
-        parts |= {f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()}
-        source = f"{options.test_data}, another data set"
-    elif options.holdout:
-        parts |= {f"test_{side}": (*pair[side], split[f"holdout_{side}"]) for side in pair}
+        return {
+            f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()
+        }, f"{options.test_data}, another data set"
+    if options.holdout:
         held = " + ".join(str(len(split[f"holdout_{side}"])) for side in pair)
         source = f"{held} images (real + fake) held out of {options.data}"
-    else:
-        source = "the training images (the paper's protocol)"
-    sets = _cached_parts(parts, options.cache_gb)
-    sets = {f"test_{side}": sets[f"train_{side}"] for side in pair} | sets
-    for side in pair:
-        if len(sets[f"train_{side}"]) < 2:
-            tell(ONE_IMAGE.format(side))
-    if len(sets["test_real"]) < 2:
-        tell("there is one real image to evaluate on, so the table has no floor; add images, or change --holdout or --test_data")
-    return sets, source, split
+        return {f"test_{side}": (*pair[side], split[f"holdout_{side}"]) for side in pair}, source
+    return {}, "the training images (the paper's protocol)"
 
 
 def _cached_parts(parts, cache_gb):
