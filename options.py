@@ -408,7 +408,9 @@ class TrainObjective:
     nce_levels: tuple = option("encoder levels, such as 0,1,2,3,4", (0,), type=number_list(int, 0, 4))
     sigma: int = option("half the side of the low-frequency box in bins", 8, type=number(int, 1))
     tau: float = option("temperature of the contrastive term", 0.07, type=number(float, 0, open_low=True))
-    patches: int = option("positions per level and image in the contrastive term", 256, type=number(int, 2))
+    patches: int = option(
+        "positions per level and image in the contrastive term; all where there are no more", 256, type=number(int, 2)
+    )
 
 
 @group("output")

@@ -125,6 +125,9 @@ def read_run(options):
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
     warnings = Warnings()
     sets = training_sets(options, run / "images.json" if resumed else None, warnings)
+    fakes = len(sets[0]["train_fake"])
+    if options.batch_size > fakes:
+        warnings(f"--batch_size {options.batch_size} is more than the {fakes} fakes; every step takes all of them")
     return list(warnings), resumed, *sets
 
 
