@@ -15,7 +15,8 @@ from utils.run_dir import RESULTS
 def main(argv=None):
     """Run detect.py."""
     options = parse_detect(argv)
-    with leaving(RESULTS / options.dst, "--resume" if options.is_train else ""):
+    way_on = "--overwrite" if options.mode == "features" else "--resume"
+    with leaving(RESULTS / options.dst, way_on if options.is_train else ""):
         if options.mode == "features":
             refuse_several("detect.py --mode features")
             resolve_device(options.device)  # works on the CPU, but a wrong name or a list of devices is a mistake all the same

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from torch.utils.data import Subset
 
-from data.copies import total_bytes
+from data.copies import MOST, first_equal, total_bytes
 from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same, warn
-from data.training import ONE_IMAGE
+from data.listing import ImagePaths, list_images
+from data.shards import is_shards, list_shards
+from data.training import DATASETS, ONE_IMAGE
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
@@ -141,6 +143,55 @@ def open_refiner(options, processes):
     return size, fit, model.to(device).refine, digest_of(model.state_dict())
 
 
+def made_with(options):
+    """Paths of the fakes that the refiner was trained or fitted on, as far as that is known."""
+    if options.real:
+        return list_shards(options.fake) if is_shards(options.fake) else list_images(options.fake)
+    path = Path(options.inference_params)
+    manifest = (path if path.is_dir() else path.parent) / "images.json"
+    if not manifest.is_file():
+        return ImagePaths("", [])
+    data = read_json(manifest.with_name(OPTIONS))["data"] if manifest.with_name(OPTIONS).is_file() else ""
+    return ImagePaths(DATASETS / data / "fake", read_json(manifest).get("train_fake", []))
+
+
+def seen_images(options, fakes):
+    """How many of the images to refine the refiner was made with, byte for byte; there is a warning if it is any."""
+    used = made_with(options)
+    if not used or len(used) + len(fakes) > MOST:
+        return 0
+    seen = int((first_equal(used, fakes.paths)[1] < len(used)).sum())
+    if seen:
+        warn(
+            f"the refiner was made with {seen} of the {len(fakes)} images to refine: judged by those it looks better than by others"
+        )
+    return seen
+
+
+def check_begun(path, made, names):
+    """UserError if what --resume goes on with was begun otherwise.
+
+    Args:
+        path: of the options.json that the run was begun with. made: what it would hold now. names: of all results, below refined/.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
+    found, refined = read_json(path), path.parent / "refined"
+    compared = {"refiner", "inference_params"} if "refiner" in found else {"refiner"}  # weights, wherever they lie
+    check_same_options(path, found, made, FREE_ON_RESUME | compared | {"seen"})
+    if found.get("refiner", made["refiner"]) != made["refiner"]:
+        raise UserError(
+            f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
+            "start again with --overwrite"
+        )
+    others = {file.relative_to(refined) for file in refined.rglob("*.png")} - set(names)
+    if others:
+        raise UserError(
+            f"{refined} holds {len(others)} images (the first: {min(others)}) that would not be made of what is in "
+            f"{made['inference_data']} now: images were added, removed or renamed since; start again with --overwrite"
+        )
+
+
 def open_run(options, size, fit, origin):
     """The images to refine, the names of the results, and the run folder, made when everything has been checked.
 
@@ -152,19 +203,10 @@ def open_run(options, size, fit, origin):
     if options.fit is None and fit == "crop" and not all_of_size(infos, size):
         warn(f"images are cut to their centre, {size} x {size}, as those were that the refiner was made with (--fit crop)")
     names = output_names(fakes.paths, Path(options.inference_data))
-    made = as_plain(dataclasses.replace(options, fit=options.fit or fit)) | {"refiner": origin}
+    made = as_plain(dataclasses.replace(options, fit=options.fit or fit)) | {"refiner": origin, "seen": seen_images(options, fakes)}
     path = run_folder(options.dst) / OPTIONS
     if options.resume:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
-        found = read_json(path)
-        compared = {"refiner", "inference_params"} if "refiner" in found else {"refiner"}  # weights, wherever they lie
-        check_same_options(path, found, made, FREE_ON_RESUME | compared)
-        if found.get("refiner", origin) != origin:
-            raise UserError(
-                f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
-                "start again with --overwrite"
-            )
+        check_begun(path, made, names)
     run = open_run_folder(options.dst, options.overwrite, options.resume, settings=made)
     return fakes, names, run
 

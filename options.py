@@ -250,7 +250,7 @@ class SharedMachine(ReadingMachine):
         f"{DEVICES} | several, such as 0,1: one process for each; under torchrun, auto gives each process its GPU",
     )
     timeout: float = option(
-        "minutes that a process waits for the others before it counts them as lost", 30.0, type=number(float, 0, open_low=True)
+        "minutes that a process waits for the others before it counts them as lost", 30.0, type=number(float, 0, 1e6, open_low=True)
     )
 
 
@@ -602,8 +602,8 @@ def parse_eval(argv=None):
     if options.out and not options.out.endswith(".json"):
         parser.error(f"argument --out: {options.out} must end in .json")
     refuse_unread(parser, vars(options), ("fit",), "size", None)
-    if options.inception_weights and options.eval_mode in ("lfd", "psd"):
-        parser.error(f"argument --inception_weights: --eval_mode {options.eval_mode} does not read it; leave it out")
+    for mode in ("lfd", "psd"):
+        refuse_unread(parser, vars(options), ("inception_weights",), "eval_mode", mode)
     return options
 
 
@@ -745,6 +745,7 @@ _DETECTOR_OPTIONS = ("is_train", "classifier", "domain", "runs", "num_samples", 
 MODES_OF = dict.fromkeys(_DETECTOR_OPTIONS, ("detect", "before_after")) | {  # option -> modes that read it; others: all
     "filters": ("before_after",),
     "robustness": ("detect",),
+    "resume": ("detect", "before_after"),
     "profile_corners": ("detect", "before_after", "features"),
 }
 _ONLY_TO_TRAIN = ("overwrite", "resume", "runs", "split", *set(READ_BY) - {"class_batch_size", "profile_corners"})

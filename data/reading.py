@@ -19,6 +19,7 @@ from utils.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 FITS = ("resize", "crop", "none")
+GRID = 8  # pixels: crops begin at multiples, so that what upsampling or JPEG blocks left lies alike in images of any size
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _OTHER_CHUNKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # of a PNG: may turn the image
 _UPRIGHT = {  # EXIF orientation -> what undoes it
@@ -223,7 +224,7 @@ def read_array(path, size=None, fit="resize", read=None):
         raise UserError(problem)
     if fit == "resize":
         return _resize(array, size)
-    top, left = (height - size) // 2, (width - size) // 2
+    top, left = ((side - size) // 2 // GRID * GRID for side in (height, width))
     return np.ascontiguousarray(array[top : top + size, left : left + size])
 
 
@@ -240,7 +241,8 @@ def read_image(path, size=None, fit="resize"):
     Args:
         path: image file.
         size: side of the result in pixels; None keeps the image's own size.
-        fit: what to do with another size: "resize" (bilinear, sides scaled independently), "crop" (centre), "none" (refuse).
+        fit: what to do with another size: "resize" (bilinear, sides scaled independently), "crop" (the centre, to within `GRID`),
+            "none" (refuse).
     Returns: (3, H, W) float32 in [0, 1].
     Raises: UserError naming the file if it is unreadable or cannot be fitted.
     """

@@ -11,7 +11,7 @@ from detect_commands.report import chosen, distinct, write_evaluation, write_mat
 from options import as_plain
 from utils.errors import UserError
 from utils.perturbations import PERTURBATIONS
-from utils.run_dir import check_place, check_run_folder, open_run_folder, real_path, run_folder
+from utils.run_dir import check_place, check_run_folder, claim, open_run_folder, real_path, refuse_held, run_folder
 
 
 def find_home(options, classifier):
@@ -24,6 +24,7 @@ def find_home(options, classifier):
         if not any(home.glob("run_*/detector.pt")):
             raise UserError(f"{home} holds no finished detector; train it first with --is_train True")
         check_place(home)
+        refuse_held(home, "--dst")
         return home, True
     runs = options.of(classifier).runs
     finished = all((home / f"run_{run:02d}" / "detector.pt").is_file() for run in range(runs))
@@ -35,6 +36,7 @@ def open_home(options, classifier):
     """Make or find the folder of `find_home`, and the number of its runs; says so when finished detectors are kept."""
     home, keep = find_home(options, classifier)
     if not options.is_train:
+        claim(home, "--dst")
         return home, len(list(home.glob("run_*/detector.pt")))
     open_run_folder(*part_of(options, home.name, keep), settings=as_plain(options))
     if keep:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def draw_samples(names, count, seed):
     """
     if count is None or count >= len(names):
         return sorted(names)
-    rank = {name: hashlib.sha256(f"{seed}/{version_key(name)}".encode()).digest() for name in names}
+    rank = {name: hashlib.sha256(os.fsencode(f"{seed}/{version_key(name)}")).digest() for name in names}
     return sorted(sorted(names, key=rank.get)[:count])
 
 

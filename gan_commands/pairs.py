@@ -44,11 +44,8 @@ def open_pairs(folder):
 
 def read_pairs(folder):
     """What a folder's PAIRS holds: a dictionary, None if there is no such file; UserError if it is damaged."""
-    path, advice = Path(folder) / PAIRS, "run gan.py invert again with --overwrite"
-    found = read_json(path, advice) if path.is_file() else None
-    if not isinstance(found, dict | None):
-        raise UserError(f"{path} is damaged; {advice}")
-    return found
+    path = Path(folder) / PAIRS
+    return read_json(path, "run gan.py invert again with --overwrite") if path.is_file() else None
 
 
 def pairs_weights(folder):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import pickle
 import re
 import shutil
@@ -27,7 +28,7 @@ from detect_commands.image_sets import ImageSet, fitted_filters, open_sets
 from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
 from options import as_plain, parse_detect
-from utils import measure
+from utils import measure, run_dir
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES
@@ -244,6 +245,7 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "--lr and --class_epoch have no effect on logreg" in refused(capsys, *small, "--lr", "0.1", "--class_epoch", "3")
     assert "--augment has no effect on logreg, cnn" in refused(capsys, *small, "--classifier", "logreg,cnn", "--augment", "1")
     assert "--runs has no effect with --mode features" in refused(capsys, "--mode", "features", "--runs", "3", "--dst", "run")
+    assert "--resume has no effect with --mode features" in refused(capsys, "--mode", "features", "--resume", "--dst", "run")
     detect.main(small)
     capsys.readouterr()
     assert "exists already; --resume continues it, --overwrite replaces it" in refused(capsys, *small)
@@ -347,6 +349,18 @@ def test_what_an_interrupted_training_left_damaged_is_named(run, capsys, monkeyp
     for part in ("names", "training", "threshold", "state", "trained_on"):
         save_checkpoint(path, "detector", {name: value for name, value in content.items() if name != part})
         assert f"{path} is damaged or" in refused(capsys, *command, "--is_train", "False")
+
+
+def test_detectors_that_another_process_fills_are_not_judged(run, capsys, monkeypatch):
+    command = ["--classifier", "svm", "--dst", "run"]
+    detect.main([*command, "--runs", "1", "--split", "0.5"])
+    scores = Path("results/run/svm_classifier/scores.json").read_bytes()
+    for name, answer in (("held_by_another", True), ("hold", False)):  # seen when it is checked; not seen then, and faster
+        with monkeypatch.context() as patch:
+            patch.setattr(run_dir, name, lambda _folder, answer=answer: answer)
+            told = refused(capsys, *command, "--is_train", "False")
+            assert "another process is filling results/run/svm_classifier" in told and "--dst" in told
+    assert Path("results/run/svm_classifier/scores.json").read_bytes() == scores
 
 
 def test_damaged_classical_detectors_are_named(run, capsys):
@@ -616,6 +630,31 @@ def test_samples_are_drawn_without_replacement_and_alike_for_versions(total, cou
     assert len(drawn) == len(set(drawn)) == min(count, total) and set(drawn) <= set(names)
     versions = draw_samples([name.replace(".png", ".jpg") for name in reversed(names)], count, seed)
     assert [Path(name).stem for name in versions] == [Path(name).stem for name in drawn]
+
+
+def test_names_may_be_any_bytes(run, capsys):
+    names = [os.fsdecode(b"\xff%d.png" % index) for index in range(9)]
+    assert len(draw_samples(names, 4, 0)) == 4
+    strange = Path("$x^{$ " + os.fsdecode(b"\xff"))
+    shutil.copytree(run / "fake", strange)
+    (strange / "000.png").rename(strange / os.fsdecode(b"\xff.png"))
+    detect.main(
+        [
+            "--classifier",
+            "svm",
+            "--runs",
+            "1",
+            "--split",
+            "0.5",
+            "--real",
+            str(run / "real"),
+            "--fake",
+            str(strange),
+            "--dst",
+            "any",
+        ]
+    )
+    assert Path("results/any/svm_classifier/curves.png").is_file()
 
 
 def test_versions_are_found_with_and_without_folders_in_their_names(run):
@@ -928,7 +967,7 @@ def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
     def warned(fraction, test_data):
         write_json(tmp_path / "images.json", {"fraction": fraction})
         write_json(tmp_path / "options.json", {"test_data": test_data})
-        return [text for text in before_after.seen_by_refiner(tmp_path) if "was fitted on the images that judge it" in text]
+        return [text for text in before_after.seen_by_run(tmp_path) if "was fitted on the images that judge it" in text]
 
-    assert before_after.seen_by_refiner(tmp_path) == []
+    assert before_after.seen_by_run(tmp_path) == []
     assert [len(warned(*case)) for case in ((0.0, None), (0.0, "other"), (0.2, None))] == [1, 0, 0]

@@ -1,6 +1,7 @@
 """eval.py end to end on small folders, and the Inception statistics behind FID and KID."""
 
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from pytorch_fid import inception as pytorch_fid_inception
 
 import eval as eval_script
+from data import listing
 from options import parse_eval
 from utils import inception
 from utils.fft import image_to_mag
@@ -109,6 +111,12 @@ def test_statistics_are_cached_until_an_image_changes(run, weights, monkeypatch,
     assert calls == [4, 5]
     assert changed["rows"]["fake"] == first["rows"]["fake"] and changed["rows"]["floor"] == first["rows"]["floor"]
     assert changed["rows"]["refined"] != first["rows"]["refined"]
+
+
+def test_statistics_of_names_of_any_bytes():
+    paths = listing.ImagePaths("x", [os.fsdecode(b"\xff.png"), "b.png"])
+    paths.content = lambda index: b"content"
+    assert inception.statistics_name(paths).startswith("inception_x_")
 
 
 def test_an_images_features_do_not_depend_on_the_batch(weights):
@@ -285,9 +293,11 @@ def test_a_result_of_other_folders_is_not_replaced(run, capsys):
     told = fails(capsys, *folders(run)[:4], eval_mode="lfd", dst="run")
     assert "eval_lfd.json is of other folders" in told and "choose another --dst or --out" in told
     assert json.loads((run / "eval_lfd.json").read_text())["rows"] == first["rows"]
+    (run / "eval_lfd.json").write_text("[1]")
+    assert "eval_lfd.json is damaged, it holds no JSON object" in fails(capsys, *folders(run), eval_mode="lfd", dst="run")
 
 
 def test_weights_that_nothing_reads_are_refused(run, capsys):
     told = fails(capsys, "--eval_root", "run", eval_mode="lfd", inception_weights="some.pth")
-    assert "--inception_weights: --eval_mode lfd does not read it" in told
+    assert "--inception_weights: has no effect with --eval_mode lfd" in told
     assert "--fit: has no effect without --size" in fails(capsys, "--eval_root", "run", eval_mode="lfd", fit="crop")

@@ -250,8 +250,11 @@ def test_resize_equals_torchvision_on_a_pil_image(tmp_path, shape):
 
 
 def test_crop_takes_the_centre_untouched(tmp_path):
-    Image.fromarray(noise(8, (20, 30, 3))).save(tmp_path / "x.png")
-    np.testing.assert_array_equal(read_array(tmp_path / "x.png", 16, "crop"), noise(8, (20, 30, 3))[2:18, 7:23])
+    """As far as the grid of 8 pixels allows: up to 7 above and left of it."""
+    for height, width, top, left in ((32, 48, 8, 16), (20, 31, 0, 0), (46, 63, 8, 16), (16, 64, 0, 24)):
+        pixels = noise(8, (height, width, 3))
+        Image.fromarray(pixels).save(tmp_path / "x.png")
+        np.testing.assert_array_equal(read_array(tmp_path / "x.png", 16, "crop"), pixels[top : top + 16, left : left + 16])
 
 
 def test_sizes_that_do_not_fit_are_named(tmp_path):

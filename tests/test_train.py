@@ -21,6 +21,7 @@ from small import SMALL_NETWORK, draw, refused
 
 import inference
 import train
+from detect_commands.before_after import seen_by_refiner
 from options import parse_train
 from utils import report
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -478,6 +479,35 @@ def test_resumed_inference_mixes_no_refiners_and_sees_images_that_changed(run, h
     inference.main([*fitted, "--dst", "fitted_then"])
     shutil.copy("drawn/02.png", "drawn/04.png")
     assert "the images it is fitted on changed" in refused(inference.main, [*fitted, "--dst", "fitted_then", "--resume"], capsys)
+
+
+def test_resumed_inference_keeps_no_results_of_other_names(run, house, capsys):
+    shutil.copytree("datasets/tiny/fake", "growing")
+    command = ["--inference_data", "growing", "--inference_params", str(run), "--dst", "growing", "--device", "cpu"]
+    inference.main(command)
+    shutil.copy("growing/01.png", "growing/new.png")
+    inference.main([*command, "--resume"])  # one more
+    Image.open("growing/00.png").save("growing/00.bmp")  # now 00.png is called 00.png.png
+    told = refused(inference.main, [*command, "--resume"], capsys)
+    assert "results/growing/refined holds 1 images (the first: 00.png) that would not be made of what is in growing now" in told
+
+
+def test_images_that_the_refiner_was_made_with_are_told(house, capsys):
+    """Of a checkpoint those trained on, held-out ones not; of a filter those fitted on; wherever they lie."""
+    train.main([*SMALL, "--holdout", "0.5", "--dst", "half_seen", "--epoch", "1"])
+    shutil.copytree("datasets/tiny/fake", "elsewhere/fake")
+    fitted = ["--method", "linear", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake"]
+    for number, given in enumerate((["--inference_params", "results/half_seen"], fitted)):
+        for place in ("datasets/tiny/fake", "elsewhere/fake"):
+            capsys.readouterr()
+            inference.main([*given, "--inference_data", place, "--dst", "seen", "--device", "cpu", "--overwrite"])
+            assert f"the refiner was made with {(2, 4)[number]} of the 4 images to refine" in capsys.readouterr().err
+            (said,) = seen_by_refiner(Path("results/seen/refined"))
+            assert f"was made with {(2, 4)[number]} of the images that it refined" in said
+    for path in Path("elsewhere/fake").iterdir():
+        Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+    inference.main([*fitted, "--inference_data", "elsewhere/fake", "--dst", "seen", "--device", "cpu", "--overwrite"])
+    assert "was made with" not in capsys.readouterr().err and not seen_by_refiner(Path("results/seen/refined"))
 
 
 def test_inference_takes_the_folder_of_a_run_and_tells_of_images_that_were_refined(run, house, capsys):

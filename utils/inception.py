@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 
@@ -171,5 +172,5 @@ def statistics_name(paths, **settings):
     """
     digest = hashlib.sha256(repr((FORMAT, DIMENSIONS, sorted(settings.items()))).encode())
     for index, path in enumerate(paths):
-        digest.update(f"{path.name}:{hashlib.sha256(paths.content(index)).hexdigest()}\n".encode())
+        digest.update(os.fsencode(f"{path.name}:{hashlib.sha256(paths.content(index)).hexdigest()}\n"))
     return f"inception_{paths[0].parent.name}_{digest.hexdigest()[:16]}.npz"

@@ -5,11 +5,13 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from utils.fft import normalised_log_mag
 from utils.run_dir import atomic_path, to_uint8
 
+plt.rcParams["text.parse_math"] = False  # names of folders may hold dollar signs
 COLOURS = {
     "real": "black",
     "fake": "tab:red",
@@ -22,7 +24,12 @@ COLOURS = {
 
 
 def save_figure(figure, path):
-    """Write a matplotlib figure as PNG atomically, close it, and return it as (H, W, 3) uint8."""
+    """Write a matplotlib figure as PNG atomically, close it, and return it as (H, W, 3) uint8.
+
+    Its texts may be names of files, of any bytes.
+    """
+    for text in figure.findobj(Text):
+        text.set_text(text.get_text().encode(errors="backslashreplace").decode())
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()

@@ -58,11 +58,14 @@ def write_json(path, value):
 
 
 def read_json(path, advice="delete it and run again"):
-    """Read a JSON file; UserError with its name and this advice if it is not one."""
+    """Read a JSON file that holds an object: a dictionary; UserError with its name and this advice if it is none."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); {advice}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged, it holds no JSON object; {advice}")
+    return found
 
 
 def to_uint8(image):
@@ -156,7 +159,7 @@ def _dst_of(path):
     """--dst of the run that an options.json is of; None if it does not say."""
     try:
         return read_json(path).get("dst")
-    except (UserError, AttributeError):
+    except UserError:
         return None
 
 
