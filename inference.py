@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch.utils.data import Subset
 
+from data.checking import warn
 from data.copies import MOST, first_equal, total_bytes
-from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same, warn
+from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same
 from data.listing import ImagePaths, list_images
 from data.shards import is_shards, list_shards
 from data.training import DATASETS, ONE_IMAGE

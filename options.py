@@ -46,17 +46,17 @@ def boolean(text):
     return value
 
 
+def side(text):
+    """Argparse type: side of images in pixels."""
+    return number(int, 16, 8192)(text)
+
+
 def image_size(text):
     """Argparse type: a positive multiple of 16."""
-    value = number(int, 16, 8192)(text)
+    value = side(text)
     if value % 16:
         raise argparse.ArgumentTypeError(f"{value} is not a multiple of 16; networks here halve it four times")
     return value
-
-
-def image_sizes(text):
-    """Argparse type: comma-separated `image_size`s -> tuple."""
-    return tuple(map(image_size, text.split(",")))
 
 
 def number_list(kind, low=None, high=None):
@@ -575,7 +575,7 @@ class MeasuredReading(Reading):
     fit: str = reworded(
         Reading, "fit", "how --size is reached: resize (erases the artefacts being studied), centre crop, or refuse other sizes"
     )
-    size: int | None = option("side to bring images to; without it all must be of one size", type=number(int, 16, 8192))
+    size: int | None = option("side to bring images to; without it all must be of one size", type=side)
     batch_size: int = option("images at once; does not change the result", 16, type=number(int, 1))
 
 
@@ -684,7 +684,7 @@ class Detecting:
 class DetectSize:
     """The side of all images."""
 
-    size: int | None = option("side of the images; left out, all must have one size already", type=number(int, 16, 8192))
+    size: int | None = option("side of the images; left out, all must have one size already", type=side)
 
 
 @group("protocol (each default depends on the classifier)")

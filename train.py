@@ -7,7 +7,7 @@ import time
 import torch
 from tqdm import tqdm
 
-from data.folder import Warnings
+from data.checking import Warnings
 from data.pairs import PairLoader, save_holdout, scene_keys
 from data.training import inputs_of, training_sets
 from models.recording import NotRecorded

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from options import image_size
+
 
 def synchronise(device):
     """Wait for what a GPU was given to do."""
@@ -72,3 +74,8 @@ def draw_pictures(count, size):
         Image.fromarray(noisy).save(buffer, "PNG", compress_level=1)
         pictures.append(buffer.getvalue())
     return pictures
+
+
+def image_sizes(text):
+    """Argparse type: comma-separated `image_size`s -> tuple."""
+    return tuple(map(image_size, text.split(",")))

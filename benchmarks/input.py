@@ -22,7 +22,9 @@ import torch
 from PIL import Image
 
 from benchmarks.common import best_times, draw_pictures, for_each, peak_mib
-from data.folder import ImageFolder, check_images, list_images, load_folder
+from data.checking import check_images
+from data.folder import ImageFolder, load_folder
+from data.listing import list_images
 from data.pairs import PairLoader, load_holdout, save_holdout, split_holdout
 from data.reading import inspect
 from options import number

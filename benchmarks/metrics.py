@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import best_times, draw_pictures, for_each
-from data.folder import ImageFolder, list_images
-from options import HelpFormatter, image_sizes, number, number_list
+from benchmarks.common import best_times, draw_pictures, for_each, image_sizes
+from data.folder import ImageFolder
+from data.listing import list_images
+from options import HelpFormatter, number, number_list
 from utils.aliases import alias_features, alias_lags
 from utils.decay import decay_features
 from utils.detection import log_profile

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from data.checking import check_images
 from data.demo import make_demo
-from data.folder import check_images, list_images
+from data.listing import list_images
 from data.reading import read_image
 from data.training import DATASETS, DEMO
 from utils.errors import UserError

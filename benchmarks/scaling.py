@@ -36,7 +36,7 @@ def time_steps(options, processes):
         processes.wait()
         seconds.append(time.perf_counter() - begin)
     if processes.main:
-        write_json(options.out, seconds[1:])
+        write_json(options.out, {"seconds": seconds[1:]})
 
 
 @script(several=True)
@@ -62,7 +62,7 @@ def main(argv=None):
             arguments = [f"--{name}={value}" for name, value in vars(options).items() if name != "out"]
             if supervise(*start(["-m", "benchmarks.scaling", *arguments, f"--out={out}"], count)):
                 sys.exit(1)
-            seconds[count] += read_json(out)
+            seconds[count] += read_json(out)["seconds"]
     means = {count: sum(values) / len(values) for count, values in seconds.items()}
     rows = {
         f"{count} process{'es' if count > 1 else ''}": {

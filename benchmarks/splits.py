@@ -17,7 +17,7 @@ from benchmarks.quality import add_common, completed, refine_images
 from benchmarks.quality_data import FEWEST, HOME, PARTS, Case, read_images, scene, source_folder, write_part
 from benchmarks.quality_judge import COLUMNS, Judge, fold_of_scenes
 from benchmarks.quality_rows import prepare_row
-from data.folder import list_images
+from data.listing import list_images
 from data.training import DATASETS
 from options import number
 from utils.distributed import resolve_device

@@ -21,13 +21,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import peak_mib, seconds
+from benchmarks.common import image_sizes, peak_mib, seconds
 from models import stig
 from models.losses import ssim
 from models.recording import WARM_UP
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import image_sizes, number, number_list
+from options import number, number_list
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.profiles import chessboard_profile, chessboard_rings, to_grey

@@ -3,30 +3,16 @@
 import functools
 
 import numpy as np
-from torch.utils.data import Dataset, get_worker_info
 
-from data.checking import Warnings, check_images, column, warn
+from data.checking import check_images, column, warn
 from data.listing import ImagePaths, list_images, passed_over
-from data.reading import ImageInfo, fit_error, read_array, to_tensor
+from data.reading import fit_error, read_array, to_tensor
 from data.shards import is_shards, list_shards
 from utils.errors import UserError
 from utils.run_dir import real_path
 
-__all__ = [
-    "ImageFolder",
-    "ImageInfo",
-    "Warnings",
-    "all_of_size",
-    "check_images",
-    "first_of_other_size",
-    "list_images",
-    "load_folder",
-    "refuse_same",
-    "warn",
-]
 
-
-class ImageFolder(Dataset):
+class ImageFolder:
     """Images as (3, H, W) float32 tensors in [0, 1].
 
     Args:
@@ -55,7 +41,7 @@ class ImageFolder(Dataset):
         if array is None:
             read = functools.partial(self.paths.content, index)
             array = read_array(self.paths.label(index), self.size, self.fit, read)
-            if self.cached_gb and get_worker_info() is None:  # each worker process would hold a cache of its own
+            if self.cached_gb:
                 self._arrays[index] = array
         return array
 
@@ -63,7 +49,7 @@ class ImageFolder(Dataset):
         return to_tensor(self.array(index))
 
     def __getstate__(self):
-        return self.__dict__ | {"_arrays": {}}  # a spawned worker process gets no copy of the cache
+        return self.__dict__ | {"_arrays": {}}  # another process gets no copy of the cache
 
 
 def _decoded_bytes(infos, size):

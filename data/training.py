@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from data.checking import warn
 from data.copies import told_copies
 from data.demo import make_demo
 from data.differences import class_differences
-from data.folder import ImageFolder, load_folder, refuse_same, warn
+from data.folder import ImageFolder, load_folder, refuse_same
 from data.pairs import load_holdout, split_holdout
 from data.shards import shards_beside
 from utils.errors import UserError

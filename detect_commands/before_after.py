@@ -3,7 +3,8 @@
 import functools
 from pathlib import Path
 
-from data.folder import refuse_same, warn
+from data.checking import warn
+from data.folder import refuse_same
 from detect_commands.common import check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
 from detect_commands.image_sets import as_notes, filtered_sets, fitted_filters, open_sets
 from detect_commands.protocol import PARTS

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data.checking import Warnings
 from data.copies import told_copies, total_bytes
 from data.differences import class_differences
-from data.folder import Warnings, first_of_other_size, load_folder
+from data.folder import first_of_other_size, load_folder
 from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from detect_commands.image_sets import Chosen
@@ -40,7 +39,7 @@ class TrainingPlan:
     num_workers: int
 
 
-class LabelledImages(Dataset):
+class LabelledImages:
     """(image, label) of some reals and some fakes.
 
     Args:
@@ -72,7 +71,7 @@ class LabelledImages(Dataset):
         return image, label
 
     def unlabelled(self):
-        """Dataset of the images alone."""
+        """The images alone."""
         return Chosen(self, range(len(self)), lambda item, _: item[0])
 
     def batch(self, numbers, pinned=False):

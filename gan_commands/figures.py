@@ -44,7 +44,7 @@ def rate_curve(rates, detector, path):
     save_figure(figure, path)
 
 
-def before_after(before, after, path):
+def samples_before_after(before, after, path):
     """Samples (N, 3, S, S) of the same latents and their mean spectra, before above after."""
 
     figure, axes = plt.subplots(2, 2, figsize=(8, 4.4), layout="constrained", width_ratios=(3, 1))

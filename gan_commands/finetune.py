@@ -135,7 +135,7 @@ class FinetuneRun(GanRun):
     def __init__(self, options, checkpoint, threshold, device):
         super().__init__(options, start_trainer(checkpoint, options.lr, device), Processes(device))
         self.threshold, self.sums, self.origin = threshold, {}, weights_digest(checkpoint)
-        self._unseen = []  # step and terms of what is not logged yet
+        self._unlogged = []  # step and terms of what is not logged yet
 
     @property
     def finished(self):
@@ -178,16 +178,16 @@ class FinetuneRun(GanRun):
     def _count(self, terms):
         """Add the terms of a step to what is summed and logged; a GPU is not waited for."""
         self.sums = {name: self.sums.get(name, 0) + to_double(value) for name, value in terms.items()}
-        self._unseen.append((self.trainer.steps, terms))
+        self._unlogged.append((self.trainer.steps, terms))
 
     def _write_terms(self, log):
         """Check and log the terms of each step since the last call."""
-        values = torch.stack([torch.stack([*terms.values()]) for _, terms in self._unseen]).tolist()
-        for (step, terms), row in zip(self._unseen, values, strict=True):
+        values = torch.stack([torch.stack([*terms.values()]) for _, terms in self._unlogged]).tolist()
+        for (step, terms), row in zip(self._unlogged, values, strict=True):
             numbers = dict(zip(terms, row, strict=True))
             self.check_finite(numbers, step)
             log.write(step, numbers)
-        self._unseen = []
+        self._unlogged = []
 
     def end_epoch(self, judge, log):
         """Judge, log and save at the end of an epoch."""
@@ -208,7 +208,7 @@ class FinetuneRun(GanRun):
         figures.loss_curves(rows, steps // self.epoch, self.folder / "losses.png", lost=steps - len(rows))
         figures.rate_curve(rates, self.options.detector, self.folder / "detection.png")
         samples = [draw(state, SHOWN, self.options.seed, self.processes.device) for state in (checkpoint, self.trainer.state())]
-        figures.before_after(*(torch.cat(list(batches)) for batches in samples), self.folder / "samples.png")
+        figures.samples_before_after(*(torch.cat(list(batches)) for batches in samples), self.folder / "samples.png")
 
 
 def read_numbers(path):

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.checking import warn
 from data.copies import total_bytes
-from data.folder import warn
 from data.streams import files_of, open_photographs
 from gan_commands.common import INVERT, load_run, weights_digest
 from gan_commands.pairs import PAIRS, read_pairs

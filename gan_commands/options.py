@@ -27,6 +27,7 @@ from options import (
     refuse_unread,
     reworded,
     run_name,
+    side,
 )
 
 GAN_FAMILIES = {  # published settings of each loss
@@ -235,7 +236,7 @@ class GanSpectrumOptions(GanReading, ReadingMachine, RunFolder):
     real: str = option("folder of photographs", required=True, metavar="DIR")
     inputs: tuple = option("runs in results/ or folders of images, as NAME or LABEL=NAME", required=True, nargs="+")
     n: int = option("images of each that are used", 1000, type=number(int, 2))
-    size: int | None = option("bring images to this size; unset: all must have one size already", type=number(int, 16, 8192))
+    size: int | None = option("bring images to this size; unset: all must have one size already", type=side)
 
 
 @frozen

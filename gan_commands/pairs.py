@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder import ImageFolder, check_images, first_of_other_size, list_images
+from data.checking import check_images
+from data.folder import ImageFolder, first_of_other_size
+from data.listing import list_images
 from utils.errors import UserError
 from utils.run_dir import read_json
 

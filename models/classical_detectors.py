@@ -24,7 +24,7 @@ def _fit(classifier, features, is_fake, seed):
     if classifier == "knn":
         return {"features": features, "labels": is_fake}  # 1 = fake, so that their mean is a score
     if classifier == "svm":
-        gamma = 1 / features.shape[1]  # scikit-learn's "scale" for standardised features, none of them constant
+        gamma = 1 / features.shape[1]  # scikit-learn's "scale", if no standardised feature is constant
         model = SVC(kernel="rbf", gamma=gamma, class_weight="balanced").fit(features, is_fake)
         return {"support": model.support_vectors_, "dual": model.dual_coef_[0], "offset": model.intercept_[0], "gamma": gamma}
     if classifier == "mlp":

@@ -406,4 +406,5 @@ def test_a_lonely_last_image_does_not_stop_batch_normalisation(tmp_path):
     network = Detector("resnet50", 32, "image")
     settings = plan(epochs=1, batch_size=4, optimizer="adam", lr=1e-4, augment=0.5)
     train = LabelledImages(real, range(5), fake, range(4), settings)  # 9 images: 4 + 4 + 1
-    train_network(network, train, LabelledImages(real, [5], fake, [5]), settings, torch.device("cpu"), tmp_path)
+    best = train_network(network, train, LabelledImages(real, [5], fake, [5]), settings, torch.device("cpu"), tmp_path)
+    assert best == 0 and all(value.isfinite().all() for value in network.state_dict().values())

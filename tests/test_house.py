@@ -706,5 +706,5 @@ def test_detectors_of_the_closing_table_see_a_bounded_sample(monkeypatch):
     row, images = report.ReportRow(range(10)), torch.rand(10, 3, 16, 16)
     for part in images.split(3):
         row.update(part)
-    assert torch.allclose(torch.cat(row.features["logreg"]), report.FEATURES["logreg"](images[[0, 2, 5, 7]]))
+    assert torch.allclose(torch.cat(row.features["logreg"]), report.LOOKED_AT["logreg"](images[[0, 2, 5, 7]]))
     assert row.spectra.total.count == 10

@@ -9,7 +9,8 @@ from PIL import Image, PngImagePlugin
 
 from data import checking, manifest
 from data.checking import check_images, column
-from data.folder import list_images, load_folder
+from data.folder import load_folder
+from data.listing import list_images
 from data.reading import header_info, inspect
 from utils.errors import UserError
 

@@ -210,7 +210,17 @@ def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
 
 
 NOT_DECIDING = {  # imported by what decides, and without a say: the judged images and the trained weights are hashed themselves
-    *("data.copies", "data.demo", "data.folder", "data.listing", "data.reading", "data.shards", "data.training", "inference"),
+    *(
+        "data.checking",
+        "data.copies",
+        "data.demo",
+        "data.folder",
+        "data.listing",
+        "data.reading",
+        "data.shards",
+        "data.training",
+        "inference",
+    ),
     *("models.discriminators", "models.losses"),
     *("models.patchnce", "options", "utils.checkpoint", "utils.errors", "utils.interrupts", "utils.launch", "utils.measure"),
     *("utils.report", "utils.run_dir", "utils.seeding"),

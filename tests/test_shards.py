@@ -16,7 +16,8 @@ import eval as eval_script
 import inference
 import train
 from data import manifest, shards
-from data.folder import list_images, load_folder
+from data.folder import load_folder
+from data.listing import list_images
 from data.shards import expand_pattern, is_shards, list_shards, shards_beside
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError

@@ -649,6 +649,7 @@ def test_inference_tells_what_it_passes_over(run, capsys):
     assert "1 links to folders (the first: mixed/linked) and 1 files of other formats (the first: mixed/moving.gif)" in told
     inference.main([*command, "--inference_data", "mixed/sub", "--overwrite"])
     assert "passed over" not in capsys.readouterr().err
+    assert "passed over" not in capsys.readouterr().err
 
 
 def test_training_spares_the_images_it_reads(capsys):

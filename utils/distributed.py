@@ -173,7 +173,7 @@ class Processes:
     def once(self, function):
         """What `function()` returns in the main process, which alone calls it; CPU tensors and plain objects only.
 
-        Random numbers that it draws count as drawn by all: even a DataLoader draws one.
+        Random numbers that it draws count as drawn by all.
         """
         if self.world == 1:
             return function()

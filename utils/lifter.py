@@ -28,7 +28,7 @@ REFLECTED = tuple(  # the place of each in the list when the image is seen in a 
 INDEPENDENT = tuple(1 + (other != place) for place, other in enumerate(REFLECTED))  # coefficients of which the mean is taken
 EFFICIENCY = 1 / (math.pi - 2)  # of a mean absolute value, against the root mean square of Gaussian numbers
 DOUBT = 2  # times its variance that a squared log-ratio of energies must reach to count at all
-SMALLEST_ENERGY = 1e-9  # energy that counts at least, so that its logarithm exists
+SMALLEST_ENERGY = 1e-9  # energy that counts at least: its logarithm is taken, and it divides
 WILD, FAR_OUT = 2, 3  # deviations beyond which a coefficient counts as this far out: when correlations are estimated, when it moves
 
 

@@ -13,13 +13,13 @@ import torch
 
 from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shifted
 from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
+from utils.lifter import SMALLEST_ENERGY
 from utils.linear_filter import OPPONENT, RGB, mixed, trust_bands
 from utils.moments import RunningMoments
 from utils.transport import transport
 
 WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
 LEAST = 1e-3  # eigenvalue that a coherence matrix has at least; noise may leave a smaller one
-SMALLEST_ENERGY = 1e-9  # energy that counts at least
 CONTRAST = 1e2  # most that amplitudes of aliases differ by when it is weighed which one to change; keeps matrices regular
 ALIASES = [(row, column) for row in range(PERIOD) for column in range(PERIOD)]  # of a frequency, itself first
 

@@ -22,7 +22,7 @@ COLUMNS = {
     name: TITLES.get(name, f"fresh {name}")
     for name in ("lfd_8bit", "lfd", "gap", "gap_upper", "logreg", "coherence", "psnr", "ssim")
 }
-FEATURES = {  # what fresh detectors look at
+LOOKED_AT = {  # what fresh detectors look at
     name: functools.partial(classical_features, name, corners=True) for name in ("logreg", "coherence")
 }
 NEARLY = {"lfd": 0.1, "gap": 0.02, "gap_upper": 0.02, "logreg": 0.05, "coherence": 0.05}  # least differences that are spoken of
@@ -97,7 +97,7 @@ class ReportRow:
     def __init__(self, keys):
         self.spectra = SpectrumFolds()
         self._psnr, self._ssim = [], []
-        self.features = {name: [] for name in FEATURES}
+        self.features = {name: [] for name in LOOKED_AT}
         chosen = evenly_spaced(len(keys), DETECTED_IMAGES)
         self.keys = [keys[index] for index in chosen]
         self._next, self._detected = 0, set(chosen)
@@ -107,7 +107,7 @@ class ReportRow:
         self.spectra.update(image)
         detected = [offset for offset in range(len(image)) if self._next + offset in self._detected]
         self._next += len(image)
-        for name, features in FEATURES.items() if detected else ():
+        for name, features in LOOKED_AT.items() if detected else ():
             self.features[name].append(features(image[detected]).cpu())
         if source is not None:
             self._psnr.append(psnr(image, source).clamp_max(PSNR_CEILING).cpu())
@@ -116,7 +116,7 @@ class ReportRow:
     def numbers(self, real):
         """Dictionary over `COLUMNS` against the `ReportRow` reals; what a row does not have is None."""
         numbers = spectral_distances(real.spectra.total, self.spectra.total)
-        for name in FEATURES:
+        for name in LOOKED_AT:
             numbers[name] = detector_accuracy(real.features[name], self.features[name], (real.keys, self.keys))
         numbers["psnr"] = float(torch.cat(self._psnr).mean()) if self._psnr else None
         numbers["ssim"] = float(torch.cat(self._ssim).mean()) if self._ssim else None
@@ -186,7 +186,7 @@ def verdict(table, base="identity"):
         table: as `table_numbers`. base: what training starts from (`--base`): a name of FILTERS, or "identity".
     """
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
-    judged |= {name: f"the fresh {name}" for name in FEATURES}
+    judged |= {name: f"the fresh {name}" for name in LOOKED_AT}
     labels = {"fake": "the fakes", "linear": "the plain filter (`linear`)"}
     if base not in ("identity", *labels):
         labels[base] = f"the filter that training starts from (`{base}`)"
@@ -196,7 +196,7 @@ def verdict(table, base="identity"):
         for column, words in judged.items():
             values = [table[row][column] for row in ("refined", other)]
             if None not in values:
-                least_value = 0.5 if column in FEATURES else 0  # a detector below chance is no better than chance
+                least_value = 0.5 if column in LOOKED_AT else 0  # a detector below chance is no better than chance
                 own, rest = [max(value, least_value) for value in values]
                 gain, least = rest - own, NEARLY[column]
                 found["better" if gain > least else "worse" if gain < -least else "about the same"].append(words)
