@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from data.copies import told_copies
+from data.copies import seen_by_refiner, told_copies
 from data.differences import class_differences
 from data.folder import first_of_other_size, load_folder, refuse_same
 from options import as_plain, parse_eval
@@ -62,7 +62,7 @@ def open_folders(paths, options, at_least):
         arguments = {"skip_bad": options.skip_bad, "num_workers": options.num_workers}
         folders[role], infos[role] = load_folder(path, options.size, options.fit, **arguments)
         if len(folders[role]) < at_least:
-            raise UserError(f"{path} holds {len(folders[role])} images; at least {at_least} are needed for this --eval_mode")
+            raise UserError(f"{path} holds {len(folders[role])} of the {at_least} images that this --eval_mode needs at least")
     first, other = infos["real"][0], first_of_other_size(*infos.values()) if options.size is None else None
     if other:
         raise UserError(
@@ -70,7 +70,8 @@ def open_folders(paths, options, at_least):
             "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
         )
     copies = told_copies(*(images.paths for images in folders.values()))
-    return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake"))) + copies
+    seen = [text for role in paths if role == "refined" for text in seen_by_refiner(paths[role])]
+    return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake"))) + copies + seen
 
 
 def open_magnitudes(paths, folders, options):
@@ -92,9 +93,14 @@ def doubtful_counts(counts, fid):
         warnings.append(
             f"FID of fewer than {FID_IMAGES} images is mostly bias, and the floor's, of half as many, is larger still: trust KID"
         )
+    if counts["real"] == 1:
+        warnings.append("there is one real image, so the table has no floor")
     if counts.get("refined", counts["fake"]) != counts["fake"]:
         made = f"{counts['refined']} refined images for {counts['fake']} fakes"
-        warnings.append(f"{made}: if they were made of these, the refining was interrupted; go on with inference.py --resume")
+        warnings.append(
+            f"{made}: if they were made of these, the refining was interrupted (go on with inference.py --resume), or some lie in "
+            "subfolders, which are not read"
+        )
     return warnings
 
 
@@ -109,7 +115,7 @@ def measure(options, processes, modes, paths, cache):
     features = FeatureDistances(options.inception_weights, cache, options.seed, read) if fid_modes else None
 
     def open_all():
-        folders, warnings = open_folders(paths, options, at_least=4 if fid_modes else 2)
+        folders, warnings = open_folders(paths, options, at_least=4 if fid_modes else 1)
         return folders, warnings, open_magnitudes(paths, folders, options) if "magnitude_fid" in modes else None
 
     folders, warnings, mags = processes.once(open_all)
@@ -156,7 +162,8 @@ def run_evaluation(options, processes):
     result |= {"folders": {role: str(path) for role, path in paths.items()}, "options": as_plain(options)}
     write_json(out, result)
     print(format_table(result["rows"], {"n": "real, other"} | {k: v for mode in modes for k, v in COLUMNS[mode].items()}))
-    print(f"Lower is better; floor = halves of the real images against each other. Written to {out}{drawn}")
+    floor = "; floor = halves of the real images against each other" if "floor" in result["rows"] else ""
+    print(f"Lower is better{floor}. Written to {out}{drawn}")
     return result
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from pathlib import Path
 
 from torch.utils.data import Subset
@@ -188,7 +189,7 @@ def check_begun(path, made, names):
     others = {file.relative_to(refined) for file in refined.rglob("*.png")} - set(names)
     if others:
         raise UserError(
-            f"{refined} holds {len(others)} images (the first: {min(others)}) that would not be made of what is in "
+            f"{refined} holds images ({len(others)}, the first: {min(others)}) that would not be made of what is in "
             f"{made['inference_data']} now: images were added, removed or renamed since; start again with --overwrite"
         )
 
@@ -217,7 +218,7 @@ def refine_folder(options, processes):
     seed_everything(options.seed, options.deterministic)
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
-    if all((Path(options.inference_data) / side).is_dir() for side in ("real", "fake")):
+    if all(os.path.isdir(f"{options.inference_data}/{side}") for side in ("real", "fake")):  # noqa: PTH112 (False where it may not be read)
         raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
     size, fit, refine, origin = open_refiner(options, processes)
     if processes.main and options.fit not in (None, "none", fit):

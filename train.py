@@ -125,6 +125,10 @@ def read_run(options):
     resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
     warnings = Warnings()
     sets = training_sets(options, run / "images.json" if resumed else None, warnings)
+    if options.lambda_lf and 2 * options.sigma >= options.size:
+        warnings(
+            f"--sigma {options.sigma} makes all of a spectrum of {options.size} px low frequencies, which are to stay: give less"
+        )
     fakes = len(sets[0]["train_fake"])
     if options.batch_size > fakes:
         warnings(f"--batch_size {options.batch_size} is more than the {fakes} fakes; every step takes all of them")

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 
 from data.listing import ImagePaths
+from utils.run_dir import OPTIONS, read_json
 
 MOST = 10_000  # images among which copies are looked for: a fraction of a second on a local disk
 WITHIN = "they count twice, and what is trained on some and judged by others looks too good; leave them out"
@@ -43,6 +45,14 @@ def first_equal(*sides):
             for copies in _same(ends, lambda number: _read(images[number])):
                 first[copies] = copies[0]
     return np.split(first, np.cumsum([len(paths) for paths in given])[:-1])
+
+
+def seen_by_refiner(refined):
+    """Sentences (none or one): inference.py, which wrote a folder, used a refiner that was made with some of those images."""
+    path = Path(refined).parent / OPTIONS
+    seen = read_json(path).get("seen", 0) if path.is_file() else 0
+    text = f"the refiner of {refined} was made with {seen} of the images that it refined, and those look better than others would"
+    return [text] if seen else []
 
 
 def _same(numbers, key):

@@ -107,7 +107,7 @@ def passed_over(folder, recursive=False):
             deeper += [Path(place, name) for name in files if is_image_name(name)]
         folders[:] = [name for name in folders if not name.startswith(".")]
     kinds = {"links to folders": links, "files of other formats": others, "images in subfolders": deeper}
-    found = [f"{len(paths)} {kind} (the first: {min(paths)})" for kind, paths in kinds.items() if paths]
+    found = [f"{kind} ({len(paths)}, the first: {min(paths)})" for kind, paths in kinds.items() if paths]
     return f"passed over in {folder}: {' and '.join(found)}" if found else None
 
 

@@ -166,9 +166,13 @@ def _decode(path, read):
         reason = "it is no PNG, JPEG, WebP, BMP or TIFF image" if content else "it is empty"
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from None
     except Exception as error:  # decoders raise anything on damaged files
-        reason = getattr(error, "strerror", None) or error
+        reason = "it is a link to nothing" if _is_dangling(path) else getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from error
     return np.ascontiguousarray(_to_rgb(array)), image_format, tables, several
+
+
+def _is_dangling(path):
+    return Path(path).is_symlink() and not Path(path).exists()
 
 
 def inspect(path, read=None):

@@ -83,14 +83,6 @@ def before_after_with(bench, options, real, fake, refined, filters):
     return rows, setting_of(bench, training, len(reals), reals, sides, filters_fitted=filters is None), home
 
 
-def seen_by_refiner(refined):
-    """Warnings (none or one) that what refined a folder of images, by inference.py, was made with some of them."""
-    path = refined.parent / "options.json"
-    seen = read_json(path).get("seen", 0) if path.is_file() else 0
-    text = f"the refiner of {refined} was made with {seen} of the images that it refined, and those look better than others would"
-    return [f"{text}; leave them out of --fake and --eval_root"] if seen else []
-
-
 def seen_by_run(run):
     """Warnings (none or one) that the refiner of a training run was fitted on the images that its run's folders hold."""
     paths = [run / name for name in ("images.json", "options.json")]
@@ -113,7 +105,7 @@ def before_after(options, processes):
         raise UserError(f"{folders['refined']} does not exist; give the folder of the refined images by --eval_root")
     refuse_same(folders["real"], folders["refined"])
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
-    own = processes.once(lambda: seen_by_refiner(folders["refined"]) if options.eval_root else seen_by_run(run_folder(options.dst)))
+    own = [] if options.eval_root else processes.once(lambda: seen_by_run(run_folder(options.dst)))
     for text in own:
         warn(text)
     warnings = [*warnings, *as_notes(own)]

@@ -41,8 +41,6 @@ def open_home(options, classifier):
     open_run_folder(*part_of(options, home.name, keep), settings=as_plain(options))
     if keep:
         print(f"{home} is finished; training again would give the same, so only the evaluation is done")
-    elif options.eval_root:
-        print(f"--is_train True with --eval_root: training {classifier} first, then evaluating; --is_train False only evaluates")
     return home, options.of(classifier).runs
 
 
@@ -73,8 +71,11 @@ def left_out(content, judged, count):
 def check_detectors(benches, options, sets):
     """UserError for whatever would stop the work on any classifier later; nothing is made or deleted."""
     check_records(options, "classifier")
-    for bench in benches:
-        home, kept = find_home(options, bench.classifier)
+    homes = {bench: find_home(options, bench.classifier) for bench in benches}
+    begun = [bench.classifier for bench, (_, kept) in homes.items() if not kept]
+    if begun and options.eval_root:
+        print(f"training {', '.join(begun)} first, then evaluating (--is_train False only evaluates)")
+    for bench, (home, kept) in homes.items():
         for folder in () if options.is_train else sorted(home.glob("run_*")):
             bench.check_finished(folder)
         if options.is_train:

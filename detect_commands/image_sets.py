@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.checking import Warnings
-from data.copies import told_copies, total_bytes
+from data.copies import seen_by_refiner, told_copies, total_bytes
 from data.differences import class_differences
 from data.folder import first_of_other_size, load_folder
 from utils.checkpoint import digest_of
@@ -169,7 +169,8 @@ def open_sets(folders, options):
     for role in (role for role in sets if role != "real" and "real" in sets):
         for text in class_differences(*((sets[one].images, infos[one]) for one in ("real", role))):
             warnings(f"{sets['real'].label} against {sets[role].label}: {text}")
-    for text in told_copies(*(images.images.paths for images in sets.values())):
+    seen = [text for role, folder in folders.items() if role != "real" for text in seen_by_refiner(folder)]
+    for text in seen + told_copies(*(images.images.paths for images in sets.values())):
         warnings(text)
     return sets, side, as_notes(warnings)
 

@@ -13,8 +13,8 @@ from utils.tables import format_table, write_csv
 
 INTERVAL_NOTE = (
     "Mean over runs of each number, its 95 % bootstrap interval (images drawn anew within each class; the ends are averaged over "
-    "runs; where every image is judged alike the interval has no width, which only says that the sample is small) and, after ±, "
-    "the standard deviation over runs."
+    "runs, and say nothing of how runs differ; where every image of a run is judged alike its interval has no width, which only "
+    "says that the sample is small) and, after ±, the standard deviation over runs."
 )
 
 
@@ -30,6 +30,7 @@ class Judged:
     measures: dict  # name -> (value, low, high)
     real_scores: np.ndarray
     fake_scores: np.ndarray
+    names: dict | None = None  # "real", "fake" -> names of the images, in the order of their scores
 
 
 def summary(rows, measure):
@@ -124,6 +125,8 @@ def curves_figure(rows, path):
             style = {"color": f"C{number % 10}", "lw": 1, "alpha": 0.7, "label": generator if row.run == rows[0].run else None}
             roc.plot(lines["false_positive"], lines["true_positive"], **style)
             precision.plot(lines["recall"], lines["precision"], **style)
+            chance = len(row.fake_scores) / (len(row.fake_scores) + len(row.real_scores))
+            precision.axhline(chance, color=style["color"], lw=0.8, ls=":")
     roc.plot([0, 1], [0, 1], color="grey", lw=0.8, ls=":")
     roc.set(xlabel="reals called fake", ylabel="fakes called fake", title="ROC", xlim=(0, 1), ylim=(0, 1.02))
     precision.set(xlabel="recall of fakes", ylabel="precision", title="precision and recall", xlim=(0, 1), ylim=(0, 1.02))
@@ -168,9 +171,11 @@ def write_evaluation(folder, rows, notes):
         legend(),
         "![curves](curves.png)",
     ]
-    if len(plain) < len(rows):
-        parts += ["## Robustness", generators_text(rows, "perturbation", "balanced_accuracy"), "![robustness](robustness.png)"]
-        robustness_figure(rows, folder / "robustness.png")
+    perturbed = {row.generator for row in rows if row.perturbation != "none"}  # of an earlier call's folders perhaps not
+    if perturbed:
+        shown = [row for row in rows if row.generator in perturbed]
+        parts += ["## Robustness", generators_text(shown, "perturbation", "balanced_accuracy"), "![robustness](robustness.png)"]
+        robustness_figure(shown, folder / "robustness.png")
     curves_figure(plain, folder / "curves.png")
     write_text(folder / "evaluation.md", "\n\n".join(parts) + "\n")
     return table

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from torchvision.utils import make_grid
 
 from utils.metrics import SpectrumMean
@@ -29,7 +30,7 @@ def loss_curves(steps, per_epoch, path, lost=0):
         mean, std = moving([row[name] for row in steps], per_epoch)
         axis.plot(epochs, mean, lw=1.2, label="mean over an epoch's steps")
         axis.fill_between(epochs, mean - std, mean + std, alpha=0.25, label="and their standard deviation")
-        axis.set(xlabel="epoch", title=f"{name} (unweighted)")
+        axis.set(xlabel="epoch", ylabel="loss", title=f"{name} (unweighted)")
     axes[0, 0].legend(fontsize=7)
     save_figure(figure, path)
 
@@ -39,7 +40,8 @@ def rate_curve(rates, detector, path):
     figure, axis = plt.subplots(figsize=(4.4, 3), layout="constrained")
     axis.plot(range(len(rates)), rates, marker="o", ms=3, lw=1)
     axis.axhline(rates[0], color="grey", ls="--", lw=0.8, label="untouched generator")
-    axis.set(xlabel="epoch", title=f"samples that {detector} calls fake", ylim=(-0.03, 1.03))
+    axis.set(xlabel="epoch", ylabel="share", title=f"samples that {detector} calls fake", ylim=(-0.03, 1.03))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=8)
     save_figure(figure, path)
 
@@ -75,13 +77,13 @@ def profile_bands(spectra, path):
         left.fill_between(range(len(mean)), mean - std, mean + std, color=colour, alpha=0.12, lw=0)
         right.plot(mean - reference, color=colour, lw=1.2)
     left.set(xlabel="radial frequency (bins)", ylabel="mean log power", title="profile, +- one standard deviation over images")
-    right.set(xlabel="radial frequency (bins)", title="difference to real")
+    right.set(xlabel="radial frequency (bins)", ylabel="difference in mean log power", title="difference to real")
     left.legend(fontsize=8)
     save_figure(figure, path)
 
 
 def violins(values, names, path):
-    """One violin plot per column.
+    """One violin plot per column, with a bar at the median.
 
     Args:
         values: dict label -> (N, C). names: titles of the C columns.
@@ -90,7 +92,7 @@ def violins(values, names, path):
     for column, (axis, name) in enumerate(zip(axes[0], names, strict=True)):
         axis.violinplot([table[:, column] for table in values.values()], showmedians=True, showextrema=False)
         axis.set_xticks(range(1, len(values) + 1), list(values), rotation=30, ha="right", fontsize=8)
-        axis.set_title(name)
+        axis.set(ylabel="value and median (bar)", title=name)
     save_figure(figure, path)
 
 
@@ -101,6 +103,6 @@ def truncation_curves(thresholds, frobenius, cosine, path):
     left.plot(thresholds, np.gradient(frobenius, thresholds), ls="--", label="its derivative")
     left.legend(fontsize=8)
     right.plot(thresholds, cosine, color="C2")
-    left.set(xlabel="threshold t (bins)", title="2e-4 x Frobenius norm of the difference")
-    right.set(xlabel="threshold t (bins)", title="1 - cosine")
+    left.set(xlabel="threshold t (bins)", ylabel="mean over pairs", title="2e-4 x Frobenius norm of the difference")
+    right.set(xlabel="threshold t (bins)", ylabel="mean over pairs", title="1 - cosine")
     save_figure(figure, path)

@@ -195,7 +195,7 @@ class FinetuneSteps:
     lr: float | None = option(
         "Adam's rate; unset: 1e-4 Fourier, 1e-5 both, 1e-6 adversarial only", type=number(float, 0, open_low=True)
     )
-    epochs: int = option("passes over the pairs", 20, type=number(int, 1))
+    epochs: int = option("passes over the pairs, in whole batches", 20, type=number(int, 1))
     batch_size: int = option("pairs per step", 16, type=number(int, 2))
     n: int = option("fresh samples per epoch that the detector judges", 10_000, type=number(int, 20))
     detector: str = option(

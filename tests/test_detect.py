@@ -119,6 +119,10 @@ def test_every_classifier_end_to_end(run, classifier, capsys):
     trained = table(home / "runs.csv")
     assert {key[2] for key in trained} == set(MEASURES) and {key[0] for key in trained} == {"eval/fake"}
     assert [name for name in trained["eval/fake", "none", "auc"] if name.startswith("run_")] == [f"run_{i}" for i in range(runs)]
+    for row in json.loads((home / "scores.json").read_text())["rows"]:
+        for side in ("real", "fake"):
+            assert len(row["names"][side]) == len(row[f"{side}_scores"])
+            assert {*row["names"][side]} <= {path.name for path in (run / side).iterdir()}
     assert (home / "curves.png").stat().st_size > 1000 and json.loads((home / "options.json").read_text())["dst"] == "run"
     if classifier in CLASSICAL and classifier != "coherence":  # a board that is added has nothing to do with frequencies below
         assert float(trained["eval/fake", "none", "auc"]["mean"]) > 0.9
@@ -538,6 +542,9 @@ def test_later_calls_keep_what_earlier_ones_measured(run, capsys):
     assert "results/run/eval/real (24 images)" in text and "logreg: 1 run, --split 0.5" in text
     detect.main(["--classifier", "svm", "--is_train", "False", "--dst", "run"])  # without --robustness
     assert {key[1] for key in table("results/run/svm_classifier/runs.csv")} == set(PERTURBATIONS)
+    detect.main(["--classifier", "svm", "--is_train", "False", "--dst", "run", "--eval_root", "a/fake"])  # which was not perturbed
+    robustness = plain(Path("results/run/svm_classifier/evaluation.md").read_text()).split("## Robustness")[1]
+    assert "eval/fake" in robustness and "a/fake" not in robustness.replace("eval/fake", "")
     with Path("results/run/logreg_classifier/scores.json").open() as file:
         assert len(json.load(file)["rows"][0]["real_scores"]) == COUNT // 2
 

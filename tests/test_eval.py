@@ -248,13 +248,23 @@ def test_wrong_options(run, capsys, arguments, part):
     assert part in fails(capsys, *arguments)
 
 
-def test_wrong_device_and_too_few_images(run, capsys):
+def test_wrong_device_and_too_few_images(run, weights, capsys):
     with pytest.raises(SystemExit) as stop:
         eval_script.main(["--eval_root", "run", "--eval_mode", "lfd", "--device", "99"])
     assert stop.value.code == 2 and "99" in capsys.readouterr().err
     for path in list((run / "eval/real").iterdir())[1:]:
         path.unlink()
-    assert "at least 2" in fails(capsys, "--eval_root", "run", eval_mode="lfd")
+    result = measure("--eval_root", "run", eval_mode="lfd")
+    assert list(result["rows"]) == ["fake", "refined"] and "no floor" in result["warnings"][0]
+    assert "floor" not in capsys.readouterr().out
+    told = fails(capsys, "--eval_root", "run", eval_mode="image_fid", inception_weights=weights)
+    assert "holds 1 of the 4 images" in told
+
+
+def test_images_that_their_refiner_was_made_with_are_told(run, capsys):
+    (run / "eval/options.json").write_text('{"seen": 3}')
+    result = measure("--eval_root", "run", eval_mode="lfd")
+    assert ["was made with 3 of the images" in text for text in result["warnings"]] == [True]
 
 
 def test_out_file_workers_and_batches(run, tmp_path):

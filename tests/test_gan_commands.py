@@ -105,6 +105,10 @@ def test_train_leaves_a_complete_run():
 def test_damaged_runs_are_named(capsys):
     train = f"train --data set --dst base --adversarial lsgan --epochs 2 --lr 1e-3 --resume {SMALL}"
     sample = "sample --dst base --n 2 --out damaged --device cpu"
+    Path("no_pairs").mkdir()
+    for folder, what in (("no_pairs", "holds no pairs"), ("nowhere", "does not exist")):
+        told = refused(f"study truncation --pairs {folder} --dst no", capsys)
+        assert f"{folder} {what}; give the folder that gan.py invert wrote" in told
     finetune = "finetune --generator base --pairs pairs --dst damaged --epochs 1 --n 20 --batch_size 8 --device cpu"
     content = load_checkpoint("results/base/checkpoint.pt", "gan")
     progress, optimiser = content["progress"], content["generator_optimiser"]

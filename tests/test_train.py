@@ -21,7 +21,7 @@ from small import SMALL_NETWORK, draw, refused
 
 import inference
 import train
-from detect_commands.before_after import seen_by_refiner
+from data.copies import seen_by_refiner
 from options import parse_train
 from utils import report
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -88,7 +88,7 @@ def test_the_report_says_how_the_run_was_made(house, capsys):
     draw(house / "datasets/mixed/fake", 3, 2, size=48)
     (house / "datasets/mixed/fake/broken.png").touch()
     command = [*SMALL, "--data", "mixed", "--dst", "told", "--skip_bad", "--preset", "released", "--nce_levels", "0,4"]
-    command += ["--batch_size", "4"]
+    command += ["--batch_size", "4", "--sigma", "16"]
     train.main([*command, "--amp"])
     section = Path("results/told/report.md").read_text().split("## The run")[1]
     words = shlex.split(section.split("```")[1])
@@ -99,8 +99,8 @@ def test_the_report_says_how_the_run_was_made(house, capsys):
     assert [line for line in section.splitlines() if line.startswith("- ")] == [f"- {text}" for text in told]
     assert [
         any(words in text for text in told)
-        for words in ("left out", "are resized", "image sizes differ", "4 is more than the 3 fakes")
-    ] == [True] * 4
+        for words in ("left out", "are resized", "image sizes differ", "4 is more than the 3 fakes", "--sigma 16 makes all of")
+    ] == [True] * 5
 
 
 def test_many_warnings_are_counted(run):
@@ -489,7 +489,7 @@ def test_resumed_inference_keeps_no_results_of_other_names(run, house, capsys):
     inference.main([*command, "--resume"])  # one more
     Image.open("growing/00.png").save("growing/00.bmp")  # now 00.png is called 00.png.png
     told = refused(inference.main, [*command, "--resume"], capsys)
-    assert "results/growing/refined holds 1 images (the first: 00.png) that would not be made of what is in growing now" in told
+    assert "results/growing/refined holds images (1, the first: 00.png) that would not be made of what is in growing now" in told
 
 
 def test_images_that_the_refiner_was_made_with_are_told(house, capsys):
@@ -646,7 +646,7 @@ def test_inference_tells_what_it_passes_over(run, capsys):
     command = ["--inference_params", str(run / "checkpoint.pt"), "--dst", "over", "--device", "cpu"]
     inference.main([*command, "--inference_data", "mixed"])
     told = capsys.readouterr().err
-    assert "1 links to folders (the first: mixed/linked) and 1 files of other formats (the first: mixed/moving.gif)" in told
+    assert "links to folders (1, the first: mixed/linked) and files of other formats (1, the first: mixed/moving.gif)" in told
     inference.main([*command, "--inference_data", "mixed/sub", "--overwrite"])
     assert "passed over" not in capsys.readouterr().err
     assert "passed over" not in capsys.readouterr().err
@@ -681,19 +681,37 @@ def test_small_differences_are_not_called_better():
     same = dict.fromkeys(("lfd", "gap", "gap_upper", "logreg", "coherence"), 1.0)
     table = {"fake": same | {"lfd": 2.0, "gap": None}, "linear": same | {"gap": 0.5}, "refined": same | {"lfd": 0.95}}
     table["cepstral"] = same | {"lfd": 0.5}
-    sentences = report.verdict(table, "cepstral")
+    sentences = report.verdict(table, report.NEARLY, "cepstral")
     assert "Against the fakes, refined is better in LFD; about the same in the upper-half gap, the fresh logreg" in sentences
     assert "Against the plain filter (`linear`), refined is about the same in LFD, the upper-half gap" in sentences
     assert "; worse in the profile gap. Against the filter that training starts from (`cepstral`), refined is" in sentences
     assert sentences.endswith("worse in LFD.")
-    assert sentences.startswith(report.verdict(table, "linear")) and report.verdict(table) == report.verdict(table, "linear")
+    assert sentences.startswith(report.verdict(table, report.NEARLY, "linear")) and report.verdict(
+        table, report.NEARLY
+    ) == report.verdict(table, report.NEARLY, "linear")
+
+
+def test_few_images_say_little():
+    def least(reals):
+        rows = {name: report.ReportRow(range(reals)) for name in ("real", "fake")}
+        for row in rows.values():
+            contrast = torch.linspace(0.02, 1, reals)[:, None, None, None]
+            row.update(contrast * torch.rand(reals, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+        return report.least_differences(rows), rows["real"].spectra
+
+    assert least(1)[0] == {}
+    few, spectra = least(3)
+    low, high = spectra.floor()["lfd_spread"]
+    assert few["lfd"] == pytest.approx((high - low) / 4) and few["lfd"] > report.NEARLY["lfd"]
+    assert few["logreg"] == pytest.approx(2 * np.sqrt(0.25 / 6))
+    assert least(300)[0]["logreg"] == report.NEARLY["logreg"]
+    assert "nothing is called better or worse" in report.verdict({}, {})
 
 
 def test_less_than_chance_is_not_called_better():
     row = dict.fromkeys(("lfd", "gap", "gap_upper", "coherence"), 1.0)
-    sentences = report.verdict(
-        {name: row | {"logreg": value} for name, value in (("fake", 0.9), ("linear", 0.2), ("refined", 0.5))}
-    )
+    table = {name: row | {"logreg": value} for name, value in (("fake", 0.9), ("linear", 0.2), ("refined", 0.5))}
+    sentences = report.verdict(table, report.NEARLY)
     assert "the same in LFD, the profile gap, the upper-half gap, the fresh logreg, the fresh coherence." in sentences
 
 

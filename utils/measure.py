@@ -75,8 +75,8 @@ def measure_spectra(folders, read):
 
     Args:
         folders: {role: dataset} with "real". read: a `Reader`.
-    Returns: {role: SpectrumMean}, and {role: row of `spectral_distances`} for every role but real, and for "floor"; both empty but
-        in the main process.
+    Returns: {role: SpectrumMean}, and {role: row of `spectral_distances`} for every role but real, and for "floor" (not of a single
+        real); both empty but in the main process.
     """
     spectra = {role: SpectrumMean() for role in folders} | {"real": SpectrumFolds(read.part(folders["real"]).start)}
     for role, images in folders.items():
@@ -89,7 +89,7 @@ def measure_spectra(folders, read):
     real = spectra["real"]
     spectra["real"] = real.total
     rows = {role: spectral_distances(spectra["real"], spectrum) for role, spectrum in spectra.items() if role != "real"}
-    return spectra, rows | {"floor": real.floor()}
+    return spectra, rows | ({"floor": real.floor()} if real.total.count > 1 else {})
 
 
 class FeatureDistances:

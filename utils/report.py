@@ -1,11 +1,13 @@
 """The evaluation that ends a training: folders of pictures, the table of numbers and report.md."""
 
 import functools
+import math
 import os
 import shlex
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from utils.errors import UserError
@@ -39,8 +41,9 @@ LEGEND = (
     f"{DETECTED_IMAGES} images of each; none with fewer than ten scenes of a class); 0.5 is chance. Floor: two halves of the reals "
     "against each other, that is half as many images as in the rows: its LFD is therefore about 0.7 and its gaps 1.4 times higher "
     "than what other photographs, as many as the row has, would show, and a row may lie below it. Differences below 0.1 in LFD, "
-    "0.02 in gaps and 0.05 in detectors are called about the same. In the pictures of differences red is more than in the reals, "
-    "blue less."
+    "0.02 in gaps and 0.05 in detectors are called about the same, with few images larger ones, too: a quarter of the range that "
+    "the floor has over splits of the reals, in detectors two standard deviations of a share of so many images. In the pictures of "
+    "differences red is more than in the reals, blue less."
 )
 
 
@@ -179,12 +182,28 @@ def table_numbers(rows):
     return table
 
 
-def verdict(table, base="identity"):
+def least_differences(rows):
+    """Differences that are spoken of: those of `NEARLY`, or more where there are few images; none with a single real.
+
+    Distances: a quarter of the range that the floor has over the splits of the reals. Detectors: two standard deviations of a share
+    of so many images.
+    """
+    real, count = rows["real"].spectra, sum(rows[name].spectra.total.count for name in ("real", "fake"))
+    if real.total.count < 2:
+        return {}
+    floor, least = real.floor(), {name: max(NEARLY[name], 1 / math.sqrt(count)) for name in LOOKED_AT}
+    return least | {name: max(NEARLY[name], -np.subtract(*floor[f"{name}_spread"]) / 4) for name in ("lfd", "gap", "gap_upper")}
+
+
+def verdict(table, least, base="identity"):
     """Sentences: where refined is better, about the same, or worse than the fakes, the plain filter, and what it starts from.
 
     Args:
-        table: as `table_numbers`. base: what training starts from (`--base`): a name of FILTERS, or "identity".
+        table: as `table_numbers`. least: as `least_differences`.
+        base: what training starts from (`--base`): a name of FILTERS, or "identity".
     """
+    if not least:
+        return "One real image does not tell how far photographs differ from one another, so nothing is called better or worse."
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
     judged |= {name: f"the fresh {name}" for name in LOOKED_AT}
     labels = {"fake": "the fakes", "linear": "the plain filter (`linear`)"}
@@ -198,8 +217,8 @@ def verdict(table, base="identity"):
             if None not in values:
                 least_value = 0.5 if column in LOOKED_AT else 0  # a detector below chance is no better than chance
                 own, rest = [max(value, least_value) for value in values]
-                gain, least = rest - own, NEARLY[column]
-                found["better" if gain > least else "worse" if gain < -least else "about the same"].append(words)
+                gain = rest - own
+                found["better" if gain > least[column] else "worse" if gain < -least[column] else "about the same"].append(words)
         said = "; ".join(f"{how} in {', '.join(words)}" for how, words in found.items() if words)
         sentences.append(f"Against {label}, refined is {said}.")
     return " ".join(sentences)
@@ -240,7 +259,7 @@ def write_report(run_folder, rows, title, examples, section, base):
     overview_figure(examples, spectra, profiles, run_folder / "overview.png")
     spectra_figure(spectra, run_folder / "spectra.png")
     profile_figure(profiles, run_folder / "profiles.png")
-    text = f"{format_table(table, COLUMNS)}\n\n{verdict(table, base)}"
+    text = f"{format_table(table, COLUMNS)}\n\n{verdict(table, least_differences(rows), base)}"
     counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
     pictures = "![overview](overview.png)\n\n![mean spectra](spectra.png)\n\n![profiles](profiles.png)\n"
     write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{ROWS}\n\n{LEGEND}\n\n{section}\n\n{pictures}")
