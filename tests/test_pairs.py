@@ -146,9 +146,13 @@ def test_a_manifest_brings_the_split_back(tmp_path):
         load_holdout(tmp_path / "images.json", real, fake[1:])
     with pytest.raises(UserError, match=r"other real images: 77\.png is not in it"):
         load_holdout(tmp_path / "images.json", [*real, tmp_path / "set/real/77.png"], fake)
-    (tmp_path / "images.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="no list of held-out images"):
-        load_holdout(tmp_path / "images.json", real, fake)
+    for content, told in (
+        ("[1, 2]", "holds no JSON object; it says which images were held out"),
+        ("{}", "no list of held-out images"),
+    ):
+        (tmp_path / "images.json").write_text(content)
+        with pytest.raises(UserError, match=told):
+            load_holdout(tmp_path / "images.json", real, fake)
 
 
 def test_a_split_without_holdout_is_kept_too(tmp_path):
