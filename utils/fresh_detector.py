@@ -91,8 +91,8 @@ def out_of_fold(fit, sides, folds):
 def balanced_interval(rates, counts):
     """Balanced accuracy and its 95 % interval: Wilson's of each class, joined by Newcombe's method (1998).
 
-    Unlike a bootstrap it has a width where every image was judged right. Both classes count as drawn independently: where others are
-    versions of the reals, it is wider than it need be.
+    Unlike a bootstrap it has a width where every image was judged right. Both classes count as drawn independently: where others
+    are versions of the reals, it is wider than it need be.
 
     Args:
         rates: two shares in [0, 1] that were judged right, of reals and of others. counts: images of each.
