@@ -149,12 +149,13 @@ def made_with(options):
     """Paths of the fakes that the refiner was trained or fitted on, as far as that is known."""
     if options.real:
         return list_shards(options.fake) if is_shards(options.fake) else list_images(options.fake)
-    path = Path(options.inference_params)
+    path, nothing = Path(options.inference_params), ImagePaths("", [])
     manifest = (path if path.is_dir() else path.parent) / "images.json"
-    if not manifest.is_file():
-        return ImagePaths("", [])
-    data = read_json(manifest.with_name(OPTIONS))["data"] if manifest.with_name(OPTIONS).is_file() else ""
-    return ImagePaths(DATASETS / data / "fake", read_json(manifest).get("train_fake", []))
+    try:
+        data, names = read_json(manifest.with_name(OPTIONS))["data"], read_json(manifest)["train_fake"]
+        return ImagePaths(DATASETS / data / "fake", list(map(str, names)))
+    except (UserError, OSError, KeyError, TypeError):
+        return nothing
 
 
 def seen_images(options, fakes):
@@ -186,7 +187,8 @@ def check_begun(path, made, names):
             f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
             "start again with --overwrite"
         )
-    others = {file.relative_to(refined) for file in refined.rglob("*.png")} - set(names)
+    there = {file.relative_to(refined) for file in refined.rglob("*.png") if not file.name.startswith(".")}  # no half written ones
+    others = there - set(names)
     if others:
         raise UserError(
             f"{refined} holds images ({len(others)}, the first: {min(others)}) that would not be made of what is in "

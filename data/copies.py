@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.listing import ImagePaths
+from utils.errors import UserError
 from utils.run_dir import OPTIONS, read_json
 
 MOST = 10_000  # images among which copies are looked for: a fraction of a second on a local disk
@@ -49,8 +50,11 @@ def first_equal(*sides):
 
 def seen_by_refiner(refined):
     """Sentences (none or one): inference.py, which wrote a folder, used a refiner that was made with some of those images."""
-    path = Path(refined).parent / OPTIONS
-    seen = read_json(path).get("seen", 0) if path.is_file() else 0
+    places = [place.parent for place in (Path(refined), *Path(refined).parents) if place.name == "refined"]
+    try:
+        seen = read_json(places[0] / OPTIONS).get("seen") if places else None
+    except (UserError, OSError):  # another's file of this name
+        seen = None
     text = f"the refiner of {refined} was made with {seen} of the images that it refined, and those look better than others would"
     return [text] if seen else []
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from detect_commands.common import part_of, run_folders
+from detect_commands.common import run_folders
 from detect_commands.image_sets import open_sets
 from options import as_plain
 from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile
 from utils.errors import UserError
-from utils.run_dir import atomic_path, check_run_folder, open_run_folder
+from utils.run_dir import atomic_path, check_run_folder, open_run_folder, run_folder
 from utils.tables import write_csv
 
 
@@ -18,7 +18,8 @@ def features(options):
     """results/<dst>/features/<folder>.csv (decay features) and .npz (with the log radial profile) of every folder named."""
     named = {"real": options.real, "fake": options.fake} | {f"other {i}": folder for i, folder in enumerate(options.eval_root)}
     folders = {role: Path(folder) for role, folder in named.items() if folder} or run_folders(options)
-    check_run_folder(*part_of(options, "features"))
+    place = "features", options.overwrite, None, run_folder(options.dst)
+    check_run_folder(*place)
     sets, _, _ = open_sets(folders, options)
     files = {}
     for label in (images.label for images in sets.values()):
@@ -27,7 +28,7 @@ def features(options):
             raise UserError(
                 f"{other} and {label} would both be written to {label.replace('/', '_')}.csv; measure them with two --dst"
             )
-    home = open_run_folder(*part_of(options, "features"), settings=as_plain(options))
+    home = open_run_folder(*place, settings=as_plain(options))
     for images in sets.values():
         everything = range(len(images))
         decay = images.features(decay_features, "decay", everything)

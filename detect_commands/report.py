@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from utils.detection import MEASURES, curves
-from utils.plots import save_figure
+from utils.plots import legible, save_figure
 from utils.run_dir import write_text
 from utils.tables import format_table, write_csv
 
@@ -110,7 +110,7 @@ def matrix_figure(rows, measures, path):
         for (row, column), value in np.ndenumerate(values):
             colour = "white" if value > 0.6 else "black"
             axis.text(column, row, "-" if math.isnan(value) else f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
-        axis.set_xticks(range(len(generators)), generators, rotation=20, ha="right", fontsize=8)
+        axis.set_xticks(range(len(generators)), map(legible, generators), rotation=20, ha="right", fontsize=8)
         axis.set_yticks(range(len(classifiers)), classifiers, fontsize=8)
         axis.set_title(measure, fontsize=9)
     save_figure(figure, path)

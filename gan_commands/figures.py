@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 from torchvision.utils import make_grid
 
 from utils.metrics import SpectrumMean
-from utils.plots import save_figure
+from utils.plots import legible, save_figure
 from utils.run_dir import to_uint8
 
 
@@ -91,7 +91,7 @@ def violins(values, names, path):
     figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 3.4), layout="constrained", squeeze=False)
     for column, (axis, name) in enumerate(zip(axes[0], names, strict=True)):
         axis.violinplot([table[:, column] for table in values.values()], showmedians=True, showextrema=False)
-        axis.set_xticks(range(1, len(values) + 1), list(values), rotation=30, ha="right", fontsize=8)
+        axis.set_xticks(range(1, len(values) + 1), map(legible, values), rotation=30, ha="right", fontsize=8)
         axis.set(ylabel="value and median (bar)", title=name)
     save_figure(figure, path)
 

@@ -617,7 +617,7 @@ def test_what_may_stand_in_one_table(run):
     assert records.difference(setting("cnn"), setting("vit", "--lr", "0.1")) is None
 
 
-def test_features_of_folders(run):
+def test_features_of_folders(run, capsys):
     detect.main(["--mode", "features", "--real", str(run / "real"), "--dst", "numbers"])
     with Path("results/numbers/features/eval_real.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -627,6 +627,9 @@ def test_features_of_folders(run):
     np.testing.assert_allclose(arrays["decay"][3], decay_features(image)[0].numpy(), rtol=1e-9)
     assert float(rows[3]["exponent"]) == pytest.approx(arrays["decay"][3, 0], rel=1e-5)
     assert arrays["log_profile"].shape[0] == COUNT
+    again = ["--mode", "features", "--real", str(run / "real"), "--dst", "numbers"]
+    assert "features exists already; --overwrite replaces it" in refused(capsys, *again)
+    detect.main([*again, "--overwrite"])
 
 
 @settings(max_examples=50)
@@ -662,6 +665,11 @@ def test_names_may_be_any_bytes(run, capsys):
         ]
     )
     assert Path("results/any/svm_classifier/curves.png").is_file()
+    other = Path(os.fsdecode(b"\xfe"))
+    write_folder(other, [generated(5000 + i) for i in range(COUNT)])
+    command = ["--classifier", "svm", "--is_train", "False", "--real", str(run / "real"), "--fake", str(strange), "--dst", "any"]
+    detect.main([*command, "--eval_root", str(other)])  # a matrix, with names below it
+    assert Path("results/any/detection_matrix.png").is_file()
 
 
 def test_versions_are_found_with_and_without_folders_in_their_names(run):

@@ -19,7 +19,7 @@ from utils.run_dir import atomic_path
 
 DIMENSIONS = 2048
 KEPT_FEATURES = 10_000
-FORMAT = 1
+FORMAT = 2
 
 
 def find_weights(path=None):

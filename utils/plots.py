@@ -23,13 +23,18 @@ COLOURS = {
 }
 
 
+def legible(name):
+    """A name of a file without bytes that are no text."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def save_figure(figure, path):
     """Write a matplotlib figure as PNG atomically, close it, and return it as (H, W, 3) uint8.
 
-    Its texts may be names of files, of any bytes.
+    Its texts may be names of files, of any bytes; those of ticks must be `legible` already.
     """
     for text in figure.findobj(Text):
-        text.set_text(text.get_text().encode(errors="backslashreplace").decode())
+        text.set_text(legible(text.get_text()))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
     picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()

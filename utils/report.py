@@ -28,6 +28,7 @@ LOOKED_AT = {  # what fresh detectors look at
     name: functools.partial(classical_features, name, corners=True) for name in ("logreg", "coherence")
 }
 NEARLY = {"lfd": 0.1, "gap": 0.02, "gap_upper": 0.02, "logreg": 0.05, "coherence": 0.05}  # least differences that are spoken of
+FEWEST_REALS = 4  # that tell how far photographs differ
 DETECTED_IMAGES = 2000  # of a class, evenly spaced: an interval 0.03 wide, and a bounded memory
 SHOWN_WARNINGS = 20
 LONGEST_NAME = 255  # bytes of a file or folder: what ext4, XFS, NTFS and APFS take
@@ -183,13 +184,13 @@ def table_numbers(rows):
 
 
 def least_differences(rows):
-    """Differences that are spoken of: those of `NEARLY`, or more where there are few images; none with a single real.
+    """Differences that are spoken of: those of `NEARLY`, or more where there are few images; none with fewer than `FEWEST_REALS`.
 
     Distances: a quarter of the range that the floor has over the splits of the reals. Detectors: two standard deviations of a share
     of so many images.
     """
     real, count = rows["real"].spectra, sum(rows[name].spectra.total.count for name in ("real", "fake"))
-    if real.total.count < 2:
+    if real.total.count < FEWEST_REALS:
         return {}
     floor, least = real.floor(), {name: max(NEARLY[name], 1 / math.sqrt(count)) for name in LOOKED_AT}
     return least | {name: max(NEARLY[name], -np.subtract(*floor[f"{name}_spread"]) / 4) for name in ("lfd", "gap", "gap_upper")}
@@ -203,7 +204,8 @@ def verdict(table, least, base="identity"):
         base: what training starts from (`--base`): a name of FILTERS, or "identity".
     """
     if not least:
-        return "One real image does not tell how far photographs differ from one another, so nothing is called better or worse."
+        few = f"Fewer than {FEWEST_REALS} real images do not tell how far photographs differ from one another"
+        return f"{few}, so nothing is called better or worse."
     judged = {"lfd": "LFD", "gap": "the profile gap", "gap_upper": "the upper-half gap"}
     judged |= {name: f"the fresh {name}" for name in LOOKED_AT}
     labels = {"fake": "the fakes", "linear": "the plain filter (`linear`)"}
