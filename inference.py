@@ -10,9 +10,9 @@ from torch.utils.data import Subset
 from data.checking import warn
 from data.copies import MOST, first_equal, total_bytes
 from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same
-from data.listing import ImagePaths, list_images
+from data.listing import list_images
 from data.shards import is_shards, list_shards
-from data.training import DATASETS, ONE_IMAGE
+from data.training import ONE_IMAGE, trained_fakes
 from models.stig import STIG, Objective
 from options import PRESETS, as_plain, parse_inference
 from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
@@ -149,20 +149,18 @@ def made_with(options):
     """Paths of the fakes that the refiner was trained or fitted on, as far as that is known."""
     if options.real:
         return list_shards(options.fake) if is_shards(options.fake) else list_images(options.fake)
-    path, nothing = Path(options.inference_params), ImagePaths("", [])
-    manifest = (path if path.is_dir() else path.parent) / "images.json"
-    try:
-        data, names = read_json(manifest.with_name(OPTIONS))["data"], read_json(manifest)["train_fake"]
-        return ImagePaths(DATASETS / data / "fake", list(map(str, names)))
-    except (UserError, OSError, KeyError, TypeError):
-        return nothing
+    path = Path(options.inference_params)
+    return trained_fakes(path if path.is_dir() else path.parent)
 
 
 def seen_images(options, fakes):
-    """How many of the images to refine the refiner was made with, byte for byte; there is a warning if it is any."""
+    """How many of the images to refine the refiner was made with, byte for byte; there is a warning if it is any.
+
+    Of more than `MOST` images, and where it is not known what it was made with: None.
+    """
     used = made_with(options)
     if not used or len(used) + len(fakes) > MOST:
-        return 0
+        return None
     seen = int((first_equal(used, fakes.paths)[1] < len(used)).sum())
     if seen:
         warn(
@@ -172,7 +170,7 @@ def seen_images(options, fakes):
 
 
 def check_begun(path, made, names):
-    """UserError if what --resume goes on with was begun otherwise.
+    """What is at `path`; UserError if what --resume goes on with was begun otherwise.
 
     Args:
         path: of the options.json that the run was begun with. made: what it would hold now. names: of all results, below refined/.
@@ -187,13 +185,15 @@ def check_begun(path, made, names):
             f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
             "start again with --overwrite"
         )
-    there = {file.relative_to(refined) for file in refined.rglob("*.png") if not file.name.startswith(".")}  # no half written ones
-    others = there - set(names)
+    whole = [file for file in refined.rglob("*.png") if not file.name.startswith(".")]
+    others = {file.relative_to(refined) for file in whole} - set(names)
     if others:
         raise UserError(
             f"{refined} holds images ({len(others)}, the first: {min(others)}) that would not be made of what is in "
-            f"{made['inference_data']} now: images were added, removed or renamed since; start again with --overwrite"
+            f"{made['inference_data']} now: some were added, removed or renamed since, or cannot be read any more; start again "
+            "with --overwrite"
         )
+    return found
 
 
 def open_run(options, size, fit, origin):
@@ -210,7 +210,8 @@ def open_run(options, size, fit, origin):
     made = as_plain(dataclasses.replace(options, fit=options.fit or fit)) | {"refiner": origin, "seen": seen_images(options, fakes)}
     path = run_folder(options.dst) / OPTIONS
     if options.resume:
-        check_begun(path, made, names)
+        begun = check_begun(path, made, names)
+        made["seen"] = made["seen"] or begun.get("seen")  # what it was made with may have been deleted since
     run = open_run_folder(options.dst, options.overwrite, options.resume, settings=made)
     return fakes, names, run
 

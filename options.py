@@ -269,7 +269,10 @@ class ResumableRun(RunFolder):
     resume: bool = flag("continue an interrupted results/<dst>")
 
 
-FIT = "images of another size: resize (as the released code; erases the artefacts being studied), centre crop, or refuse"
+FIT = (
+    "images of another size: resize (as the released code; erases the artefacts being studied), crop (the centre, to within 7 "
+    "pixels), or refuse"
+)
 
 
 @group("reading images")
@@ -573,7 +576,9 @@ class MeasuredReading(Reading):
     """How the images are read, at their own size if they have one."""
 
     fit: str = reworded(
-        Reading, "fit", "how --size is reached: resize (erases the artefacts being studied), centre crop, or refuse other sizes"
+        Reading,
+        "fit",
+        "how --size is reached: resize (erases the artefacts being studied), crop (the centre, to within 7 pixels), or refuse",
     )
     size: int | None = option("side to bring images to; without it all must be of one size", type=side)
     batch_size: int = option("images at once; does not change the result", 16, type=number(int, 1))

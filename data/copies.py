@@ -50,11 +50,13 @@ def first_equal(*sides):
 
 def seen_by_refiner(refined):
     """Sentences (none or one): inference.py, which wrote a folder, used a refiner that was made with some of those images."""
-    places = [place.parent for place in (Path(refined), *Path(refined).parents) if place.name == "refined"]
+    path = Path(refined).absolute()
+    places = [place.parent for place in (path, *path.parents) if place.name == "refined"]
     try:
-        seen = read_json(places[0] / OPTIONS).get("seen") if places else None
+        made = read_json(places[0] / OPTIONS) if places else {}
     except (UserError, OSError):  # another's file of this name
-        seen = None
+        made = {}
+    seen = made.get("seen") if "refiner" in made else None  # a number, or None
     text = f"the refiner of {refined} was made with {seen} of the images that it refined, and those look better than others would"
     return [text] if seen else []
 

@@ -82,7 +82,7 @@ class PairLoader:
         return read_ahead(self._batch, batches, self.num_workers)
 
 
-def _names(paths):
+def names_within(paths):
     """POSIX names of images within the folder that they all share, in order."""
     names = paths.names
     if paths.root == Path():  # files from anywhere
@@ -105,7 +105,7 @@ def _grouped(real, fake):
     Names are taken within the folder that a side's images all share, or with it, or with folders joined to them (faces/001 as
     faces_001): whichever way finds most names on both sides, the first of equal ones.
     """
-    ways = [[_names(paths), *([paths.names] if paths.root != Path() else [])] for paths in (real, fake)]
+    ways = [[names_within(paths), *([paths.names] if paths.root != Path() else [])] for paths in (real, fake)]
     sides = [[_by_stem(names) for names in way] for way in ways]
     sides = [[*side, *(_joined(groups) for groups in side)] for side in sides]
     return max(itertools.product(*sides), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
@@ -165,7 +165,7 @@ def save_holdout(path, split, fraction, seed):
     lists = {}
     for side in ("real", "fake"):
         kept, held = split[f"train_{side}"], split[f"holdout_{side}"]
-        names = _names(ImagePaths(kept.root, kept.names + held.names))
+        names = names_within(ImagePaths(kept.root, kept.names + held.names))
         lists |= {f"train_{side}": names[: len(kept)], f"holdout_{side}": names[len(kept) :]}
     lists = {part: lists[part] for part in PARTS}
     counts = {part: len(split[part]) for part in PARTS}
@@ -183,7 +183,7 @@ def load_holdout(path, real_paths, fake_paths, tell=warn):
         raise UserError(f"{path} is missing, and with it which images were held out; start again with --overwrite")
     manifest = read_json(path, "it says which images were held out: start again with --overwrite")
     given = {"real": ImagePaths.of(real_paths), "fake": ImagePaths.of(fake_paths)}
-    places = {side: {name: index for index, name in enumerate(_names(paths))} for side, paths in given.items()}
+    places = {side: {name: index for index, name in enumerate(names_within(paths))} for side, paths in given.items()}
     split = {}
     for part in PARTS:
         side = part.partition("_")[2]

@@ -7,10 +7,11 @@ from data.copies import told_copies
 from data.demo import make_demo
 from data.differences import class_differences
 from data.folder import ImageFolder, load_folder, refuse_same
-from data.pairs import load_holdout, split_holdout
-from data.shards import shards_beside
+from data.listing import ImagePaths, list_images
+from data.pairs import load_holdout, names_within, split_holdout
+from data.shards import is_shards, list_shards, shards_beside
 from utils.errors import UserError
-from utils.run_dir import real_path
+from utils.run_dir import OPTIONS, read_json, real_path
 
 DATASETS = Path("datasets")
 DEMO = "demo"
@@ -50,6 +51,17 @@ def _place(folder, side):
     if shards and (folder / side).exists():
         raise UserError(f"{folder} holds both {side}/ and {shards.name}; leave one of them there")
     return shards or folder / side
+
+
+def trained_fakes(run):
+    """Paths of the fakes that a run of train.py, a folder, was trained on; none if it does not say, or they are not there."""
+    try:
+        place = _place(DATASETS / read_json(run / OPTIONS)["data"], "fake")
+        wanted = set(read_json(run / "images.json")["train_fake"])
+        listed = list_shards(place) if is_shards(place) else list_images(place)
+    except (UserError, OSError, KeyError, TypeError):
+        return ImagePaths("", [])
+    return listed.take([index for index, name in enumerate(names_within(listed)) if name in wanted])
 
 
 def inputs_of(options):

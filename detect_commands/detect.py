@@ -72,9 +72,6 @@ def check_detectors(benches, options, sets):
     """UserError for whatever would stop the work on any classifier later; nothing is made or deleted."""
     check_records(options, "classifier")
     homes = {bench: find_home(options, bench.classifier) for bench in benches}
-    begun = [bench.classifier for bench, (_, kept) in homes.items() if not kept]
-    if begun and options.eval_root:
-        print(f"training {', '.join(begun)} first, then evaluating (--is_train False only evaluates)")
     for bench, (home, kept) in homes.items():
         for folder in () if options.is_train else sorted(home.glob("run_*")):
             bench.check_finished(folder)
@@ -84,6 +81,9 @@ def check_detectors(benches, options, sets):
                 if kept or options.resume:
                     bench.check_finished(home / f"run_{run:02d}", bench.origin(sets["real"], sets["fake"], names))
                 unseen_by({"training": training, "names": names}, options, sets, options.of(bench.classifier).num_samples)
+    begun = [bench.classifier for bench, (_, kept) in homes.items() if not kept]
+    if begun and options.eval_root:
+        print(f"training {', '.join(begun)} first, then evaluating (--is_train False only evaluates)")
 
 
 def detect_with(bench, options, sets):

@@ -25,7 +25,9 @@ def open_pairs(folder):
         raise UserError(f"the inversion to {folder} was interrupted; start the same gan.py invert again, and it goes on")
     if not (folder / "real").is_dir():
         what = "holds no pairs" if folder.is_dir() else "does not exist"
-        raise UserError(f"{folder} {what}; give the folder that gan.py invert wrote, with a higher --threshold if it kept none")
+        raise UserError(
+            f"{folder} {what}; give the folder that gan.py invert wrote (if it kept none, give it a higher --threshold)"
+        )
     names = [path.relative_to(folder / "real") for path in list_images(folder / "real", recursive=True)]
     parts = {
         part: [(folder / part / name).with_suffix(suffix) for name in names]

@@ -627,6 +627,7 @@ def test_features_of_folders(run, capsys):
     np.testing.assert_allclose(arrays["decay"][3], decay_features(image)[0].numpy(), rtol=1e-9)
     assert float(rows[3]["exponent"]) == pytest.approx(arrays["decay"][3, 0], rel=1e-5)
     assert arrays["log_profile"].shape[0] == COUNT
+    assert json.loads(Path("results/numbers/features/options.json").read_text())["mode"] == "features"
     again = ["--mode", "features", "--real", str(run / "real"), "--dst", "numbers"]
     assert "features exists already; --overwrite replaces it" in refused(capsys, *again)
     detect.main([*again, "--overwrite"])
@@ -976,6 +977,13 @@ def test_the_memory_for_images_is_shared_by_all_folders(run):
     whole = open_sets({"real": run / "real"}, options)[0]["real"].images.cached_gb
     sets, _, _ = open_sets({"real": run / "real", "fake": run / "fake"}, dataclasses.replace(options, cache_gb=1.5 * whole))
     assert [bool(images.images.cached_gb) for images in sets.values()] == [True, False]
+
+
+def test_refined_images_that_their_refiner_was_made_with_are_told(run):
+    write_json(run / "options.json", {"seen": 3, "refiner": "x"})
+    for label, folders in (("told", {"real": run / "real", "fake": run / "refined"}), ("not", {"real": run / "real"})):
+        _, _, notes = open_sets(folders, parse_detect(["--dst", "x"]))
+        assert any("was made with 3 of the images that it refined" in note for note in notes) == (label == "told")
 
 
 def test_a_refiner_that_saw_its_judges_is_told(tmp_path):

@@ -262,7 +262,7 @@ def test_wrong_device_and_too_few_images(run, weights, capsys):
 
 
 def test_images_that_their_refiner_was_made_with_are_told(run, capsys):
-    (run / "eval/options.json").write_text('{"seen": 3}')
+    (run / "eval/options.json").write_text('{"seen": 3, "refiner": "x"}')
     result = measure("--eval_root", "run", eval_mode="lfd")
     assert ["was made with 3 of the images" in text for text in result["warnings"]] == [True]
 

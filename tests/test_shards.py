@@ -223,6 +223,15 @@ def test_inference_and_eval_on_shards_equal_those_on_the_folder(house):
     assert first == second
 
 
+def test_images_in_shards_that_the_refiner_was_made_with_are_told(house, capsys):
+    train.main([*SMALL, "--data", "packed", "--holdout", "0.5", "--dst", "seen_packed"])
+    shards = "datasets/packed/fake-{000000..000001}.tar"
+    filtered = ["--method", "linear", "--size", "32", "--real", "datasets/packed/real-{000000..000001}.tar", "--fake", shards]
+    for number, given in ((2, ["--inference_params", "results/seen_packed"]), (4, filtered)):
+        inference.main([*given, "--inference_data", shards, "--dst", f"seen_{number}", "--device", "cpu"])
+        assert f"the refiner was made with {number} of the 4 images to refine" in capsys.readouterr().err
+
+
 def test_shards_are_found_in_the_order_of_their_numbers(tmp_path):
     for number in range(11):
         pack(tmp_path / f"real-{number}.tar", {"a.png": content(number)})

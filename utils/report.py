@@ -42,8 +42,8 @@ LEGEND = (
     f"{DETECTED_IMAGES} images of each; none with fewer than ten scenes of a class); 0.5 is chance. Floor: two halves of the reals "
     "against each other, that is half as many images as in the rows: its LFD is therefore about 0.7 and its gaps 1.4 times higher "
     "than what other photographs, as many as the row has, would show, and a row may lie below it. Differences below 0.1 in LFD, "
-    "0.02 in gaps and 0.05 in detectors are called about the same, with few images larger ones, too: a quarter of the range that "
-    "the floor has over splits of the reals, in detectors two standard deviations of a share of so many images. In the pictures of "
+    "0.02 in gaps and 0.05 in detectors are called about the same. With few images more is needed: a quarter of the range that the "
+    "floor has over splits of the reals, and in detectors two standard deviations of a share of so many images. In the pictures of "
     "differences red is more than in the reals, blue less."
 )
 
