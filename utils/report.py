@@ -211,7 +211,7 @@ def verdict(table, least, base="identity"):
     labels = {"fake": "the fakes", "linear": "the plain filter (`linear`)"}
     if base not in ("identity", *labels):
         labels[base] = f"the filter that training starts from (`{base}`)"
-    sentences = []
+    sentences, advice = [], ""
     for other, label in labels.items():
         found = {"better": [], "about the same": [], "worse": []}
         for column, words in judged.items():
@@ -223,7 +223,9 @@ def verdict(table, least, base="identity"):
                 found["better" if gain > least[column] else "worse" if gain < -least[column] else "about the same"].append(words)
         said = "; ".join(f"{how} in {', '.join(words)}" for how, words in found.items() if words)
         sentences.append(f"Against {label}, refined is {said}.")
-    return " ".join(sentences)
+        if other == base and found["worse"] and not found["better"]:
+            advice = f" The network made it worse: `--method {base}` of `inference.py` refines by the filter alone."
+    return " ".join(sentences) + advice
 
 
 def run_section(command, sets, warnings):
