@@ -648,7 +648,8 @@ def test_names_may_be_any_bytes(run, capsys):
     assert len(draw_samples(names, 4, 0)) == 4
     strange = Path("$x^{$ " + os.fsdecode(b"\xff"))
     shutil.copytree(run / "fake", strange)
-    (strange / "000.png").rename(strange / os.fsdecode(b"\xff.png"))
+    for path in list(strange.iterdir()):
+        path.rename(path.with_name(os.fsdecode(b"\xff" + path.name.encode())))
     detect.main(
         [
             "--classifier",
@@ -666,6 +667,8 @@ def test_names_may_be_any_bytes(run, capsys):
         ]
     )
     assert Path("results/any/svm_classifier/curves.png").is_file()
+    (row,) = json.loads(Path("results/any/svm_classifier/scores.json").read_text(errors="surrogateescape"))["rows"]
+    assert [{name[0] == "\udcff" for name in row["names"][side]} for side in ("real", "fake")] == [{False}, {True}]
     other = Path(os.fsdecode(b"\xfe"))
     write_folder(other, [generated(5000 + i) for i in range(COUNT)])
     command = ["--classifier", "svm", "--is_train", "False", "--real", str(run / "real"), "--fake", str(strange), "--dst", "any"]

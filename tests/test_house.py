@@ -531,6 +531,13 @@ def test_pictures_of_shards_lie_flat_and_apart():
 BASE = ["--data", "x", "--dst", "y"]
 
 
+def test_waiting_for_ages_is_refused(capsys):
+    """More minutes than a time can hold would end in a traceback of every process."""
+    with pytest.raises(SystemExit) as stop:
+        parse_train(["--data", "x", "--dst", "y", "--timeout", "1e13"])
+    assert stop.value.code == 2 and "--timeout" in capsys.readouterr().err
+
+
 def test_a_fit_that_nothing_reads_is_refused_in_inference(capsys):
     command = ["--inference_data", "x", "--method", "linear", "--real", "r", "--fake", "f", "--dst", "d", "--fit", "crop"]
     assert options.parse_inference([*command, "--size", "32"]).fit == "crop"

@@ -330,6 +330,7 @@ def test_a_single_real_to_evaluate_on_has_no_floor(test, house, capsys):
     train.main([*SMALL, *test, "--dst", "single", "--overwrite"])
     shown = capsys.readouterr()
     assert "the table has no floor" in shown.err
+    assert "nothing is called better or worse" in shown.out
     assert list(json.loads(Path("results/single/table.json").read_text())) == ["fake", *FILTERS, "refined"]
 
 
