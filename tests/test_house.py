@@ -534,7 +534,7 @@ BASE = ["--data", "x", "--dst", "y"]
 def test_waiting_for_ages_is_refused(capsys):
     """More minutes than a time can hold would end in a traceback of every process."""
     with pytest.raises(SystemExit) as stop:
-        parse_train(["--data", "x", "--dst", "y", "--timeout", "1e13"])
+        options.parse_train(["--data", "x", "--dst", "y", "--timeout", "1e13"])
     assert stop.value.code == 2 and "--timeout" in capsys.readouterr().err
 
 

@@ -711,6 +711,8 @@ def test_small_differences_are_not_called_better():
     without = report.verdict(table, report.NEARLY)  # from nothing
     assert sentences.startswith(without) and "network" not in without
     assert report.verdict(table, report.NEARLY, "linear").startswith(f"{without} The network made it worse: `--method linear`")
+    table["cepstral"]["gap_upper"] = 2.0  # better there
+    assert "network" not in report.verdict(table, report.NEARLY, "cepstral")
 
 
 def test_few_images_say_little():
