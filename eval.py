@@ -70,7 +70,7 @@ def open_folders(paths, options, at_least):
             "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
         )
     copies = told_copies(*(images.paths for images in folders.values()))
-    seen = [text for role in paths if role == "refined" for text in seen_by_refiner(paths[role])]
+    seen = seen_by_refiner(paths["refined"]) if "refined" in paths else []
     return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake"))) + copies + seen
 
 

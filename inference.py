@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.utils.data import Subset
 
 from data.checking import warn
-from data.copies import MOST, first_equal, total_bytes
+from data.copies import images_seen, total_bytes
 from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same
 from data.listing import list_images
 from data.shards import is_shards, list_shards
@@ -27,7 +27,7 @@ from utils.report import output_names, write_pictures
 from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, run_folder
 from utils.seeding import seed_everything
 
-FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume"}
+FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume", "seen"}
 
 
 def released_model(file, size):
@@ -153,22 +153,6 @@ def made_with(options):
     return trained_fakes(path if path.is_dir() else path.parent)
 
 
-def seen_images(options, fakes):
-    """How many of the images to refine the refiner was made with, byte for byte; there is a warning if it is any.
-
-    Of more than `MOST` images, and where it is not known what it was made with: None.
-    """
-    used = made_with(options)
-    if not used or len(used) + len(fakes) > MOST:
-        return None
-    seen = int((first_equal(used, fakes.paths)[1] < len(used)).sum())
-    if seen:
-        warn(
-            f"the refiner was made with {seen} of the {len(fakes)} images to refine: judged by those it looks better than by others"
-        )
-    return seen
-
-
 def check_begun(path, made, names):
     """What is at `path`; UserError if what --resume goes on with was begun otherwise.
 
@@ -179,7 +163,7 @@ def check_begun(path, made, names):
         raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
     found, refined = read_json(path), path.parent / "refined"
     compared = {"refiner", "inference_params"} if "refiner" in found else {"refiner"}  # weights, wherever they lie
-    check_same_options(path, found, made, FREE_ON_RESUME | compared | {"seen"})
+    check_same_options(path, found, made, FREE_ON_RESUME | compared)
     if found.get("refiner", made["refiner"]) != made["refiner"]:
         raise UserError(
             f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
@@ -207,11 +191,16 @@ def open_run(options, size, fit, origin):
     if options.fit is None and fit == "crop" and not all_of_size(infos, size):
         warn(f"images are cut to their centre, {size} x {size}, as those were that the refiner was made with (--fit crop)")
     names = output_names(fakes.paths, Path(options.inference_data))
-    made = as_plain(dataclasses.replace(options, fit=options.fit or fit)) | {"refiner": origin, "seen": seen_images(options, fakes)}
+    seen = images_seen(made_with(options), fakes.paths)
+    if seen:
+        warn(
+            f"the refiner was made with {seen} of the {len(fakes)} images to refine: judged by those it looks better than by others"
+        )
+    made = as_plain(dataclasses.replace(options, fit=options.fit or fit)) | {"refiner": origin, "seen": seen}
     path = run_folder(options.dst) / OPTIONS
     if options.resume:
         begun = check_begun(path, made, names)
-        made["seen"] = made["seen"] or begun.get("seen")  # what it was made with may have been deleted since
+        made["seen"] = seen or begun.get("seen")  # what it was made with may have been deleted since
     run = open_run_folder(options.dst, options.overwrite, options.resume, settings=made)
     return fakes, names, run
 

@@ -48,6 +48,18 @@ def first_equal(*sides):
     return np.split(first, np.cumsum([len(paths) for paths in given])[:-1])
 
 
+def images_seen(used, paths):
+    """How many images are those that a refiner was made with, byte for byte.
+
+    Args:
+        used, paths: `ImagePaths`.
+    Returns: None if it is not known what was used, or there are more than MOST.
+    """
+    if not used or len(used) + len(paths) > MOST:
+        return None
+    return int((first_equal(used, paths)[1] < len(used)).sum())
+
+
 def seen_by_refiner(refined):
     """Sentences (none or one): inference.py, which wrote a folder, used a refiner that was made with some of those images."""
     path = Path(refined).absolute()

@@ -113,9 +113,8 @@ def _test_parts(options, pair, split, tell):
         for side, (images, _) in others.items():
             for sentence in told_copies(split[f"train_{side}"], images.paths, between=TRAINED_ON):
                 tell(sentence)
-        return {
-            f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()
-        }, f"{options.test_data}, another data set"
+        parts = {f"test_{side}": (*opened, opened[0].paths) for side, opened in others.items()}
+        return parts, f"{options.test_data}, another data set"
     if options.holdout:
         held = " + ".join(str(len(split[f"holdout_{side}"])) for side in pair)
         source = f"{held} images (real + fake) held out of {options.data}"
