@@ -6,7 +6,8 @@ from pathlib import Path
 from data.copies import seen_by_refiner, told_copies
 from data.differences import class_differences
 from data.folder import first_of_other_size, load_folder, refuse_same
-from options import as_plain, parse_eval
+from options import parse_eval
+from utils.arguments import as_plain
 from utils.errors import UserError, script
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra

@@ -13,11 +13,12 @@ from data.folder import all_of_size, first_of_other_size, load_folder, refuse_sa
 from data.listing import list_images
 from data.shards import is_shards, list_shards
 from data.training import ONE_IMAGE, trained_fakes
-from models.stig import STIG, Objective
-from options import PRESETS, as_plain, parse_inference
+from models.refiners import released_model, trained_model
+from options import PRESETS, parse_inference
+from utils.arguments import as_plain
 from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
 from utils.errors import UserError, script
-from utils.filters import FILTER_PARTS, check_filter, filtered, fit_filters, to_device
+from utils.filters import check_filter, filter_refiner, fit_filters, to_device
 from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.measure import batches, fitting_batches
@@ -28,41 +29,6 @@ from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, r
 from utils.seeding import seed_everything
 
 FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume", "seen"}
-
-
-def released_model(file, size):
-    """`STIG` with the generator of the released code in `file`; UserError if it does not fit the network."""
-    preset = PRESETS["released"]
-    named = {field.name for field in dataclasses.fields(Objective)}
-    objective = dataclasses.asdict(Objective(**{name: value for name, value in preset.items() if name in named}))
-    settings = {"size": size, "mode": preset["generator"], "norm": preset["norm"], "upsample": preset["upsample"], "width": 64}
-    model = STIG.from_settings(settings | {"objective": objective})
-    try:
-        problems = model.generator.load_state_dict(released_generator(file), strict=False)
-    except RuntimeError as error:
-        raise UserError(f"{file} does not fit the released generator: {str(error).splitlines()[-1].strip()}") from error
-    wrong = [name for name in problems.missing_keys if not name.endswith("num_batches_tracked")] + problems.unexpected_keys
-    if wrong:
-        raise UserError(f"{file} is not a released generator: the tensor {wrong[0]} is missing or unknown")
-    return model
-
-
-def trained_model(checkpoint):
-    """`STIG` of a checkpoint of train.py, with the averaged generator where there is one."""
-    state = checkpoint["model"]
-    base = {name: state[f"base_{name}"] for name in FILTER_PARTS if f"base_{name}" in state}
-    model = STIG.from_settings(checkpoint["settings"], base, state.get("whitening"))
-    model.load_state_dict(state)
-    if checkpoint["averaged"] is not None:
-        averaged = {name.removeprefix("module."): value for name, value in checkpoint["averaged"].items() if name != "n_averaged"}
-        model.generator.load_state_dict(averaged)
-    return model
-
-
-def filter_refiner(fitted, device):
-    """Function that passes images (N, 3, H, W) through a filter: as `utils.filters.filtered`."""
-    fitted = to_device(fitted, device)
-    return lambda image: filtered(image, fitted)
 
 
 def fitted_filter(options, size, device):
@@ -104,6 +70,14 @@ def own_size(options):
     return first.width
 
 
+def released_refiner(file, size):
+    """`STIG` with the generator of the released code in `file`; UserError if it does not fit the network."""
+    try:
+        return released_model(released_generator(file), size, PRESETS["released"])
+    except ValueError as error:
+        raise UserError(f"{file} is not a released generator: {error}") from error
+
+
 def open_refiner(options, processes):
     """What --method and --inference_params ask for.
 
@@ -122,7 +96,7 @@ def open_refiner(options, processes):
         if options.method != "stig":
             raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
         size = options.size or 256
-        model = released_model(released, size)
+        model = released_refiner(released, size)
         return size, "resize", model.to(device).refine, digest_of(model.state_dict())
     if (Path(path) / "checkpoint.pt").is_file():  # the folder of a run
         path = Path(path) / "checkpoint.pt"

@@ -1,223 +1,30 @@
-"""Command-line options: each is one field of a frozen dataclass, from which its argument of the parser is made.
+"""Command-line options of train.py, inference.py, eval.py and detect.py: what each can be given, and what belongs together.
 
-The classes of train.py, inference.py, eval.py and detect.py are here; those of gan.py are in gan_commands/options.py, made of the
-same parts. A class of options has as bases the groups that its help shows, in that order.
+Those of gan.py are in gan_commands/options.py, made of the same parts.
 """
 
-import argparse
 import dataclasses
-import math
-from pathlib import PurePath
 
+from utils.arguments import (
+    as_options,
+    boolean,
+    data_name,
+    flag,
+    frozen,
+    group,
+    image_size,
+    make_parser,
+    name_list,
+    number,
+    number_list,
+    option,
+    refuse_unread,
+    reworded,
+    run_name,
+    side,
+    tidy_path,
+)
 from utils.filters import FILTERS
-
-# ------------------------------------------------------------------------------------------------------- types of arguments
-
-
-MOST = 2**31 - 1  # of whole numbers without another bound
-
-
-def number(kind, low=None, high=None, open_low=False):
-    """Argparse type: an int or float within [low, high] (or above low, if `open_low`), with a teaching error."""
-
-    if kind is int and high is None:
-        high = MOST
-
-    def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if kind is int else 'a'} number") from None
-        too_low = low is not None and (value < low or (open_low and value == low))
-        if too_low or (high is not None and value > high) or not math.isfinite(value):
-            bounds = f"{'more than' if open_low else 'at least'} {low}" if low is not None else ""
-            bounds += f"{' and ' if bounds and high is not None else ''}{f'at most {high}' if high is not None else ''}"
-            raise argparse.ArgumentTypeError(f"{text[:20]} is out of range: give {bounds or 'a finite number'}")
-        return value
-
-    return parse
-
-
-def boolean(text):
-    """Argparse type for `--flag True|False`."""
-    value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower())
-    if value is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return value
-
-
-def side(text):
-    """Argparse type: side of images in pixels."""
-    return number(int, 16, 8192)(text)
-
-
-def image_size(text):
-    """Argparse type: a positive multiple of 16."""
-    value = side(text)
-    if value % 16:
-        raise argparse.ArgumentTypeError(f"{value} is not a multiple of 16; networks here halve it four times")
-    return value
-
-
-def number_list(kind, low=None, high=None):
-    """Argparse type: comma-separated numbers -> tuple."""
-    return lambda text: tuple(number(kind, low, high)(part) for part in text.split(","))
-
-
-def name_list(choices, everything=False):
-    """Argparse type: comma-separated names out of `choices` -> tuple.
-
-    A name given twice counts once. With `everything`, `all` stands for all of them.
-    """
-
-    def parse(text):
-        names = tuple(choices) if everything and text == "all" else tuple(dict.fromkeys(text.split(",")))
-        unknown = [name for name in names if name not in choices]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join((*choices, *(['all'] if everything else [])))}")
-        return names
-
-    return parse
-
-
-def name_in(folder):
-    """Argparse type: the name of something in `folder`, which may stand before it, as a shell completes it."""
-
-    def parse(text):
-        parts = PurePath(text).parts
-        if parts == (folder,) and text.endswith("/"):
-            raise argparse.ArgumentTypeError(f"{text} is where they all are; give the name of one")
-        if parts[0:1] == (folder,) and len(parts) > 1:
-            return PurePath(*parts[1:]).as_posix()
-        return text.rstrip("/") or text
-
-    return parse
-
-
-run_name = name_in("results")
-data_name = name_in("datasets")
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, where there is one, as they are typed, and keeps the layout of the examples."""
-
-    def _get_help_string(self, action):
-        if action.required or any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
-            return action.help
-        if isinstance(action.default, tuple):  # comma-separated on the command line
-            return f"{action.help} (default: {','.join(map(str, action.default)) or 'none'})"
-        return super()._get_help_string(action)
-
-
-# ------------------------------------------------------------------------------------------------- from fields to arguments
-
-frozen = dataclasses.dataclass(frozen=True, kw_only=True)
-
-
-def option(help, default=None, **arguments):
-    """A field that is the option `--<its name>`; `arguments` are further ones of argparse's `add_argument`."""
-    if arguments.get("required"):
-        return dataclasses.field(metadata={"help": help, **arguments})
-    return dataclasses.field(default=default, metadata={"help": help, "default": default, **arguments})
-
-
-def flag(help):
-    """A field that is an option without a value: True where it is given."""
-    return option(help, False, action="store_true")
-
-
-def reworded(cls, name, help, **changes):
-    """The option `name` of the class `cls` with another help text, and other `changes` to what `option` takes."""
-    return option(**cls.__dataclass_fields__[name].metadata | {"help": help, **changes})
-
-
-def group(title):
-    """Class decorator: a frozen dataclass whose options stand together in the help, under `title`."""
-
-    def decorate(cls):
-        cls.TITLE = title
-        return frozen(cls)
-
-    return decorate
-
-
-def fill(parser, cls):
-    """Add an argument for each option of `cls`: its own first, without a title, then its groups in the order of its bases."""
-    fields = {field.name: field.metadata for field in dataclasses.fields(cls) if field.metadata}
-    groups = {}  # title -> names; of groups with one title the first one counts, which is derived from the others
-    for base in cls.__mro__:
-        if "TITLE" in vars(base):
-            groups.setdefault(base.TITLE, [field.name for field in dataclasses.fields(base)])
-    grouped = {name for names in groups.values() for name in names}
-    places = [(parser, [name for name in fields if name not in grouped])]
-    places += [(parser.add_argument_group(title), names) for title, names in groups.items()]
-    for place, names in places:
-        for name in names:
-            place.add_argument(f"--{name}", **fields[name])
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that tells a mistake in one sentence, without the usage of all options before it; options have one name each."""
-
-    def __init__(self, **arguments):
-        super().__init__(**arguments, allow_abbrev=False)
-
-    def error(self, message):
-        """Print the message and end with exit code 2."""
-        if message.startswith("unrecognized arguments") and ".tar" in message:
-            message += "; put a pattern of shards in quotes"
-        self.exit(2, f"error: {message}; python {self.prog} --help shows all options\n")
-
-
-def make_parser(script, text, cls):
-    """The parser of a script: `text` above the options of `cls`."""
-    parser = Parser(prog=script, description=text, formatter_class=HelpFormatter)
-    fill(parser, cls)
-    return parser
-
-
-def parsed(parser, argv):
-    """Parse `argv`: {option: value}; an empty text is a mistake."""
-    namespace, unknown = parser.parse_known_args(argv)
-    values = vars(namespace)
-    parser = values.get("parser", parser)  # of a sub-command
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    for name, value in values.items():
-        if value == "":
-            parser.error(f"argument --{name}: it is empty; give a value, or leave the option out")
-    return values
-
-
-def as_options(cls, parser, argv):
-    """Parse `argv` and return the frozen dataclass `cls` with one field per option."""
-    return cls(**parsed(parser, argv))
-
-
-def refuse_unread(parser, values, names, switch, off):
-    """The parser's error if some of these options were given though the option `switch` is `off`, and nothing reads them."""
-    given = [name for name in names if values[name] != parser.get_default(name)]
-    if values[switch] == off and given:
-        why = f"without --{switch}" if off is None else f"with --{switch} {off}; leave one of them out"
-        parser.error(f"argument --{given[0]}: has no effect {why}")
-
-
-def as_plain(options):
-    """Options dataclass -> dictionary of plain values, for options.json and checkpoints."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(options).items()}
-
-
-def as_arguments(options, defaults):
-    """Options dataclass -> the shortest list of arguments that gives it; `defaults` (a dict) go before those of its fields."""
-    arguments = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value != defaults.get(field.name, field.default):
-            arguments.append(f"--{field.name}")
-            if field.metadata.get("action") != "store_true":
-                arguments.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
-    return arguments
-
 
 # ------------------------------------------------------------------------------------------------- groups that scripts share
 
@@ -459,11 +266,6 @@ INFERENCE_TEXT = """Refine a folder of generated images; names, subfolders and o
 
 The images go to results/<dst>/refined, those of shards under their keys. A checkpoint of the released code (the folder with
 Generator... files) works too."""
-
-
-def tidy_path(text):
-    """Argparse type: a path without what does not matter in it, such as the slash that a shell's completion adds."""
-    return str(PurePath(text)) if text else text
 
 
 @group("refining")

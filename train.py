@@ -13,7 +13,8 @@ from data.training import inputs_of, training_sets
 from models.recording import NotRecorded
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import PRESETS, as_arguments, as_plain, parse_train
+from options import PRESETS, parse_train
+from utils.arguments import as_arguments, as_plain
 from utils.checkpoint import WayOn, fitting, read_resumed, save_checkpoint
 from utils.errors import UserError, check_finite, script
 from utils.filters import FILTERS, check_filter, fit_filters, to_device

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from options import image_size
+from utils.arguments import image_size
 
 
 def synchronise(device):

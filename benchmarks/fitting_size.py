@@ -17,7 +17,7 @@ from benchmarks.quality_filters import fitted_filter
 from benchmarks.quality_judge import COLUMNS, Judge
 from data.demo import make_demo
 from data.training import DATASETS, DEMO
-from options import image_size, number, number_list
+from utils.arguments import image_size, number, number_list
 from utils.errors import UserError, script
 from utils.filters import FILTERS
 from utils.tables import format_table

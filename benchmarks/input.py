@@ -27,7 +27,7 @@ from data.folder import ImageFolder, load_folder
 from data.listing import list_images
 from data.pairs import PairLoader, load_holdout, save_holdout, split_holdout
 from data.reading import inspect
-from options import number
+from utils.arguments import number
 from utils.errors import script
 from utils.tables import format_table
 

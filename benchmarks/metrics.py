@@ -18,8 +18,8 @@ import torch
 from benchmarks.common import best_times, draw_pictures, for_each, image_sizes
 from data.folder import ImageFolder
 from data.listing import list_images
-from options import HelpFormatter, number, number_list
 from utils.aliases import alias_features, alias_lags
+from utils.arguments import HelpFormatter, number, number_list
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.distributed import resolve_device

@@ -26,7 +26,6 @@ from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, wr
 from benchmarks.quality_rows import ROWS, hash_of, is_trained, prepare_row
 from data.training import DEMO
 from models import batch_norm, classical_detectors, detectors
-from options import image_size, name_list, number, number_list
 from utils import (
     aliases,
     chunks,
@@ -43,6 +42,7 @@ from utils import (
     profiles,
     whitening,
 )
+from utils.arguments import image_size, name_list, number, number_list
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.locks import lock

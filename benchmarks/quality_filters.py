@@ -8,9 +8,8 @@ import functools
 
 import torch
 
-from inference import filter_refiner
 from utils.fft import apply_gain, fourier
-from utils.filters import apply_filter, fit_filters
+from utils.filters import apply_filter, filter_refiner, fit_filters
 from utils.linear_filter import cepstral_log_gain, diagonal_gain, log_amplitude, spectrum_of
 from utils.moments import RunningMoments
 from utils.profiles import radial_rings, ring_means, to_grey

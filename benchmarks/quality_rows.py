@@ -9,15 +9,15 @@ import hashlib
 import json
 from pathlib import Path
 
-import inference
 import train
 from benchmarks import quality_filters
 from benchmarks.quality_data import HOME
 from benchmarks.quality_filters import fitted_filter, matched_profiles, plain_rounding, rgb_cepstral_filter, ring_shrunk_filter
-from inference import trained_model
-from models import batch_norm, nested_unet, stig
-from options import as_plain, parse_train
+from models import batch_norm, nested_unet, refiners, stig
+from models.refiners import trained_model
+from options import parse_train
 from utils import aliases, filters, lifter, linear_filter, moments, pictures, polyphase, rounding, transport
+from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.precision import double_device
@@ -55,8 +55,8 @@ ROWS = {
 }
 
 # What every refiner may go through, and what else decides a row beside its data.
-APPLIED = (inference, filters, polyphase, aliases, lifter, linear_filter, moments, pictures, rounding, transport)
-CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (stig, nested_unet, batch_norm, *APPLIED)
+APPLIED = (filters, polyphase, aliases, lifter, linear_filter, moments, pictures, rounding, transport)
+CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (refiners, stig, nested_unet, batch_norm, *APPLIED)
 
 
 def is_trained(row):

@@ -12,7 +12,7 @@ import functools
 import torch
 
 from benchmarks.quality_data import open_case
-from options import image_size
+from utils.arguments import image_size
 from utils.errors import script
 from utils.filters import apply_filter, fit_filters
 from utils.linear_filter import OPPONENT, MeanLogSpectrum

@@ -16,7 +16,7 @@ import torch
 
 from models.stig import STIG
 from models.training import Trainer
-from options import image_size, number
+from utils.arguments import image_size, number
 from utils.errors import script
 from utils.launch import run_processes, start, supervise
 from utils.run_dir import read_json, write_json

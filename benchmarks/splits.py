@@ -19,7 +19,7 @@ from benchmarks.quality_judge import COLUMNS, Judge, fold_of_scenes
 from benchmarks.quality_rows import prepare_row
 from data.listing import list_images
 from data.training import DATASETS
-from options import number
+from utils.arguments import number
 from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.tables import format_table

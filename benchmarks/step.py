@@ -27,7 +27,7 @@ from models.losses import ssim
 from models.recording import WARM_UP
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import number, number_list
+from utils.arguments import number, number_list
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.profiles import chessboard_profile, chessboard_rings, to_grey

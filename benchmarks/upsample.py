@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from benchmarks.common import median_ratio, seconds
 from models.nested_unet import upsample_as_products
-from options import number
+from utils.arguments import number
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.tables import format_table

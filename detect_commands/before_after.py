@@ -10,7 +10,7 @@ from detect_commands.image_sets import as_notes, filtered_sets, fitted_filters, 
 from detect_commands.protocol import PARTS
 from detect_commands.records import Record, beside, keep, setting_of
 from detect_commands.report import distinct, write_before_after
-from options import as_plain
+from utils.arguments import as_plain
 from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
 from utils.filters import FILTERS, check_filter, filters_legend

@@ -9,8 +9,8 @@ from detect_commands.protocol import split_names
 from detect_commands.records import read_records
 from detect_commands.report import Judged
 from models.detectors import PRETRAINED
-from options import as_plain
 from utils.aliases import check_aliases
+from utils.arguments import as_plain
 from utils.detection import scores_with_intervals
 from utils.errors import UserError
 from utils.pretrained import pretrained_weights

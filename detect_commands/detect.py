@@ -8,7 +8,7 @@ from detect_commands.image_sets import open_sets
 from detect_commands.protocol import unseen
 from detect_commands.records import Record, beside, keep, setting_of, setting_text
 from detect_commands.report import chosen, distinct, write_evaluation, write_matrix
-from options import as_plain
+from utils.arguments import as_plain
 from utils.errors import UserError
 from utils.perturbations import PERTURBATIONS
 from utils.run_dir import check_place, check_run_folder, claim, open_run_folder, real_path, refuse_held, run_folder

@@ -6,7 +6,7 @@ import numpy as np
 
 from detect_commands.common import run_folders
 from detect_commands.image_sets import open_sets
-from options import as_plain
+from utils.arguments import as_plain
 from utils.decay import DECAY_NAMES, decay_features
 from utils.detection import log_profile
 from utils.errors import UserError

@@ -17,7 +17,7 @@ from models.classical_detectors import CLASSICAL
 from models.gan import from_image, to_image
 from models.gan_losses import fourier_dissimilarity, generator_loss, high_frequencies, one_sided_magnitude
 from models.gan_training import GanConfig, GanTrainer
-from options import as_plain
+from utils.arguments import as_plain
 from utils.checkpoint import fitting, read_resumed
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError

@@ -13,7 +13,7 @@ from gan_commands.common import INVERT, load_run, weights_digest
 from gan_commands.pairs import PAIRS, read_pairs
 from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
-from options import as_plain
+from utils.arguments import as_plain
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.report import output_names

@@ -5,16 +5,10 @@ import functools
 
 from models.gan import SETUPS
 from models.gan_losses import METRICS, PENALTIES, PENALTY_SAMPLES
-from options import (
-    CachedReading,
+from options import CachedReading, Machine, Reading, ReadingMachine, ResumableRun, RunFolder, SharedMachine
+from utils.arguments import (
     HelpFormatter,
-    Machine,
     Parser,
-    Reading,
-    ReadingMachine,
-    ResumableRun,
-    RunFolder,
-    SharedMachine,
     fill,
     flag,
     frozen,

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from gan_commands.common import KIND
-from options import as_plain
+from utils.arguments import as_plain
 from utils.checkpoint import save_checkpoint
 from utils.errors import check_finite
 from utils.run_dir import run_folder

@@ -13,7 +13,7 @@ from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.options import GanTrainOptions
 from gan_commands.train import train
 from models.gan_losses import ADVERSARIAL
-from options import as_plain
+from utils.arguments import as_plain
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError

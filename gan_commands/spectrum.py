@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 from data.folder import first_of_other_size, load_folder
 from gan_commands import figures
 from gan_commands.common import BATCH, draw, images_of, label_of, load_run
-from options import as_plain, run_name
+from utils.arguments import as_plain, run_name
 from utils.decay import DECAY_NAMES, SMALLEST_SIDE, decay_features
 from utils.distributed import resolve_device
 from utils.errors import UserError

@@ -12,7 +12,7 @@ from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.run import GanRun
 from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
-from options import as_plain
+from utils.arguments import as_plain
 from utils.checkpoint import fitting, load_scheduler, read_resumed
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped

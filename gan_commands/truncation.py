@@ -7,7 +7,7 @@ from gan_commands import figures
 from gan_commands.common import BATCH, images_of
 from gan_commands.pairs import open_pairs
 from models.gan_losses import high_frequencies, magnitude_dissimilarity, one_sided_magnitude
-from options import as_plain
+from utils.arguments import as_plain
 from utils.distributed import resolve_device
 from utils.measure import batches
 from utils.run_dir import check_run_folder, open_run_folder

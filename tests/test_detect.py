@@ -27,8 +27,9 @@ from detect_commands import before_after, image_sets, records
 from detect_commands.image_sets import ImageSet, fitted_filters, open_sets
 from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
-from options import as_plain, parse_detect
+from options import parse_detect
 from utils import measure, run_dir
+from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES

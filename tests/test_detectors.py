@@ -19,8 +19,9 @@ from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
 from detect_commands.training import LabelledImages, TrainingPlan, epoch_batches, network_logits, train_network, validate
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
-from options import as_plain, parse_detect
+from options import parse_detect
 from utils.aliases import alias_features
+from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import log_profile

@@ -26,8 +26,9 @@ from detect_commands import bench
 from detect_commands.bench import Bench
 from gan_commands import train as gan_train
 from gan_commands.options import parse_gan
-from options import as_plain, parse_detect
+from options import parse_detect
 from utils import inception, launch
+from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError

@@ -5,7 +5,7 @@ import pytest
 import torch
 from golden_recipe import ARRAYS, NUMBERS, RELEASED_ORDER, golden_image, golden_weights
 
-from inference import released_model
+from inference import released_refiner
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import NestedUNet
 from models.patchnce import PatchHeads, patch_nce
@@ -89,7 +89,7 @@ def test_refined_image():
 
 
 def test_a_released_checkpoint_refines_as_the_released_code(released):
-    objective = released_model(released, 64).objective
+    objective = released_refiner(released, 64).objective
     assert (objective.image_range, objective.inverse, objective.compensate_rounding) == ("stretch", "abs", False)
 
 

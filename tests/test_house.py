@@ -24,6 +24,7 @@ import options
 from data.listing import ImagePaths, list_images
 from gan_commands.options import parse_gan
 from utils import checkpoint, locks, report, run_dir
+from utils.arguments import as_plain
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
 from utils.fresh_detector import fresh_accuracy
@@ -600,7 +601,7 @@ def test_names_may_be_typed_with_their_folder():
 
 
 PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval", "detect")} | {"gan": parse_gan}
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "options.py", ROOT / "gan_commands/options.py"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "options.py", ROOT / "utils/arguments.py", ROOT / "gan_commands/options.py"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -662,7 +663,7 @@ def test_presets_set_defaults_that_options_override():
     assert options.parse_train(BASE).generator == "residual"
     released = options.parse_train([*BASE, "--preset", "released", "--norm", "instance"])
     assert (released.generator, released.upsample, released.norm) == ("direct", "bicubic", "instance")
-    plain = options.as_plain(released)
+    plain = as_plain(released)
     assert plain["nce_levels"] == [0]
 
 

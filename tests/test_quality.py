@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-import inference
 from benchmarks import (
     fitting_size,
     quality,
@@ -26,7 +25,7 @@ from benchmarks import (
 )
 from benchmarks.quality_data import Case, Images
 from data.demo import dead_leaves, make_demo, through_generator
-from models import nested_unet, stig
+from models import nested_unet, refiners, stig
 from utils import aliases, filters, lifter, linear_filter, polyphase
 from utils.errors import UserError
 from utils.filters import FILTERS
@@ -219,7 +218,6 @@ NOT_DECIDING = {  # imported by what decides, and without a say: the judged imag
         "data.reading",
         "data.shards",
         "data.training",
-        "inference",
     ),
     *("models.discriminators", "models.losses"),
     *("models.patchnce", "options", "utils.checkpoint", "utils.errors", "utils.interrupts", "utils.launch", "utils.measure"),
@@ -288,7 +286,7 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     case = quality_data.open_case("small", 16, "validation")
     made = quality_rows.prepare_row("base_identity", "0", case, options.train, device)[0]
     Path("changed.py").write_text("other code")
-    for module in (stig, nested_unet, inference, filters, polyphase, aliases, lifter, linear_filter):
+    for module in (stig, nested_unet, refiners, filters, polyphase, aliases, lifter, linear_filter):
         with monkeypatch.context() as patch:
             patch.setattr(module, "__file__", "changed.py")
             other = quality_rows.prepare_row("base_identity", "0", case, options.train, device)[0]

@@ -171,6 +171,12 @@ def filtered(image, fitted):
     return (compensate_rounding(image) if "lifter" in fitted else image).clamp(0, 1)
 
 
+def filter_refiner(fitted, device):
+    """Function that passes images (N, 3, H, W) on a device through a filter, as `filtered` does."""
+    fitted = to_device(fitted, device)
+    return lambda image: filtered(image, fitted)
+
+
 def check_filter(fitted, size):
     """Raises: ValueError if a filter is none for images of size x size."""
     if ("lifter" in fitted) != ("joint" in fitted):
