@@ -3,7 +3,7 @@
 from detect_commands.before_after import before_after
 from detect_commands.detect import detect
 from detect_commands.features import features
-from options import parse_detect
+from detect_commands.options import parse_detect
 from utils.distributed import resolve_device
 from utils.errors import refuse_several, script
 from utils.interrupts import leaving

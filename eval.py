@@ -45,15 +45,23 @@ def plan(options):
     out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
     if out.is_dir():
         raise UserError(f"{out} is a folder and cannot be written as a file; give another --dst or --out")
-    if options.dst and out.is_file():
-        found = read_json(out).get("folders", paths)
-        if {role: real_path(path) for role, path in found.items()} != {role: real_path(path) for role, path in paths.items()}:
-            raise UserError(f"{out} is of other folders ({', '.join(map(str, found.values()))}); choose another --dst or --out")
+    if out.is_file():
+        check_replaced(out, paths if options.dst else None)
     picture = out.with_suffix(".png")
     if options.out and options.eval_mode in ("psd", "all") and picture.exists() and not out.exists():
         raise UserError(f"{picture} is there and would become the picture of the profiles; give another --out")
     check_place(out.parent)
     return paths, out, (home or out.parent) / "statistics"
+
+
+def check_replaced(out, paths):
+    """UserError unless the file `out`, to be replaced, is an earlier result, and of the same folders unless `paths` is None."""
+    found = read_json(out, "give another --out")
+    if not {"mode", "rows"} <= found.keys():
+        raise UserError(f"{out} is there and is no result of eval.py; give another --out")
+    folders = found.get("folders", {}) if paths else {}
+    if folders and {role: real_path(path) for role, path in folders.items()} != {k: real_path(path) for k, path in paths.items()}:
+        raise UserError(f"{out} is of other folders ({', '.join(map(str, folders.values()))}); choose another --dst or --out")
 
 
 def open_folders(paths, options, at_least):

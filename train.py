@@ -174,7 +174,8 @@ def evaluate(options, refine, filters, sets, source, warnings, examples, device)
     keys = scene_keys(real.paths, fake.paths)
     rows = evaluate_refiner(refine, shown, real, fake, keys, run / "eval", device, options.num_workers)
     section = run_section(command_of(options), sets, warnings)
-    print(write_report(run, rows, f"{options.dst}: evaluated on {source}", examples(), section, options.base))
+    title, in_sample = f"{options.dst}: evaluated on {source}", sets["test_fake"] is sets["train_fake"]
+    print(write_report(run, rows, title, examples(), section, options.base, in_sample))
     print(f"report: {run / 'report.md'}; pictures: {run / 'eval'}")
 
 

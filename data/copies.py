@@ -61,16 +61,33 @@ def images_seen(used, paths):
 
 
 def seen_by_refiner(refined):
-    """Sentences (none or one): inference.py, which wrote a folder, used a refiner that was made with some of those images."""
+    """Sentences (none or one): what refined the images of a folder, in a run of train.py or inference.py, had seen them before."""
     path = Path(refined).absolute()
-    places = [place.parent for place in (path, *path.parents) if place.name == "refined"]
-    try:
-        made = read_json(places[0] / OPTIONS) if places else {}
-    except (UserError, OSError):  # another's file of this name
-        made = {}
+    place = next((place.parent for place in (path, *path.parents) if place.name == "refined"), None)
+    if place is None:
+        return []
+    if place.name == "eval" and _judged_itself(place.parent):
+        return [
+            f"the refiner of {place.parent}, as its filters, was fitted on the images that judge it there: they look better than "
+            "new ones would, and fresh detectors may find less than chance; train with --holdout or --test_data"
+        ]
+    made = _read_quietly(place / OPTIONS)
     seen = made.get("seen") if "refiner" in made else None  # a number, or None
     text = f"the refiner of {refined} was made with {seen} of the images that it refined, and those look better than others would"
     return [text] if seen else []
+
+
+def _judged_itself(run):
+    """Whether a training run was evaluated on the images that it was trained on."""
+    return _read_quietly(run / "images.json").get("fraction") == 0 and not _read_quietly(run / OPTIONS).get("test_data")
+
+
+def _read_quietly(path):
+    """Content of a JSON file of ours; {} if there is none, or another's of this name."""
+    try:
+        return read_json(path)
+    except (UserError, OSError):
+        return {}
 
 
 def _same(numbers, key):

@@ -3,10 +3,9 @@
 import functools
 from pathlib import Path
 
-from data.checking import warn
 from data.folder import refuse_same
 from detect_commands.common import check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
-from detect_commands.image_sets import as_notes, filtered_sets, fitted_filters, open_sets
+from detect_commands.image_sets import filtered_sets, fitted_filters, open_sets
 from detect_commands.protocol import PARTS
 from detect_commands.records import Record, beside, keep, setting_of
 from detect_commands.report import distinct, write_before_after
@@ -14,7 +13,7 @@ from utils.arguments import as_plain
 from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
 from utils.filters import FILTERS, check_filter, filters_legend
-from utils.run_dir import check_run_folder, open_run_folder, read_json, run_folder
+from utils.run_dir import check_run_folder, open_run_folder, run_folder
 
 
 def before_after_home(bench, options):
@@ -83,20 +82,6 @@ def before_after_with(bench, options, real, fake, refined, filters):
     return rows, setting_of(bench, training, len(reals), reals, sides, filters_fitted=filters is None), home
 
 
-def seen_by_run(run):
-    """Warnings (none or one) that the refiner of a training run was fitted on the images that its run's folders hold."""
-    paths = [run / name for name in ("images.json", "options.json")]
-    if not all(path.is_file() for path in paths):
-        return []
-    split, made = map(read_json, paths)
-    if split.get("fraction") != 0 or made.get("test_data"):
-        return []
-    return [
-        f"the refiner of {run}, as its filters, was fitted on the images that judge it here, and they look better than new images "
-        "would; train with --holdout or --test_data"
-    ]
-
-
 def before_after(options, processes):
     """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
     run_eval = run_folder(options.dst) / "eval"
@@ -105,10 +90,6 @@ def before_after(options, processes):
         raise UserError(f"{folders['refined']} does not exist; give the folder of the refined images by --eval_root")
     refuse_same(folders["real"], folders["refined"])
     sets, size, warnings = processes.once(lambda: open_sets(folders, options))
-    own = [] if options.eval_root else processes.once(lambda: seen_by_run(run_folder(options.dst)))
-    for text in own:
-        warn(text)
-    warnings = [*warnings, *as_notes(own)]
     real, fake, refined = (sets[name] for name in ("real", "fake", "refined"))
     fake.label, refined.label = "fake", "refined"
     benches = make_benches(options, size, processes)

@@ -1,11 +1,11 @@
 """Where the detectors of one classifier are made, saved and found again."""
 
 from detect_commands.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
+from detect_commands.options import READ_BY
 from detect_commands.protocol import PARTS
 from detect_commands.training import TrainingPlan, check_origin, remove_progress
 from models.classical_detectors import CLASSICAL
 from models.detectors import check_detector
-from options import READ_BY
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
@@ -21,7 +21,7 @@ class Bench:
     Args:
         classifier: a name of `models.detectors.DOMAINS` or `models.classical_detectors.CLASSICAL`.
         size: side of the images.
-        settings: plain values: those of SHAPING and options.READ_BY, and domain (None = the classifier's own), deterministic,
+        settings: plain values: those of SHAPING and READ_BY, and domain (None = the classifier's own), deterministic,
             num_workers.
         processes: `Processes` that share the work of networks; a classical detector's is not shared.
         pretrained: ImageNet weights for vit and resnet50, or None.

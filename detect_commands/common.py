@@ -38,7 +38,7 @@ def make_benches(options, size, processes):
             try:
                 check_aliases(size, size)
             except ValueError as error:
-                raise UserError(f"{option}: {error}; give --size") from error
+                raise UserError(f"{option}: {error}; give a --size that is one, with --fit crop") from error
     for classifier in options.classifier:
         weights = None
         if options.is_train and classifier in choices:

@@ -133,9 +133,7 @@ def detect(options, processes):
         if processes.main:
             record = keep(home, Record(setting, rows, [*warnings, *lines]))
             rows = record.rows
-            counts = (
-                f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes that no detector was trained on, per run."
-            )
+            counts = 'No image judges a detector that was trained on it; "real, fake": how many judge it, in each run.'
             print(f"\n{home}\n{write_evaluation(home, rows, [counts, setting_text([record]), *record.warnings])}")
             if options.robustness:
                 print(f"After JPEG, resizing, blur and noise: {home / 'evaluation.md'}")

@@ -172,9 +172,4 @@ def open_sets(folders, options):
     seen = [text for role, folder in folders.items() if role != "real" for text in seen_by_refiner(folder)]
     for text in seen + told_copies(*(images.images.paths for images in sets.values())):
         warnings(text)
-    return sets, side, as_notes(warnings)
-
-
-def as_notes(warnings):
-    """What the user was warned of, as lines of a report."""
-    return [f"Warning: {text}" for text in warnings]
+    return sets, side, [f"Warning: {text}" for text in warnings]

@@ -122,5 +122,8 @@ def unseen(image_set, side, content, count, seed):
     left = draw_samples([name for name in image_set.names if name not in versions], count, seed)
     left = [name for name in left if name not in trained_on or not _is_version(image_set, name, trained_on[name])]
     if not left:
-        raise UserError(f"every image of {image_set.folder} is a version of one the detector was trained on; give others")
+        raise UserError(
+            f"every image of {image_set.folder} is a version of one a detector was trained on; give others, or train on fewer (a "
+            "lower --split)"
+        )
     return image_set.indices(left)

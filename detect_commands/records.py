@@ -12,8 +12,8 @@ import json
 import numpy as np
 
 from detect_commands.image_sets import folder_labels
+from detect_commands.options import DETECT_DEFAULTS
 from detect_commands.report import Judged, write_runs_csv
-from options import DETECT_DEFAULTS
 from utils.checkpoint import fitting
 from utils.run_dir import read_json, write_text
 

@@ -80,8 +80,10 @@ def evaluation_text(rows):
     """Table of all measures of one classifier, a row per generator."""
     body = {}
     for name in distinct(rows, "generator"):
-        body[name] = {measure: cell(chosen(rows, generator=name), measure) for measure in MEASURES}
-    return format_table(body, {measure: measure for measure in MEASURES}, "generated images")
+        own = chosen(rows, generator=name)
+        counts = [len(own[0].real_scores), len(own[0].fake_scores)]
+        body[name] = {"n": counts} | {measure: cell(own, measure) for measure in MEASURES}
+    return format_table(body, {"n": "real, fake"} | {measure: measure for measure in MEASURES}, "generated images")
 
 
 def generators_text(rows, field, measure):

@@ -249,5 +249,6 @@ def finetune(options):
         exit_stopped(run.trainer.steps, run.processes)
     run.draw_figures(checkpoint, untouched)
     print(
-        f"done; epochs.csv, losses.png, detection.png and samples.png: {folder}; draw images with gan.py sample --dst {options.dst}"
+        f"done; epochs.csv, losses.png, detection.png and samples.png: {folder}; draw images with "
+        f"gan.py sample --dst {options.dst} --out DIR"
     )

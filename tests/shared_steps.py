@@ -16,6 +16,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 import detect
 from detect_commands.judges import NetworkJudge
+from detect_commands.options import parse_detect
 from detect_commands.training import TrainingPlan
 from gan_commands import monitor
 from gan_commands.options import parse_gan
@@ -25,7 +26,6 @@ from models import detectors
 from models.gan_training import GanConfig, GanTrainer
 from models.stig import STIG, Objective
 from models.training import Trainer
-from options import parse_detect
 from utils.launch import run_processes
 from utils.locks import let_go
 

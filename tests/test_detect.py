@@ -22,12 +22,13 @@ import detect
 import detect_commands.bench as bench_module
 import detect_commands.detect as detect_mode
 import models.detectors as detectors
+from data.copies import seen_by_refiner
 from data.folder import load_folder
 from detect_commands import before_after, image_sets, records
 from detect_commands.image_sets import ImageSet, fitted_filters, open_sets
+from detect_commands.options import parse_detect
 from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
-from options import parse_detect
 from utils import measure, run_dir
 from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -994,7 +995,9 @@ def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
     def warned(fraction, test_data):
         write_json(tmp_path / "images.json", {"fraction": fraction})
         write_json(tmp_path / "options.json", {"test_data": test_data})
-        return [text for text in before_after.seen_by_run(tmp_path) if "was fitted on the images that judge it" in text]
+        return [text for text in seen_by_refiner(tmp_path / "eval/refined") if "was fitted on the images that judge it" in text]
 
-    assert before_after.seen_by_run(tmp_path) == []
+    assert seen_by_refiner(tmp_path / "eval/refined") == []
     assert [len(warned(*case)) for case in ((0.0, None), (0.0, "other"), (0.2, None))] == [1, 0, 0]
+    warned(0.0, None)
+    assert seen_by_refiner(tmp_path / "eval/fake") == seen_by_refiner(tmp_path / "refined") == []

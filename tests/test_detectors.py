@@ -16,10 +16,10 @@ from torchvision.models.vision_transformer import VisionTransformer
 import models.detectors as detectors
 from detect_commands.bench import Bench
 from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
+from detect_commands.options import parse_detect
 from detect_commands.training import LabelledImages, TrainingPlan, epoch_batches, network_logits, train_network, validate
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
-from options import parse_detect
 from utils.aliases import alias_features
 from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint

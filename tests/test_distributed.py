@@ -24,9 +24,9 @@ import train
 from data.pairs import PairLoader
 from detect_commands import bench
 from detect_commands.bench import Bench
+from detect_commands.options import parse_detect
 from gan_commands import train as gan_train
 from gan_commands.options import parse_gan
-from options import parse_detect
 from utils import inception, launch
 from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint

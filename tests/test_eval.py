@@ -276,6 +276,16 @@ def test_out_file_workers_and_batches(run, tmp_path):
         assert row["lfd"] == pytest.approx(second["rows"][role]["lfd"], rel=1e-9)
 
 
+def test_out_replaces_results_alone(run, tmp_path, capsys):
+    out = tmp_path / "one.json"
+    measure(*folders(run), eval_mode="lfd", out=out)
+    measure(*folders(run), eval_mode="psd", out=out)
+    for text in ('{"train_real": []}', "{}", "[1]", "a diary"):
+        out.write_text(text)
+        assert f"{out} is" in (told := fails(capsys, *folders(run), eval_mode="lfd", out=out)) and "another --out" in told
+        assert out.read_text() == text
+
+
 def test_one_folder_is_not_both_classes(run, capsys):
     told = fails(capsys, real=run / "eval/real", fake=run / "eval/../eval/real", eval_mode="lfd", out="same.json")
     assert "is given for both classes" in told and not Path("same.json").exists()

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import options
 from data.listing import ImagePaths, list_images
+from detect_commands.options import DetectOptions, parse_detect
 from gan_commands.options import parse_gan
 from utils import checkpoint, locks, report, run_dir
 from utils.arguments import as_plain
@@ -600,8 +601,14 @@ def test_names_may_be_typed_with_their_folder():
         options.parse_train(["--data", "x", "--dst", "results/"])
 
 
-PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval", "detect")} | {"gan": parse_gan}
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "options.py", ROOT / "utils/arguments.py", ROOT / "gan_commands/options.py"]
+PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval")}
+PARSERS |= {"detect": parse_detect, "gan": parse_gan}
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "options.py",
+    *sorted(ROOT.glob("*_commands/options.py")),
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -627,28 +634,28 @@ def test_help_shows_defaults_as_they_are_typed(parse, capsys):
 
 def test_each_option_stands_once_in_its_group_of_the_help(capsys):
     with pytest.raises(SystemExit):
-        options.parse_detect(["--help"])
+        parse_detect(["--help"])
     text = capsys.readouterr().out
     titles = ["what to do", "size", "reading images", "protocol", "training a detector", "machine", "run folder"]
     places = [re.search(rf"^{title}.*:$", text, re.MULTILINE).start() for title in titles]
     assert places == sorted(places)
-    for name in (field.name for field in dataclasses.fields(options.DetectOptions)):
+    for name in (field.name for field in dataclasses.fields(DetectOptions)):
         assert len(re.findall(rf"^  --{name}\b", text, re.MULTILINE)) == 1
     assert re.search(r"--overwrite +train anew in an existing", text)  # the run folder's own help is reworded
 
 
 def test_lists_of_names_count_each_name_once_and_refuse_others(capsys):
-    assert options.parse_detect(["--dst", "y", "--classifier", "knn,cnn,knn"]).classifier == ("knn", "cnn")
+    assert parse_detect(["--dst", "y", "--classifier", "knn,cnn,knn"]).classifier == ("knn", "cnn")
     study = ["study", "setups", "--data", "x", "--dst", "y"]
     assert parse_gan([*study, "--detectors", "svm,knn,svm"])[1].detectors == ("svm", "knn")
     assert parse_gan([*study, "--detectors", "all"])[1].detectors == ("knn", "svm", "mlp")
-    for parse, command in ((options.parse_detect, ["--dst", "y", "--classifier"]), (parse_gan, [*study, "--detectors"])):
+    for parse, command in ((parse_detect, ["--dst", "y", "--classifier"]), (parse_gan, [*study, "--detectors"])):
         for names in ("knn,other", "knn,", ""):
             with pytest.raises(SystemExit):
                 parse([*command, names])
             assert "is none of" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        options.parse_detect(["--dst", "y", "--classifier", "all"])
+        parse_detect(["--dst", "y", "--classifier", "all"])
 
 
 @pytest.mark.parametrize("command", ["finetune --generator g --pairs p --dst y", "study truncation --pairs p --dst y"])

@@ -76,6 +76,7 @@ def test_training_writes_everything(run):
     report = (run / "report.md").read_text()
     assert "overview.png" in report
     assert "Against the filter that training starts from (`cepstral`), refined is" in report
+    assert "These are the images trained on" in report
     assert (run / "overview.png").stat().st_size > 10_000
     assert any((run / "tensorboard").iterdir())
     assert json.loads((run / "options.json").read_text())["base"] == "cepstral"
@@ -250,6 +251,9 @@ def test_a_missing_compiler_is_told_before_the_training(monkeypatch, capsys):
         train.main([*SMALL, "--compile", "--dst", "uncompiled"])
     assert stop.value.code == 2 and not Path("results/uncompiled").exists()
     assert "(InvalidCxxCompiler: No working C++ compiler found); leave the option out" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main([*SMALL, "--compile", "--preset", "released", "--dst", "uncompiled"])
+    assert "--compile has no effect with --norm batch --upsample bicubic" in capsys.readouterr().err
 
 
 def test_weights_that_are_no_numbers_are_not_saved(monkeypatch, capsys):
@@ -498,6 +502,7 @@ def test_resumed_inference_keeps_no_results_of_other_names(run, house, capsys):
 def test_images_that_the_refiner_was_made_with_are_told(house, capsys):
     """Of a checkpoint those trained on, held-out ones not; of a filter those fitted on; wherever they lie."""
     train.main([*SMALL, "--holdout", "0.5", "--dst", "half_seen", "--epoch", "1"])
+    assert "These are the images trained on" not in Path("results/half_seen/report.md").read_text()
     shutil.copytree("datasets/tiny/fake", "elsewhere/fake")
     fitted = ["--method", "linear", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake"]
     for number, given in enumerate((["--inference_params", "results/half_seen"], fitted)):
@@ -716,11 +721,12 @@ def test_small_differences_are_not_called_better():
 
 
 def test_few_images_say_little():
-    def least(reals):
-        rows = {name: report.ReportRow(range(reals)) for name in ("real", "fake")}
-        for row in rows.values():
-            contrast = torch.linspace(0.02, 1, reals)[:, None, None, None]
-            row.update(contrast * torch.rand(reals, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    def least(reals, fakes=None):
+        rows = {}
+        for name, count in (("real", reals), ("fake", fakes or reals)):
+            rows[name] = report.ReportRow(range(count))
+            contrast = torch.linspace(0.02, 1, count)[:, None, None, None]
+            rows[name].update(contrast * torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
         return report.least_differences(rows), rows["real"].spectra
 
     assert least(1)[0] == least(3)[0] == {}
@@ -729,6 +735,7 @@ def test_few_images_say_little():
     assert few["lfd"] == pytest.approx((high - low) / 4) and few["lfd"] > report.NEARLY["lfd"]
     assert few["logreg"] == pytest.approx(2 * np.sqrt(0.25 / 8))
     assert least(300)[0]["logreg"] == report.NEARLY["logreg"]
+    assert least(4, 100)[0]["logreg"] == pytest.approx(np.sqrt(1 / 4 + 1 / 100) / 2)
     assert "nothing is called better or worse" in report.verdict({}, {})
 
 

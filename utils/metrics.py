@@ -138,7 +138,7 @@ class SpectrumMean:
 class SpectrumFolds:
     """`SpectrumMean` of a folder kept in eight parts, so that halves of it can be compared: the floor of every distance.
 
-    One split into halves depends on luck (LFD 13.8 to 14.9 on 80 photographs); the mean over all 35 splits of eight parts does
+    One split into halves depends on luck (LFD 13.8 to 15.2 on 80 photographs); the mean over all 35 splits of eight parts does
     not, and costs no second pass.
 
     Args:

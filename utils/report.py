@@ -31,6 +31,11 @@ NEARLY = {"lfd": 0.1, "gap": 0.02, "gap_upper": 0.02, "logreg": 0.05, "coherence
 FEWEST_REALS = 4  # that tell how far photographs differ
 DETECTED_IMAGES = 2000  # of a class, evenly spaced: an interval 0.03 wide, and a bounded memory
 SHOWN_WARNINGS = 20
+IN_SAMPLE = (
+    "These are the images trained on: rows look better than they would on others, the filters' most of all, which may lie far "
+    "below the floor, and fresh detectors may find less than chance. For numbers of new images train with `--holdout` or "
+    "`--test_data`."
+)
 LONGEST_NAME = 255  # bytes of a file or folder: what ext4, XFS, NTFS and APFS take
 ROWS = (
     "Rows: `refined` is the network; between `fake` and it are the filters, named as `--method` of `inference.py` and `--base` of "
@@ -194,10 +199,10 @@ def least_differences(rows):
     Distances: a quarter of the range that the floor has over the splits of the reals. Detectors: two standard deviations of a share
     of so many images.
     """
-    real, fake = (rows[name].spectra.total.count for name in ("real", "fake"))
-    if real < FEWEST_REALS:
+    if rows["real"].spectra.total.count < FEWEST_REALS:
         return {}
-    floor, least = rows["real"].floor, {name: max(NEARLY[name], 1 / math.sqrt(real + fake)) for name in LOOKED_AT}
+    deviation = math.sqrt(sum(1 / len(rows[name].keys) for name in ("real", "fake"))) / 4  # of the mean of two shares near a half
+    floor, least = rows["real"].floor, {name: max(NEARLY[name], 2 * deviation) for name in LOOKED_AT}
     return least | {name: max(NEARLY[name], -np.subtract(*floor[f"{name}_spread"]) / 4) for name in ("lfd", "gap", "gap_upper")}
 
 
@@ -249,7 +254,7 @@ def run_section(command, sets, warnings):
     )
 
 
-def write_report(run_folder, rows, title, examples, section, base):
+def write_report(run_folder, rows, title, examples, section, base, in_sample=False):
     """Write report.md, table.json and the pictures beside it.
 
     Args:
@@ -257,7 +262,8 @@ def write_report(run_folder, rows, title, examples, section, base):
         rows: as `evaluate_refiner` gives them.
         title: what was evaluated, one line.
         examples: dict "fake", "refined", "real" -> (3, H, W) in [0, 1].
-        section: how the run was made, Markdown. base: what training started from, as `verdict`.
+        section: how the run was made, Markdown. base: what training started from, as `verdict`. in_sample: whether the images
+            measured are those that were trained on.
     Returns: the text printed at the end of a run.
     """
     run_folder = Path(run_folder)
@@ -268,7 +274,8 @@ def write_report(run_folder, rows, title, examples, section, base):
     overview_figure(examples, spectra, profiles, run_folder / "overview.png")
     spectra_figure(spectra, run_folder / "spectra.png")
     profile_figure(profiles, run_folder / "profiles.png")
-    text = f"{format_table(table, COLUMNS)}\n\n{verdict(table, least_differences(rows), base)}"
+    said = verdict(table, least_differences(rows), base) + (f" {IN_SAMPLE}" if in_sample else "")
+    text = f"{format_table(table, COLUMNS)}\n\n{said}"
     counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
     pictures = "![overview](overview.png)\n\n![mean spectra](spectra.png)\n\n![profiles](profiles.png)\n"
     write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{ROWS}\n\n{LEGEND}\n\n{section}\n\n{pictures}")
