@@ -1,7 +1,6 @@
 """Refine any folder of generated images with a trained checkpoint or a filter."""
 
 import dataclasses
-import functools
 import os
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from options import PRESETS, parse_inference
 from utils.arguments import as_plain
 from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
 from utils.errors import UserError, script
-from utils.filters import check_filter, filter_refiner, fit_filters, to_device
+from utils.filters import check_filter, filter_refiner
+from utils.fitting import fitted_filters
 from utils.interrupts import leaving
 from utils.launch import run_processes
-from utils.measure import batches, fitting_batches
+from utils.measure import batches
 from utils.pictures import to_8bit
-from utils.precision import double_device
-from utils.report import output_names, write_pictures
+from utils.result_files import output_names, write_pictures
 from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, run_folder
 from utils.seeding import seed_everything
 
@@ -33,7 +32,6 @@ FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "over
 
 def fitted_filter(options, size, device):
     """The filter from --fake to --real, on the CPU, and how many bytes it was fitted on."""
-    where = double_device(device)
     refuse_same(options.real, options.fake)
     sides = [
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
@@ -42,10 +40,9 @@ def fitted_filter(options, size, device):
     for side, images in zip(("real", "fake"), sides, strict=True):
         if len(images) < 2 and options.method != "linear":
             warn(ONE_IMAGE.format(side))
-    read = functools.partial(fitting_batches, device=where, num_workers=options.num_workers)
-    reads = (functools.partial(read, side, f"spectra of {side.paths[0].parent}") for side in sides)
+    named = ((side, f"spectra of {side.paths[0].parent}") for side in sides)
     origin = " + ".join(str(total_bytes(side.paths)) for side in sides)
-    return to_device(fit_filters(*reads, [options.method])[options.method], "cpu"), f"fitted on {origin} bytes"
+    return fitted_filters([options.method], *named, device, options.num_workers)[options.method], f"fitted on {origin} bytes"
 
 
 def own_size(options):

@@ -17,13 +17,12 @@ from options import PRESETS, parse_train
 from utils.arguments import as_arguments, as_plain
 from utils.checkpoint import WayOn, fitting, read_resumed, save_checkpoint
 from utils.errors import UserError, check_finite, script
-from utils.filters import FILTERS, check_filter, fit_filters, to_device
+from utils.filters import FILTERS, check_filter, to_device
+from utils.fitting import fitted_filters, fitting_batches, fitting_indices
 from utils.interrupts import StopRequest, exit_stopped, leaving
 from utils.launch import run_processes
 from utils.logging import open_log
-from utils.measure import fitting_batches, fitting_indices
 from utils.monitor import Monitor
-from utils.precision import double_device
 from utils.report import evaluate_refiner, run_section, write_report
 from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder
 from utils.seeding import random_state, seed_everything, set_random_state
@@ -35,13 +34,11 @@ FREE_ON_RESUME |= {"timeout", "dst", "cuda_graphs"}
 
 def fit_spectra(sets, options, device):
     """What is fitted before training, kept on the CPU: the filters (dict over FILTERS), and the whitening or None."""
-    where = double_device(device)
-    sides = [(sets[f"train_{side}"], f"spectra of {side}") for side in ("real", "fake")]
-    real, fake = (functools.partial(fitting_batches, *side, where, options.num_workers) for side in sides)
-    filters = {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(real, fake).items()}
+    real, fake = ((sets[f"train_{side}"], f"spectra of {side}") for side in ("real", "fake"))
+    filters = fitted_filters(FILTERS, real, fake, device, options.num_workers)
     if 2 * len(fitting_indices(sets["train_fake"])) < len(sets["train_fake"]):
         filters["polyphase"].pop("unseen")  # most fakes that are trained on are unseen as they are
-    return filters, fit_whitening(real()).cpu() if options.whiten else None
+    return filters, fit_whitening(fitting_batches(*real, device, options.num_workers)).cpu() if options.whiten else None
 
 
 def check_compiler(device):

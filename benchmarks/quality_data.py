@@ -13,7 +13,7 @@ from data.listing import list_images
 from data.reading import read_image
 from data.training import DATASETS, DEMO
 from utils.errors import UserError
-from utils.report import output_names
+from utils.result_files import output_names
 from utils.run_dir import atomic_folder, write_png
 
 HOME = "quality"  # crops lie in datasets/quality, runs in results/quality

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.folder import refuse_same
 from detect_commands.common import check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
-from detect_commands.image_sets import filtered_sets, fitted_filters, open_sets
+from detect_commands.image_sets import filtered_sets, filters_between, open_sets
 from detect_commands.protocol import PARTS
 from detect_commands.records import Record, beside, keep, setting_of
 from detect_commands.report import distinct, write_before_after
@@ -66,7 +66,7 @@ def before_after_with(bench, options, real, fake, refined, filters):
     for run, names in enumerate(splits_of(bench, options, real, fake, for_filters=filters is None)):
         if filters is None:
             used = (real, names["real"]["filters"], fake, names["fake"]["filters"])
-            fitted = processes.once(functools.partial(fitted_filters, options.filters, *used))
+            fitted = processes.once(functools.partial(filters_between, options.filters, *used, processes.device))
         else:
             fitted = filters
         filtered = filtered_sets(fitted, fake, are_fixed=filters is not None)

@@ -13,8 +13,9 @@ from data.folder import first_of_other_size, load_folder
 from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError
-from utils.filters import filtered, fit_filters
-from utils.measure import batches, fitting_batches
+from utils.filters import filtered
+from utils.fitting import fitted_filters
+from utils.measure import batches
 from utils.perturbations import PERTURBATIONS
 from utils.pictures import to_8bit
 
@@ -112,17 +113,13 @@ class FilteredImages:
         return to_8bit(filtered(self.fake[index][None], self.fitted)[0])
 
 
-def fitted_filters(kinds, real, real_names, fake, fake_names):
-    """{kind: tensors by name} of filters fitted from some fakes to some reals.
-
-    Of many images as many are fitted on as by train.py and inference.py.
-    """
-
-    def reading(source, names):
-        chosen = Chosen(source.images, source.indices(names))
-        return functools.partial(fitting_batches, chosen, f"spectra of {source.label}", "cpu", source.num_workers)
-
-    return fit_filters(reading(real, real_names), reading(fake, fake_names), kinds)
+def filters_between(kinds, real, real_names, fake, fake_names, device):
+    """{kind: tensors by name} of filters fitted from some images of the `ImageSet` fake to some of real, as train.py does."""
+    sides = (
+        (Chosen(side.images, side.indices(names)), f"spectra of {side.label}")
+        for side, names in ((real, real_names), (fake, fake_names))
+    )
+    return fitted_filters(kinds, *sides, device, real.num_workers)
 
 
 def filtered_sets(filters, fake, are_fixed):

@@ -114,7 +114,7 @@ def unseen(image_set, side, content, count, seed):
         return image_set.indices(names["test"])
     read = _training_images(trained, image_set)
     known = [name for part in ("train", "validation") for name in names[part]]
-    # of a.jpg the version is a.png, but a.jpg.png where there was an a.bmp, too (`utils.report.output_names`)
+    # of a.jpg the version is a.png, but a.jpg.png where there was an a.bmp, too (`utils.result_files.output_names`)
     seen = {key(name): functools.partial(read, name) for key in (version_key, joined_name) for name in known}
     keys = {name: next((key(name) for key in (joined_name, version_key) if key(name) in seen), None) for name in image_set.names}
     trained_on = {name: seen[key] for name, key in keys.items() if key is not None}

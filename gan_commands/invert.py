@@ -16,7 +16,7 @@ from models.gan_training import restore_generator
 from utils.arguments import as_plain
 from utils.distributed import resolve_device
 from utils.errors import UserError
-from utils.report import output_names
+from utils.result_files import output_names
 from utils.run_dir import atomic_path, check_place, claim, delete, refuse_deleting, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import read_csv, write_csv

@@ -25,11 +25,11 @@ import models.detectors as detectors
 from data.copies import seen_by_refiner
 from data.folder import load_folder
 from detect_commands import before_after, image_sets, records
-from detect_commands.image_sets import ImageSet, fitted_filters, open_sets
+from detect_commands.image_sets import ImageSet, filters_between, open_sets
 from detect_commands.options import parse_detect
 from detect_commands.protocol import draw_samples, split_names, unseen
 from models.classical_detectors import CLASSICAL
-from utils import measure, run_dir
+from utils import fitting, run_dir
 from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
@@ -37,6 +37,7 @@ from utils.detection import MEASURES
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.filters import fit_filters
+from utils.measure import evenly_spaced
 from utils.perturbations import PERTURBATIONS
 from utils.run_dir import write_json
 
@@ -812,22 +813,22 @@ def test_detectors_of_images_that_were_made_anew_under_their_names_are_not_kept(
 def test_filters_beside_refined_images_are_fitted_on_as_many_as_those_of_inference(run, monkeypatch):
     real, fake = (ImageSet(side, run / side, load_folder(run / side, None)[0]) for side in ("real", "fake"))
     names = real.names[1:]
-    monkeypatch.setattr(measure, "FITTING_IMAGES", 1)  # of 128 x 128: 16 of 32 x 32
-    fitted = fitted_filters(["linear"], real, names, fake, names)["linear"]
-    few = [1 + place for place in measure.evenly_spaced(COUNT - 1, 16)]
+    monkeypatch.setattr(fitting, "FITTING_IMAGES", 1)  # of 128 x 128: 16 of 32 x 32
+    fitted = filters_between(["linear"], real, names, fake, names, "cpu")["linear"]
+    few = [1 + place for place in evenly_spaced(COUNT - 1, 16)]
     reads = [lambda images=images: (images.images[index][None] for index in few) for images in (real, fake)]
     assert torch.allclose(fitted["gain"], fit_filters(*reads, ["linear"])["linear"]["gain"], rtol=1e-5)
 
 
 def test_no_detector_is_trained_or_judged_on_what_a_filter_was_fitted_on(run, monkeypatch):
     """A filter changes those more than others."""
-    used, fit = [], before_after.fitted_filters
+    used, fit = [], before_after.filters_between
 
     def noting(kinds, real, real_names, fake, fake_names):
         used.append({"real": {*real_names}, "fake": {*fake_names}})
         return fit(kinds, real, real_names, fake, fake_names)
 
-    monkeypatch.setattr(before_after, "fitted_filters", noting)
+    monkeypatch.setattr(before_after, "filters_between", noting)
     command = ["--mode", "before_after", "--classifier", "svm", "--runs", "2", "--split", "0.6", "--dst", "run"]
     detect.main(command)
     assert (
@@ -850,7 +851,7 @@ def test_filters_of_a_run_are_those_of_its_checkpoint(run, monkeypatch, capsys):
     """They were fitted on its training images, so that all images left can be learned from."""
     read = [lambda side=side: (load_folder(run / side, None)[0][index][None] for index in range(8)) for side in ("real", "fake")]
     save_checkpoint("results/run/checkpoint.pt", "stig", {"settings": {"size": SIZE}, "filters": fit_filters(*read)})
-    monkeypatch.setattr(before_after, "fitted_filters", lambda *_: pytest.fail("fitted anew"))
+    monkeypatch.setattr(before_after, "filters_between", lambda *_: pytest.fail("fitted anew"))
     command = ["--mode", "before_after", "--classifier", "logreg", "--runs", "1", "--split", "0.5", "--dst", "run"]
     detect.main([*command, "--filters", "linear,polyphase"])
     assert "filters, those of the run" in Path("results/run/detection.md").read_text()

@@ -33,7 +33,7 @@ from utils.interrupts import leaving
 from utils.locks import held_by_another, let_go
 from utils.logging import ScalarLog, open_log
 from utils.precision import double_device, to_double
-from utils.report import flat_names, output_names
+from utils.result_files import flat_names, output_names
 from utils.tables import write_csv
 
 ROOT = Path(__file__).parents[1]

@@ -23,10 +23,11 @@ import inference
 import train
 from data.copies import seen_by_refiner
 from options import parse_train
-from utils import report
+from utils import report, result_files
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.filters import FILTERS
+from utils.result_files import write_pictures
 from utils.run_dir import write_png
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +144,7 @@ def test_stopped_and_resumed_equals_uninterrupted(run, monkeypatch, capsys):
     assert stop.value.code == 130
     assert "--resume" in capsys.readouterr().out
     monkeypatch.setattr(train.Trainer, "train_step", step)
-    monkeypatch.delattr(train, "fit_filters")  # the checkpoint has them
+    monkeypatch.delattr(train, "fitted_filters")  # the checkpoint has them
     train.main([*options, "--resume"])
     same_weights(run, run.parent / "stopped")
     assert len((run.parent / "stopped/log.csv").read_text().splitlines()) == 5
@@ -172,7 +173,7 @@ def interrupted(monkeypatch, capsys, main, arguments, owner, name, number=signal
 
 def test_interrupted_outside_of_its_steps(run, monkeypatch, capsys):
     options = [*SMALL, "--dst", "odd", *FINISHED]
-    said = interrupted(monkeypatch, capsys, train.main, options, train, "fit_filters", signal.SIGINT)
+    said = interrupted(monkeypatch, capsys, train.main, options, train, "fitted_filters", signal.SIGINT)
     assert said == "stopped; no file is half written, start the command again"
     assert not Path("results/odd").exists()
     said = interrupted(monkeypatch, capsys, train.main, options, train, "open_log")
@@ -427,7 +428,7 @@ def test_inference_interrupted_half_way(run, house, monkeypatch, capsys):
         written.append(write_png(path, image))
 
     with monkeypatch.context() as patch:
-        patch.setattr(report, "write_png", second)
+        patch.setattr(result_files, "write_png", second)
         with pytest.raises(SystemExit) as stop:
             inference.main(command)
     assert stop.value.code == 130
@@ -784,7 +785,7 @@ def test_images_that_are_no_numbers_are_not_written(tmp_path):
     image = torch.full((2, 3, 4, 4), 0.5)
     image[1, 0, 0, 0] = torch.nan
     with pytest.raises(UserError, match="would not consist of numbers"):
-        report.write_pictures(tmp_path, "refined", ["a.png", "b.png"], image)
+        write_pictures(tmp_path, "refined", ["a.png", "b.png"], image)
     assert not list(tmp_path.iterdir())
 
 

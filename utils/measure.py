@@ -17,8 +17,6 @@ from utils.feature_metrics import kernel_distance
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
 from utils.pictures import mag_picture, to_8bit
 
-FITTING_IMAGES = 1000  # at least, of those that are there; and of small ones as many as these have pixels at 128 x 128
-
 
 def batches(images, title, device, batch_size=16, num_workers=0):
     """Every image once, in order, with a bar: yields (N, 3, H, W) on the device; `num_workers` threads read ahead."""
@@ -32,17 +30,6 @@ def batches(images, title, device, batch_size=16, num_workers=0):
         for image in read_ahead(read, range(0, len(images), batch_size), num_workers):
             yield image.to(device, non_blocking=pinned)
             bar.update(len(image))
-
-
-def fitting_batches(images, title, device, num_workers=0):
-    """As `batches`, of `fitting_indices`."""
-    chosen = fitting_indices(images)
-    return batches(images if len(chosen) == len(images) else Subset(images, chosen), title, device, num_workers=num_workers)
-
-
-def fitting_indices(images):
-    """Indices of the images that filters are fitted on: at most `FITTING_IMAGES` (of small ones, more), evenly spaced."""
-    return evenly_spaced(len(images), max(FITTING_IMAGES, FITTING_IMAGES * 128**2 // images[0][0].numel()))
 
 
 def evenly_spaced(count, most):

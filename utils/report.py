@@ -2,22 +2,20 @@
 
 import functools
 import math
-import os
 import shlex
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from utils.errors import UserError
 from utils.filters import FILTERS, filtered, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_distances, ssim
-from utils.pictures import mag_picture, to_8bit
+from utils.pictures import to_8bit
 from utils.plots import overview_figure, profile_figure, spectra_figure
-from utils.run_dir import write_json, write_png, write_text
+from utils.result_files import flat_names, write_pictures
+from utils.run_dir import write_json, write_text
 from utils.tables import format_table, software_versions
 
 COLUMNS = {
@@ -36,7 +34,6 @@ IN_SAMPLE = (
     "below the floor, and fresh detectors may find less than chance. For numbers of new images train with `--holdout` or "
     "`--test_data`."
 )
-LONGEST_NAME = 255  # bytes of a file or folder: what ext4, XFS, NTFS and APFS take
 ROWS = (
     "Rows: `refined` is the network; between `fake` and it are the filters, named as `--method` of `inference.py` and `--base` of "
     f"`train.py` call them: {filters_legend(FILTERS)}."
@@ -51,47 +48,6 @@ LEGEND = (
     "floor has over splits of the reals, and in detectors two standard deviations of a share of so many images. In the pictures of "
     "differences red is more than in the reals, blue less."
 )
-
-
-def output_names(paths, root=None):
-    """Name of the PNG written for each image: its path below `root` (default: the file name alone) with the suffix .png.
-
-    Images that would share a name, on a file system that tells no case apart too, keep their own suffix as well: a.jpg, a.png ->
-    a.jpg.png, a.png.png. Where that does not help (A.png, a.png), all are numbered.
-
-    Raises: UserError if a name is longer than file systems take, before anything is written.
-    """
-    names = [Path(path).relative_to(root) if root is not None else Path(Path(path).name) for path in paths]
-    stems = [name.with_suffix("") for name in names]
-    taken = {stem for stem, count in Counter(str(stem).lower() for stem in stems).items() if count > 1}
-    found = [Path(f"{name}.png" if str(stem).lower() in taken else f"{stem}.png") for name, stem in zip(names, stems, strict=True)]
-    if not _all_differ(found):
-        found = [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
-    if not _all_differ(found):
-        found = [name.with_name(f"{index:06d}_{name.name}") for index, name in enumerate(found)]
-    return _short_enough(found)
-
-
-def _short_enough(names):
-    """The same names; UserError if a file or a folder in one is longer than file systems take."""
-    for part in (part for name in names for part in name.parts):
-        if len(os.fsencode(part)) > LONGEST_NAME:
-            raise UserError(
-                f"a result would be called {part[:20]}...{part[-20:]}, longer than {LONGEST_NAME} bytes; rename its image"
-            )
-    return names
-
-
-def _all_differ(names):
-    """Whether all names differ on a file system that tells no case apart."""
-    return len({str(name).lower() for name in names}) == len(names)
-
-
-def flat_names(paths):
-    """As `output_names`, for pictures that all lie in one folder: the folders that keys of shards have become part of the name."""
-    root = getattr(paths, "root", Path())
-    found = output_names(paths if root == Path() else [name.replace("/", "_") for name in paths.names])
-    return found if _all_differ(found) else _short_enough([Path(f"{index:06d}_{name}") for index, name in enumerate(found)])
 
 
 class ReportRow:
@@ -141,18 +97,6 @@ def detector_accuracy(real_features, other_features, keys):
     """Balanced accuracy of a fresh detector on lists of (N, F) features, or None with images of fewer than ten scenes a class."""
     real, other = torch.cat(real_features), torch.cat(other_features)
     return fresh_accuracy(real.numpy(), other.numpy(), keys)[0] if min(len(set(side)) for side in keys) >= 10 else None
-
-
-def write_pictures(folder, name, files, image, with_mag=True):
-    """Write 8-bit images (N, 3, H, W) to folder/<name> and, if asked, their magnitude pictures to folder/<name>_mag.
-
-    Raises: UserError if an image holds something that is no number, which would become black.
-    """
-    if not image.isfinite().all():
-        raise UserError(f"{folder / name}: {files[0]} or one after it would not consist of numbers; what refines it is damaged")
-    for part, pictures in ((name, image), *([(f"{name}_mag", mag_picture(image))] if with_mag else [])):
-        for file, picture in zip(files, pictures, strict=True):
-            write_png(folder / part / file, picture)
 
 
 def evaluate_refiner(refine, filters, real, fake, keys, folder, device, num_workers=0):
