@@ -824,9 +824,9 @@ def test_no_detector_is_trained_or_judged_on_what_a_filter_was_fitted_on(run, mo
     """A filter changes those more than others."""
     used, fit = [], before_after.filters_between
 
-    def noting(kinds, real, real_names, fake, fake_names):
+    def noting(kinds, real, real_names, fake, fake_names, device):
         used.append({"real": {*real_names}, "fake": {*fake_names}})
-        return fit(kinds, real, real_names, fake, fake_names)
+        return fit(kinds, real, real_names, fake, fake_names, device)
 
     monkeypatch.setattr(before_after, "filters_between", noting)
     command = ["--mode", "before_after", "--classifier", "svm", "--runs", "2", "--split", "0.6", "--dst", "run"]
