@@ -103,6 +103,7 @@ PRESETS = {
     "released": {
         "generator": "direct",
         "base": "identity",
+        "centre": False,
         "whiten": False,
         "norm": "batch",
         "upsample": "bicubic",
@@ -176,6 +177,13 @@ class TrainModel:
         "common between frequencies and their aliases taken out)",
         "polyphase",
         choices=("identity", *FILTERS),
+    )
+    centre: bool = option(
+        "take from the network's corrections their mean over fakes, which is the filter's business: without a filter (--base "
+        "identity) or with --generator direct there is none",
+        True,
+        type=boolean,
+        metavar="True|False",
     )
     whiten: bool = option(
         "networks see each bin of the magnitude relative to its mean and deviation over the training reals",
@@ -254,7 +262,8 @@ def parse_train(argv=None):
         refuse_unread(parser, vars(options), names, weight, 0)
     if options.norm == "batch" and options.size == 16:
         parser.error("argument --norm: batch needs more than the one pixel of the coarsest level of --size 16; change one of them")
-    return options
+    without = options.base == "identity" or options.generator == "direct"
+    return dataclasses.replace(options, centre=options.centre and not without)
 
 
 # ------------------------------------------------------------------------------------------------------------- inference.py

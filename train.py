@@ -54,7 +54,7 @@ def model_settings(options):
     """What `STIG.from_settings` needs, as plain values for the checkpoint."""
     objective = {field.name: getattr(options, field.name) for field in dataclasses.fields(Objective)}
     objective["nce_levels"] = list(options.nce_levels)
-    return {name: getattr(options, name) for name in ("size", "norm", "upsample", "width")} | {
+    return {name: getattr(options, name) for name in ("size", "norm", "upsample", "width", "centre")} | {
         "mode": options.generator,
         "objective": objective,
     }

@@ -42,6 +42,7 @@ ROWS = {
     "base_linear": ["--base", "linear"],
     "base_cepstral": ["--base", "cepstral"],
     "base_lifter": ["--base", "lifter"],
+    "no_centre": ["--centre", "False"],
     "no_whiten": ["--whiten", "False"],
     "adversarial": ["--lambda_gan", "20", "--lambda_nce", "2"],
     "direct": ["--generator", "direct"],

@@ -16,6 +16,7 @@ from models.batch_norm import BatchNorm
 
 CHANNELS = (64, 128, 256, 512, 512)
 DEPTH = len(CHANNELS)
+CENTRE_RATE = 0.01  # share of each step in the running mean of corrections
 
 
 def fastest_layout():
@@ -205,10 +206,12 @@ class NestedUNet(nn.Module):
         norm: "instance" (an image's result does not depend on its batch, in training too) | "batch" (paper) | "none".
         upsample: "bilinear" | "bicubic", both without aligned corners.
         channels: output channels per level, 64, 128, 256, 512, 512 in the paper.
+        centred: side of the maps from whose corrections their running mean is taken (`follow`), so that a fixed pattern is no
+            correction; 0: none is taken. For the residual form.
     Raises: ValueError for another mode, norm or upsample.
     """
 
-    def __init__(self, mode="residual", norm="instance", upsample="bilinear", channels=CHANNELS):
+    def __init__(self, mode="residual", norm="instance", upsample="bilinear", channels=CHANNELS, centred=0):
         super().__init__()
         if mode not in ("residual", "direct") or norm not in NORMS or upsample not in ("bilinear", "bicubic"):
             raise ValueError(f"there is no generator of the form {mode!r}, {norm!r}, {upsample!r}")
@@ -222,6 +225,7 @@ class NestedUNet(nn.Module):
         initialise(self)
         if mode == "residual":
             nn.init.zeros_(self.final.weight)
+        self.register_buffer("centre", torch.zeros(3, centred, centred) if centred else None)
         self.to(memory_format=LAYOUT)
 
     @property
@@ -247,22 +251,33 @@ class NestedUNet(nn.Module):
             features.append(getattr(self, f"conv{i}_0")(halve(features[-1])))  # (N, C_i, H / 2^i, W / 2^i)
         return features
 
-    def decode(self, features, mag, scale=1.0):
-        """Output magnitude (N, 3, H, W) from the encoder's five features and the magnitude `mag` to correct.
-
-        `scale` is a number or (3, H, W): what a correction of 1 means, in the residual form.
-        """
+    def decode(self, features):
+        """The last convolution's maps (N, 3, H, W) float32, in the residual form corrections, from the encoder's five features."""
         rows = [[feature] for feature in features]
         for j in range(1, DEPTH):
             for i in range(DEPTH - j):
                 node = getattr(self, f"conv{i}_{j}")
                 rows[i].append(node(*rows[i], below=rows[i + 1][j - 1], mode=self.upsample))  # (N, C_i, H / 2^i, W / 2^i)
-        out = self.final(rows[0][-1]).float()  # (N, 3, H, W)
-        return (mag + scale * out).clamp_min(-1) if self.mode == "residual" else 2 * torch.sigmoid(out) - 1
+        return self.final(rows[0][-1]).float()
+
+    def applied(self, out, mag, scale=1.0):
+        """Output magnitude (N, 3, H, W) from `decode`'s maps and the magnitude `mag` to correct.
+
+        `scale` is a number or (3, H, W): what a correction of 1 means, in the residual form.
+        """
+        if self.mode == "direct":
+            return 2 * torch.sigmoid(out) - 1
+        return (mag + scale * (out if self.centre is None else out - self.centre)).clamp_min(-1)
+
+    @torch.no_grad()
+    def follow(self, mean):
+        """Move the mean that is taken from corrections towards that of a batch of fakes, (3, H, W), of what `decode` gives."""
+        if self.centre is not None:
+            self.centre.lerp_(mean, CENTRE_RATE)
 
     def forward(self, mag):
         """Normalised log-magnitude (N, 3, H, W) in [-1, 1] -> the same of the refined image."""
-        return self.decode(self.encode(mag), mag)
+        return self.applied(self.decode(self.encode(mag)), mag)
 
 
 def initialise(module):

@@ -31,7 +31,14 @@ def released_model(weights, size, preset):
     """
     named = {field.name for field in dataclasses.fields(Objective)}
     objective = dataclasses.asdict(Objective(**{name: value for name, value in preset.items() if name in named}))
-    settings = {"size": size, "mode": preset["generator"], "norm": preset["norm"], "upsample": preset["upsample"], "width": 64}
+    settings = {
+        "size": size,
+        "mode": preset["generator"],
+        "norm": preset["norm"],
+        "upsample": preset["upsample"],
+        "width": 64,
+        "centre": False,
+    }
     model = STIG.from_settings(settings | {"objective": objective})
     try:
         problems = model.generator.load_state_dict(weights, strict=False)

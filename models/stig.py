@@ -80,6 +80,8 @@ class STIG(nn.Module):
         base: filter (`utils.filters`) that every fake passes before the generator, or None.
         whitening: (2, 3, H, W) mean and standard deviation of photographs' magnitudes over images: networks see magnitudes
             with that mean removed, in units of that deviation, and the residual generator corrects in them. None: as they are.
+        centre: with the residual form, take from corrections their running mean over the fakes: what all fakes have in common the
+            base filter has corrected, the network corrects what differs from image to image.
         amp: run the networks in bfloat16; spectra, normalisation of the result and losses stay in float32.
     """
 
@@ -93,13 +95,14 @@ class STIG(nn.Module):
         width=CHANNELS[0],
         base=None,
         whitening=None,
+        centre=False,
         amp=False,
     ):
         super().__init__()
         if size % 2 ** (DEPTH - 1):
             raise ValueError(f"size {size} is not a multiple of {2 ** (DEPTH - 1)}")
         self.objective = objective or Objective()
-        self.generator = NestedUNet(mode, norm, upsample, channels_of(width))
+        self.generator = NestedUNet(mode, norm, upsample, channels_of(width), size if centre else 0)
         self.discriminator = PatchDiscriminator()
         self.spectral_discriminator = SpectralDiscriminator(size // 2 + 1)
         self.heads = PatchHeads(self.generator.channels)
@@ -131,10 +134,11 @@ class STIG(nn.Module):
         return mag if self.whitening is None else (mag - self.whitening[0]) / self.whitening[1]
 
     def _generate(self, generator, mag):
-        """Output magnitude (N, 3, H, W) and the encoder's features."""
+        """Output magnitude (N, 3, H, W), the encoder's features, and the decoder's maps."""
         with self._networks(mag):
             features = generator.encode(self._seen(mag))
-            return generator.decode(features, mag, 1.0 if self.whitening is None else self.whitening[1]), features
+            out = generator.decode(features)
+        return generator.applied(out, mag, 1.0 if self.whitening is None else self.whitening[1]), features, out
 
     @torch.no_grad()
     def refine(self, image, generator=None, is_real=False):
@@ -150,7 +154,7 @@ class STIG(nn.Module):
         was_training = generator.training
         generator.eval()
         mag, phase, mag_range = image_to_mag(image if is_real else apply_filter(image, self._base))
-        refined_mag, _ = self._generate(generator, mag)
+        refined_mag, *_ = self._generate(generator, mag)
         generator.train(was_training)
         refined_image = mag_to_image(refined_mag, phase, mag_range, self.objective.inverse)
         if self.objective.compensate_rounding and not is_real:  # a photograph that comes back as it was needs no rounding
@@ -160,11 +164,12 @@ class STIG(nn.Module):
     def translate(self, fake_image, real_image):
         """One forward pass over fakes and reals together: (N, 3, H, W) in [0, 1] each -> `Translation`.
 
-        For training: the fakes are taken for those that the base filter was fitted on.
+        For training: the fakes are taken for those that the base filter was fitted on, and the mean correction follows them.
         """
         prepared_image = as_unseen(apply_filter(fake_image, self._base), self._base)
         mag, phase, mag_range = image_to_mag(torch.cat([prepared_image, real_image]))  # (2N, 3, H, W)
-        out_mag, features = self._generate(self.generator, mag)  # (2N, 3, H, W)
+        out_mag, features, out = self._generate(self.generator, mag)  # (2N, 3, H, W)
+        self._follow(out[: len(fake_image)].detach())
         out_image = mag_to_image(out_mag, phase, mag_range, self.objective.inverse)  # (2N, 3, H, W), not in [0, 1] yet
         fake_mag, real_mag = mag.chunk(2)
         refined_mag, identity_mag = out_mag.chunk(2)
@@ -184,6 +189,12 @@ class STIG(nn.Module):
             refined_profile,
             features,
         )
+
+    def _follow(self, corrections):
+        """Have the mean that is taken from corrections follow those of a batch of fakes (N, 3, H, W)."""
+        if self.generator.centre is not None:
+            mean = corrections.mean(0)
+            self.generator.follow(mean if self._whole_mean is None else self._whole_mean(mean))
 
     def discriminator_loss(self, t):
         """Both discriminators against the translation `t`, whose refined side is detached.
@@ -277,7 +288,7 @@ class STIG(nn.Module):
 
     @classmethod
     def from_settings(cls, settings, base=None, whitening=None, amp=False):
-        """Build from the plain dictionary that `settings` of a checkpoint holds: size, mode, norm, upsample, width, objective.
+        """Build from the plain dictionary `settings` of a checkpoint: size, mode, norm, upsample, width, centre, objective.
 
         Raises: KeyError, TypeError or ValueError if a setting is missing, unknown or no setting, or a tensor has another shape.
         """
@@ -287,7 +298,7 @@ class STIG(nn.Module):
         check_filter(base or {}, size)
         if whitening is not None and whitening.shape != (2, 3, size, size):
             raise ValueError(f"whitening is {tuple(whitening.shape)} and not {(2, 3, size, size)}")
-        return cls(size, objective, *form, base, whitening, amp)
+        return cls(size, objective, *form, base, whitening, settings.get("centre", False), amp)  # older ones have none
 
     def discriminator_parameters(self):
         """Parameters of both discriminators."""

@@ -395,6 +395,13 @@ def test_bad_scores_lower_the_rate_and_end_the_run(monkeypatch, capsys):
     assert "done after 5 epochs of 30: 4 in a row were no better (--patience); best lfd 1 in epoch 1;" in capsys.readouterr().out
 
 
+def test_any_lower_score_keeps_the_rate(monkeypatch):
+    scores = iter(1 - 1e-5 * number for number in range(30))
+    monkeypatch.setattr(train_module.GanMonitor, "score", lambda self, generator: next(scores))
+    run(f"train --data set --dst better --epochs 5 {SMALL}")
+    assert [float(row["lr"]) for row in table("results/better/epochs.csv")] == [1e-4] * 5
+
+
 def test_published_defaults():
     for family, expected in {
         "gan": (1e-4, 1, 50, "none"),

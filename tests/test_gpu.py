@@ -62,7 +62,7 @@ def make_trainer(device="cuda", record=False, **settings):
     torch.manual_seed(0)
     filters, whitening = fitted_parts()
     objective = Objective(nce_levels=(0, 2), sigma=4)
-    model = STIG(SIZE, objective, width=8, base=filters["polyphase"], whitening=whitening, **settings).to(device)
+    model = STIG(SIZE, objective, width=8, base=filters["polyphase"], whitening=whitening, centre=True, **settings).to(device)
     return Trainer(model, 1e-4, 20, 0.9, record=record)
 
 

@@ -670,6 +670,8 @@ def test_presets_set_defaults_that_options_override():
     assert options.parse_train(BASE).generator == "residual"
     released = options.parse_train([*BASE, "--preset", "released", "--norm", "instance"])
     assert (released.generator, released.upsample, released.norm) == ("direct", "bicubic", "instance")
+    assert not released.centre and not options.parse_train([*BASE, "--base", "identity"]).centre
+    assert options.parse_train(BASE).centre and not options.parse_train([*BASE, "--generator", "direct"]).centre
     plain = as_plain(released)
     assert plain["nce_levels"] == [0]
 

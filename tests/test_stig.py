@@ -13,6 +13,7 @@ from models.patchnce import PatchHeads, patch_nce
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer, rate_factor
 from utils.fft import apply_gain, image_to_mag
+from utils.filters import apply_filter, as_unseen, fit_filters
 from utils.rounding import compensate_rounding
 from utils.whitening import LEAST_DEVIATION, fit_whitening
 
@@ -58,6 +59,61 @@ def test_result_does_not_depend_on_the_batch(norm):
     assert (together - fake).abs().max() > 3e-4  # it does something, more than the tolerance below
     alone = torch.cat([model.refine(image[None]) for image in fake])
     assert (together - alone).abs().max() < 2e-6
+
+
+def test_what_all_fakes_have_in_common_is_no_correction():
+    """A pattern that the generator adds to every magnitude fades; what it adds to one image alone stays."""
+    model = small(centre=True, whitening=fit_whitening([images(4)]))
+    pattern = 0.1 * torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(5))
+    decoded = model.generator.decode
+    model.generator.decode = lambda features: decoded(features) + pattern
+    fake, real = images(2), images(2, 1)
+    first = model.translate(fake, real)
+    assert (first.refined_mag - first.fake_mag).std() > 0.05 * model.whitening[1].mean()
+    assert torch.allclose(model.generator.centre, nested_unet.CENTRE_RATE * pattern, atol=1e-7)
+    for _ in range(600):
+        model.generator.follow(pattern)
+    last = model.translate(fake, real)
+    for name in ("refined", "identity"):
+        source = last.fake_mag if name == "refined" else last.real_mag
+        assert (getattr(last, f"{name}_mag") - source).abs().max() < 0.01 * (getattr(first, f"{name}_mag") - source).abs().max()
+    assert torch.allclose(model.refine(fake), compensate_rounding(fake).clamp(0, 1), atol=1e-3)
+    assert small().generator.centre is None and "generator.centre" not in small().state_dict()
+
+
+def test_the_mean_correction_is_that_of_fakes_alone():
+    model = trained(centre=True)
+    before, fake, real = model.generator.centre.clone(), images(3), images(3, 1)
+    with torch.no_grad():
+        mag = image_to_mag(fake)[0]
+        out = model.generator.decode(model.generator.encode(mag))
+        t = model.translate(fake, real)
+    assert before.abs().max() > 0
+    assert torch.allclose(t.refined_mag, (mag + out - before).clamp_min(-1), atol=1e-5)
+    assert torch.allclose(model.generator.centre, before.lerp(out.mean(0), nested_unet.CENTRE_RATE), atol=1e-6)
+
+
+def test_the_averaged_generator_has_the_averaged_centre():
+    torch.manual_seed(0)
+    trainer = Trainer(small(centre=True), 1e-3, total_steps=20, ema=0.5)
+    centres = []
+    for step in range(3):
+        trainer.train_step(images(2, step), images(2, 10 + step))
+        centres.append(trainer.model.generator.centre.clone())
+    expected = centres[0]
+    for centre in centres[1:]:
+        expected = expected.lerp(centre, 0.5)
+    assert torch.allclose(trainer.refiner.centre, expected, atol=1e-7) and expected.abs().max() > 0
+
+
+def test_training_takes_fakes_for_unseen_ones_and_refining_does_not():
+    real, fake = images(12, 1), images(12, 2)
+    base = fit_filters(lambda: [real], lambda: [fake], ["polyphase"])["polyphase"]
+    model, filtered_fake = small(base=base), apply_filter(fake, base)
+    prepared = model.translate(fake, real).prepared_image
+    assert torch.allclose(prepared, as_unseen(filtered_fake, base), atol=1e-6)
+    assert not torch.allclose(prepared, filtered_fake, atol=1e-4)
+    assert torch.allclose(model.refine(fake), compensate_rounding(filtered_fake).clamp(0, 1), atol=1e-4)
 
 
 def test_networks_see_whitened_magnitudes_and_correct_in_their_units():
