@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from torch.utils.data import Subset
@@ -28,6 +29,19 @@ from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, r
 from utils.seeding import seed_everything
 
 FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume", "seen"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Refiner:
+    """What refines: function (N, 3, size, size) -> (N, 3, size, size) in [0, 1], on one device.
+
+    `fit` is how images of other sizes were brought to `size` when it was made, `origin` a text by which it is known again.
+    """
+
+    size: int
+    fit: str
+    refine: Callable
+    origin: str
 
 
 def fitted_filter(options, size, device):
@@ -67,41 +81,25 @@ def own_size(options):
     return first.width
 
 
-def released_refiner(file, size):
-    """`STIG` with the generator of the released code in `file`; UserError if it does not fit the network."""
+def refiner_of_folders(options, processes):
+    """`Refiner` of a filter that is fitted on --real and --fake."""
+    size = options.size or processes.once(lambda: own_size(options))
+    chosen = dataclasses.replace(options, fit=options.fit or "resize")
+    fitted, origin = processes.once(lambda: fitted_filter(chosen, size, processes.device))
+    return Refiner(size, chosen.fit, filter_refiner(fitted, processes.device), origin)
+
+
+def released_refiner(file, size, device="cpu"):
+    """`Refiner` of a generator of the released code; UserError if the file does not fit the network."""
     try:
-        return released_model(released_generator(file), size, PRESETS["released"])
+        model = released_model(released_generator(file), size, PRESETS["released"]).to(device)
     except ValueError as error:
         raise UserError(f"{file} is not a released generator: {error}") from error
+    return Refiner(size, "resize", model.refine, digest_of(model.state_dict()))
 
 
-def open_refiner(options, processes):
-    """What --method and --inference_params ask for.
-
-    Returns: the image size it works at, how images of other sizes were brought to it in training, a function
-        (N, 3, size, size) -> (N, 3, size, size) in [0, 1] on the process's device, and a text by which it is known again.
-    Raises: UserError for whatever is missing or does not fit.
-    """
-    path, device = options.inference_params, processes.device
-    if options.method != "stig" and options.real:
-        size, fit = options.size or processes.once(lambda: own_size(options)), options.fit or "resize"
-        chosen = dataclasses.replace(options, fit=fit)
-        fitted, origin = processes.once(lambda: fitted_filter(chosen, size, device))
-        return size, fit, filter_refiner(fitted, device), origin
-    released = released_file(path)
-    if released:
-        if options.method != "stig":
-            raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
-        size = options.size or 256
-        model = released_refiner(released, size)
-        return size, "resize", model.to(device).refine, digest_of(model.state_dict())
-    if (Path(path) / "checkpoint.pt").is_file():  # the folder of a run
-        path = Path(path) / "checkpoint.pt"
-    elif Path(path).is_dir():
-        raise UserError(
-            f"{path} holds neither checkpoint.pt, as a training run does from its first checkpoint on, nor a Generator... file of "
-            "the released code; name another"
-        )
+def trained_refiner(path, options, device):
+    """`Refiner` of the checkpoint of a training: its network, or the filter that --method names."""
     checkpoint = load_checkpoint(path, "stig")
     with fitting(path):
         size, fit = checkpoint["settings"]["size"], checkpoint["options"]["fit"]
@@ -111,9 +109,26 @@ def open_refiner(options, processes):
         if options.method != "stig":
             kept = checkpoint["filters"][options.method]
             check_filter(kept, size)
-            return size, fit, filter_refiner(kept, device), digest_of(kept)
-        model = trained_model(checkpoint)
-    return size, fit, model.to(device).refine, digest_of(model.state_dict())
+            return Refiner(size, fit, filter_refiner(kept, device), digest_of(kept))
+        model = trained_model(checkpoint).to(device)
+    return Refiner(size, fit, model.refine, digest_of(model.state_dict()))
+
+
+def open_refiner(options, processes):
+    """`Refiner` that --method and --inference_params ask for; UserError for whatever is missing or does not fit."""
+    if options.real:
+        return refiner_of_folders(options, processes)
+    path, released = Path(options.inference_params), released_file(options.inference_params)
+    if released and options.method != "stig":
+        raise UserError(f"{path} is a released checkpoint and holds no filter; give --real and --fake instead")
+    if released:
+        return released_refiner(released, options.size or 256, processes.device)
+    if path.is_dir() and not (path / "checkpoint.pt").is_file():
+        raise UserError(
+            f"{path} holds neither checkpoint.pt, as a training run does from its first checkpoint on, nor a Generator... file of "
+            "the released code; name another"
+        )
+    return trained_refiner(path / "checkpoint.pt" if path.is_dir() else path, options, processes.device)
 
 
 def made_with(options):
@@ -151,14 +166,10 @@ def check_begun(path, made, names):
     return found
 
 
-def open_run(options, size, fit, origin):
-    """The images to refine, the names of the results, and the run folder, made when everything has been checked.
-
-    Args:
-        size, fit, origin: as `open_refiner` gives them.
-    """
-    reading = (options.skip_bad, 0.0, options.num_workers)
-    fakes, infos = load_folder(options.inference_data, size, options.fit or fit, *reading, recursive=True)
+def open_run(options, refiner):
+    """The images to refine, the names of the results, and the run folder, made when everything has been checked."""
+    fit, size, reading = options.fit or refiner.fit, refiner.size, (options.skip_bad, 0.0, options.num_workers)
+    fakes, infos = load_folder(options.inference_data, size, fit, *reading, recursive=True)
     if options.fit is None and fit == "crop" and not all_of_size(infos, size):
         warn(f"images are cut to their centre, {size} x {size}, as those were that the refiner was made with (--fit crop)")
     names = output_names(fakes.paths, Path(options.inference_data))
@@ -167,7 +178,7 @@ def open_run(options, size, fit, origin):
         warn(
             f"the refiner was made with {seen} of the {len(fakes)} images to refine: judged by those it looks better than by others"
         )
-    made = as_plain(dataclasses.replace(options, fit=options.fit or fit)) | {"refiner": origin, "seen": seen}
+    made = as_plain(dataclasses.replace(options, fit=fit)) | {"refiner": refiner.origin, "seen": seen}
     path = run_folder(options.dst) / OPTIONS
     if options.resume:
         begun = check_begun(path, made, names)
@@ -183,19 +194,22 @@ def refine_folder(options, processes):
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
     if all(os.path.isdir(f"{options.inference_data}/{side}") for side in ("real", "fake")):  # noqa: PTH112 (False where it may not be read)
         raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
-    size, fit, refine, origin = open_refiner(options, processes)
-    if processes.main and options.fit not in (None, "none", fit):
-        warn(f"what refines was made with --fit {fit}: its frequencies are not those of images brought to size by {options.fit}")
+    refiner = open_refiner(options, processes)
+    if processes.main and options.fit not in (None, "none", refiner.fit):
+        warn(
+            f"what refines was made with --fit {refiner.fit}: its frequencies are not those of images brought to size by "
+            f"{options.fit}"
+        )
     folder = Path(options.inference_data)
     if processes.main and folder.name == "refined" and any((folder.parent / name).exists() for name in (OPTIONS, "fake")):
         warn(f"{folder} holds images that were refined already; the gain that fakes need comes on top of what they got")
-    fakes, names, run = processes.once(lambda: open_run(options, size, fit, origin))
+    fakes, names, run = processes.once(lambda: open_run(options, refiner))
     places = [run / part for part in ("refined", *(["refined_mag"] if options.save_mag else []))]
     mine, changed = processes.block(len(fakes), options.batch_size), fakes.paths.stamps()[:, 1:].max(1)
     left = [index for index in mine if not all(_is_newer(place / names[index], changed[index]) for place in places)]
     names = iter([names[index] for index in left])
     for fake_image in batches(Subset(fakes, left), "refining", processes.device, options.batch_size, options.num_workers):
-        write_pictures(run, "refined", [next(names) for _ in fake_image], to_8bit(refine(fake_image)), options.save_mag)
+        write_pictures(run, "refined", [next(names) for _ in fake_image], to_8bit(refiner.refine(fake_image)), options.save_mag)
     processes.wait()
     print(f"{len(fakes)} refined images: {run / 'refined'}")
 

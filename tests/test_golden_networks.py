@@ -5,12 +5,13 @@ import pytest
 import torch
 from golden_recipe import ARRAYS, NUMBERS, RELEASED_ORDER, golden_image, golden_weights
 
-from inference import released_refiner
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import NestedUNet
 from models.patchnce import PatchHeads, patch_nce
+from models.refiners import released_model
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer
+from options import PRESETS
 from utils import checkpoint
 from utils.fft import image_to_mag, mag_to_image
 
@@ -89,7 +90,7 @@ def test_refined_image():
 
 
 def test_a_released_checkpoint_refines_as_the_released_code(released):
-    objective = released_refiner(released, 64).objective
+    objective = released_model(checkpoint.released_generator(released), 64, PRESETS["released"]).objective
     assert (objective.image_range, objective.inverse, objective.compensate_rounding) == ("stretch", "abs", False)
 
 
