@@ -1001,4 +1001,4 @@ def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
     assert seen_by_refiner(tmp_path / "eval/refined") == []
     assert [len(warned(*case)) for case in ((0.0, None), (0.0, "other"), (0.2, None))] == [1, 0, 0]
     warned(0.0, None)
-    assert seen_by_refiner(tmp_path / "eval/fake") == seen_by_refiner(tmp_path / "refined") == []
+    assert seen_by_refiner(tmp_path / "eval/fake") == seen_by_refiner(tmp_path / "other/refined") == []
