@@ -39,8 +39,8 @@ def open_dataset(name, options, tell=warn):
     refuse_same(*places.values())
     reading = {"skip_bad": options.skip_bad, "num_workers": options.num_workers, "tell": tell}
     pair = {side: load_folder(place, options.size, options.fit, **reading) for side, place in places.items()}
-    copies = told_copies(*(images.paths for images, _ in pair.values()))
-    for sentence in class_differences(pair["real"], pair["fake"]) + copies:
+    differences = [f"{folder}: {sentence}" for sentence in class_differences(pair["real"], pair["fake"])]
+    for sentence in differences + told_copies(*(images.paths for images, _ in pair.values())):
         tell(sentence)
     return pair
 

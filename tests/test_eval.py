@@ -279,7 +279,7 @@ def test_out_file_workers_and_batches(run, tmp_path):
 def test_out_replaces_results_alone(run, tmp_path, capsys):
     out = tmp_path / "one.json"
     measure(*folders(run), eval_mode="lfd", out=out)
-    measure(*folders(run), eval_mode="psd", out=out)
+    measure("--real", str(run / "eval/real"), "--fake", str(run / "eval/refined"), eval_mode="psd", out=out)
     for text in ('{"train_real": []}', "{}", "[1]", "a diary"):
         out.write_text(text)
         assert f"{out} is" in (told := fails(capsys, *folders(run), eval_mode="lfd", out=out)) and "another --out" in told
