@@ -180,6 +180,8 @@ def test_versions_of_training_images_judge_nowhere(run, tmp_path):
     for label in ("elsewhere/real", "elsewhere/refined"):
         assert f"{label}: {seen} of {COUNT} images are left out, the detector knows versions of them" in text
     assert text.count("are left out") == 2
+    for label, count in (("elsewhere/refined", COUNT // 4), ("other", COUNT)):
+        assert f"| {label} | {COUNT // 4}, {count} |" in plain(text)
     shutil.rmtree(run / "fake")  # with nothing to compare with, better too few than too many
     detect.main([*command, "--is_train", "False", *folders])
     found = table("results/run/logreg_classifier/runs.csv")
