@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import shutil
 
 import pytest
@@ -104,6 +105,13 @@ def test_the_averaged_generator_has_the_averaged_centre():
     for centre in centres[1:]:
         expected = expected.lerp(centre, 0.5)
     assert torch.allclose(trainer.refiner.centre, expected, atol=1e-7) and expected.abs().max() > 0
+
+
+def test_settings_that_know_no_centre_have_none():
+    settings = {"size": SIZE, "mode": "residual", "norm": "instance", "upsample": "bilinear", "width": WIDTH}
+    settings["objective"] = dataclasses.asdict(Objective())
+    assert STIG.from_settings(settings).generator.centre is None
+    assert STIG.from_settings(settings | {"centre": True}).generator.centre.shape == (3, SIZE, SIZE)
 
 
 def test_training_takes_fakes_for_unseen_ones_and_refining_does_not():
