@@ -272,8 +272,7 @@ class NestedUNet(nn.Module):
     @torch.no_grad()
     def follow(self, mean):
         """Move the mean that is taken from corrections towards that of a batch of fakes, (3, H, W), of what `decode` gives."""
-        if self.centre is not None:
-            self.centre.lerp_(mean, CENTRE_RATE)
+        self.centre.lerp_(mean, CENTRE_RATE)
 
     def forward(self, mag):
         """Normalised log-magnitude (N, 3, H, W) in [-1, 1] -> the same of the refined image."""
