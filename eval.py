@@ -59,8 +59,9 @@ def check_replaced(out, paths):
     found = read_json(out, "give another --out")
     if not {"mode", "rows"} <= found.keys():
         raise UserError(f"{out} is there and is no result of eval.py; give another --out")
-    folders = found.get("folders", {}) if paths else {}
-    if folders and {role: real_path(path) for role, path in folders.items()} != {k: real_path(path) for k, path in paths.items()}:
+    folders = found.get("folders", paths)
+    measured, wanted = ({role: real_path(path) for role, path in (places or {}).items()} for places in (folders, paths))
+    if wanted and measured != wanted:
         raise UserError(f"{out} is of other folders ({', '.join(map(str, folders.values()))}); choose another --dst or --out")
 
 

@@ -89,7 +89,7 @@ def refiner_of_folders(options, processes):
     return Refiner(size, chosen.fit, filter_refiner(fitted, processes.device), origin)
 
 
-def released_refiner(file, size, device="cpu"):
+def released_refiner(file, size, device):
     """`Refiner` of a generator of the released code; UserError if the file does not fit the network."""
     try:
         model = released_model(released_generator(file), size, PRESETS["released"]).to(device)
