@@ -3,6 +3,7 @@
 What an epoch holds depends on its number and the seed alone, so a run that is resumed sees the same batches.
 """
 
+import contextlib
 import glob
 import io
 import os
@@ -86,7 +87,7 @@ class ImageStream:
 def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, num_workers=0, overwrite=False):
     """Pack a folder's images, brought to one size, as 8-bit PNGs into <prefix>-000000.tar, <prefix>-000001.tar, ...
 
-    The same images make the same bytes. Each shard is written whole or not at all.
+    The same images make the same bytes. Shards get their names when all are written: a part of them would pass for a smaller set.
 
     Returns: the brace pattern that names the shards.
     Raises: UserError for an existing shard without overwrite, or any mistake `load_folder` names.
@@ -98,22 +99,34 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     keys = _keys(images.paths.names)
     count = -(-len(images) // per_shard)
     shards = [Path(f"{prefix}-{number:06d}.tar") for number in range(count)]
+    existing = _replaced(prefix, overwrite)
+    if is_shards(data) and {*map(real_path, files_of(data))} & {*map(real_path, (*existing, *shards))}:
+        raise UserError(f"--out {prefix} names shards that --data {data} reads; choose another")
+    with contextlib.ExitStack() as unnamed:
+        for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
+            chosen = range(number * per_shard, min((number + 1) * per_shard, len(images)))
+            contents = read_ahead(lambda index: _png(images.array(index)), chosen, num_workers)
+            _write_tar(unnamed.enter_context(atomic_path(shard)), [f"{keys[index]}.png" for index in chosen], contents)
+        for shard in _replaced(prefix, overwrite):
+            shard.unlink()
+    return f"{prefix}-{{000000..{count - 1:06d}}}.tar"
+
+
+def _replaced(prefix, overwrite):
+    """Paths of the shards of this prefix that there are; UserError if they may not be overwritten."""
     existing = sorted(Path(prefix).parent.glob(f"{glob.escape(Path(prefix).name)}-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
     if existing and not overwrite:
         raise UserError(f"{existing[0]} exists already; --overwrite replaces it, or choose another --out")
-    if is_shards(data) and {*map(real_path, files_of(data))} & {*map(real_path, (*existing, *shards))}:
-        raise UserError(f"--out {prefix} names shards that --data {data} reads; choose another")
-    for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
-        with atomic_path(shard) as temporary, tarfile.open(temporary, "w") as tar:
-            chosen = range(number * per_shard, min((number + 1) * per_shard, len(images)))
-            contents = read_ahead(lambda index: _png(images.array(index)), chosen, num_workers)
-            for index, content in zip(chosen, contents, strict=True):
-                member = tarfile.TarInfo(f"{keys[index]}.png")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    for shard in set(existing) - set(shards):  # of an earlier, longer row
-        shard.unlink()
-    return f"{prefix}-{{000000..{count - 1:06d}}}.tar"
+    return existing
+
+
+def _write_tar(path, names, contents):
+    """Tar of files of these names with these contents, bytes each."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in zip(names, contents, strict=True):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def _keys(names):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data import streams
 from data.streams import ImageStream, find_photographs, is_shards, open_stream, write_shards
 from utils.errors import UserError
 
@@ -84,6 +85,36 @@ def test_shards_hold_the_images_and_are_reproducible(workplace):
     assert rows(stream.batches(1)) != rows(first)
     assert rows(stream.batches(0, start=3)) == rows(first[3:])
     assert list(stream.batches(0, start=5)) == []
+
+
+def test_shards_are_all_written_or_none(workplace, monkeypatch):
+    folder, packed = workplace / "shards", []
+    pattern = write_shards("set", "shards/set", 3, 8)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+
+    def pack(array, png=streams._png):
+        packed.append(array)
+        if len(packed) == 8:
+            raise KeyboardInterrupt
+        return png(array)
+
+    monkeypatch.setattr(streams, "_png", pack)
+    for prefix, overwrite in (("shards/set", True), ("shards/other", False)):
+        packed.clear()
+        with pytest.raises(KeyboardInterrupt):
+            write_shards("set", prefix, 4, 8, overwrite=overwrite)
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.undo()
+    monkeypatch.chdir(workplace)
+    assert write_shards("set", "shards/set", 6, 8, overwrite=True) == "shards/set-{000000..000001}.tar" != pattern
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_shards_that_another_process_wrote_meanwhile_stay(workplace, monkeypatch):
+    monkeypatch.setattr(streams, "_png", lambda array: (workplace / "shards/set-000000.tar").touch() or b"")
+    with pytest.raises(UserError, match="exists already"):
+        write_shards("set", "shards/set", 4, 8)
+    assert [path.stat().st_size for path in (workplace / "shards").iterdir()] == [0]
 
 
 @pytest.mark.parametrize("form", ["folder", "shards"])
