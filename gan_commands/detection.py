@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from detect_commands.image_sets import joined_name, version_key
 from detect_commands.judges import saved_judge
 from models.classical_detectors import classical_scores, fit_classical
 from utils.checkpoint import fitting, load_checkpoint
@@ -62,6 +63,12 @@ class SavedDetector:
             if trained != size:
                 raise UserError(f"--detector {path} judges images of {trained} px, not of {size} px; give another")
             self.judge = saved_judge(content, Processes(device))
+            names = [name for part in ("train", "validation") for name in content["names"]["real"][part]]
+            self._known = {key(name) for name in names for key in (version_key, joined_name)}
+
+    def unseen(self, names):
+        """Indices of the reals, by name, that the detector was not trained on under this name, in whatever version or folder."""
+        return [i for i, name in enumerate(names) if self._known.isdisjoint((version_key(name), joined_name(name)))]
 
     def called_fake(self, batches):
         """Share of the images in batches (N, 3, S, S) that are called fake."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.checking import warn
 from gan_commands import figures
 from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run, run_checkpoint, weights_digest
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
@@ -70,18 +71,19 @@ class SampleJudge:
     """How many fresh samples of a generator a detector calls fake.
 
     The detector is either fitted here, on half of the pairs' reals and as many fakes of the untouched generator, or one that
-    detect.py saved. `real_right` is the share of reals (the other half, or all) that it calls real.
+    detect.py saved. `real_right` is the share of reals (the other half, or those that detect.py did not train it on) that it calls
+    real.
     """
 
     def __init__(self, name, real, checkpoint, count, seed, device):
         self.count, self.seed, self.device = count, seed, device
 
-        def reals():
-            return (real[index][None].to(device) for index in range(min(count, len(real))))
+        def reals(indices):
+            return (real[index][None].to(device) for index in indices[:count])
 
         if name in CLASSICAL:
             try:
-                real_features = features_of(name, reals())
+                real_features = features_of(name, reals(range(len(real))))
             except ValueError as error:
                 raise UserError(f"--detector {name}: {error}; give another detector") from error
             fake_features = features_of(name, draw(checkpoint, len(real_features), seed, device, DETECTOR))
@@ -89,8 +91,11 @@ class SampleJudge:
             self._called_fake = lambda batches: fitted.called_fake(features_of(name, batches))
             self.real_right = 1 - fitted.called_fake(fitted.unseen_real)
         elif Path(name).is_file():
-            self._called_fake = SavedDetector(name, checkpoint["config"]["size"], device).called_fake
-            self.real_right = 1 - self._called_fake(reals())
+            saved = SavedDetector(name, checkpoint["config"]["size"], device)
+            self._called_fake, unseen = saved.called_fake, saved.unseen(real.paths.names)
+            if not unseen:
+                warn(f"{name} was trained on all reals of the pairs (or others of their names): real_right is of those it knows")
+            self.real_right = 1 - self._called_fake(reals(unseen or range(len(real))))
         else:
             raise UserError(f"--detector {name} is neither {', '.join(CLASSICAL)} nor a detector.pt of detect.py; give one of them")
 

@@ -7,7 +7,7 @@ import torch
 
 from data.checking import check_images
 from data.folder import ImageFolder, first_of_other_size
-from data.listing import list_images
+from data.listing import ImagePaths, list_images
 from utils.errors import UserError
 from utils.run_dir import read_json
 
@@ -17,7 +17,7 @@ PAIRS = "pairs.json"  # in the folder: how it was made
 def open_pairs(folder):
     """Triplets of a folder of pairs.
 
-    Returns: `ImageFolder`s of reals and fakes, and latents (N, latent_dim) float32, all in the same order.
+    Returns: `ImageFolder`s of reals (with names below real/) and fakes, and latents (N, latent_dim) float32, all in the same order.
     Raises: UserError if a part is missing or damaged, or of another size than the first, or the inversion was interrupted.
     """
     folder = Path(folder)
@@ -46,7 +46,8 @@ def open_pairs(folder):
                 f"{path} holds {len(latent)} numbers and {parts['latent'][0]} {len(latents[0])}; run gan.py invert again"
             )
     latent = torch.from_numpy(np.stack(latents)).float()
-    return ImageFolder(parts["real"]), ImageFolder(parts["fake"]), latent
+    real = ImagePaths(folder / "real", [name.with_suffix(".png").as_posix() for name in names])
+    return ImageFolder(real), ImageFolder(parts["fake"]), latent
 
 
 def read_pairs(folder):

@@ -577,10 +577,14 @@ def test_adversarial_finetuning_trains_the_discriminator(terms):
     assert {"adversarial", "dissimilarity"} <= set(table("results/both/epochs.csv")[0])
 
 
-def judged_by(state, classifier, size):
-    """Fine-tune for an epoch with a detector in the form in which detect.py saves it; the row of epochs.csv."""
+NO_NAMES = {"real": {"train": [], "validation": [], "test": []}}
+
+
+def judged_by(state, classifier, size, known=()):
+    """Fine-tune for an epoch with a detector, trained on reals of these names, as detect.py saves it; the row of epochs.csv."""
     identity = {"classifier": classifier, "size": size, "domain": "spectrum", "profile_corners": None}
-    save_checkpoint(Path("detector.pt"), "detector", {"identity": identity, "state": state, "threshold": 0.5})
+    names = {"real": {"train": list(known[1:]), "validation": list(known[:1]), "test": []}}
+    save_checkpoint(Path("detector.pt"), "detector", {"identity": identity, "state": state, "threshold": 0.5, "names": names})
     run(
         "finetune --generator base --pairs pairs --dst judged --overwrite --adv 0 --epochs 1 --n 20 --device cpu "
         "--detector detector.pt"
@@ -596,12 +600,23 @@ def test_finetuning_is_judged_by_a_saved_detector(capsys):
         judged_by(Detector("cnn", 32, "spectrum").state_dict(), "cnn", 32)
     assert "32 px, not of 16 px" in capsys.readouterr().err
     identity = {"classifier": "svm", "size": 16, "domain": "spectrum", "profile_corners": None}
-    for content in ({}, {"identity": identity, "state": {}}):
+    for content in ({}, {"identity": identity, "state": {}, "names": NO_NAMES}):
         save_checkpoint(Path("detector.pt"), "detector", content)
         assert "detector.pt is damaged or" in refused(
             "finetune --generator base --dst no --pairs pairs --detector detector.pt --device cpu", capsys
         )
     assert "neither knn" in refused("finetune --generator base --dst no --pairs pairs --detector nothing --device cpu", capsys)
+
+
+def test_reals_that_a_saved_detector_knows_do_not_judge_it(capsys):
+    real, _, _ = open_pairs("pairs")
+    right, names = real[3][None], [str(Path(name).with_suffix(".jpg")) for name in real.paths.names]
+    features = decay_features(torch.cat([right.expand(20, -1, -1, -1), torch.rand(20, 3, 16, 16)])).numpy()
+    state = fit_classical("knn", features[:20], features[20:], seed=0)  # of equal images one is as near as the other
+    assert float(judged_by(state, "knn", 16, known=names[:3] + names[4:])["real_right"]) == 1
+    assert "trained on all reals" not in capsys.readouterr().err
+    assert float(judged_by(state, "knn", 16, known=names)["real_right"]) < 1
+    assert "trained on all reals of the pairs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("classifier, domain", [("cnn", "spectrum"), ("cnn_whitened", "opponent")])
@@ -612,7 +627,9 @@ def test_saved_network_detectors_judge_batches(tmp_path, classifier, domain):
     for label, expected in ((FAKE, 1), (1 - FAKE, 0)):
         network.network.head.bias.data = torch.tensor([-50.0, -50.0])
         network.network.head.bias.data[label] = 50.0
-        save_checkpoint(tmp_path / "detector.pt", "detector", {"identity": identity, "state": network.state_dict()})
+        save_checkpoint(
+            tmp_path / "detector.pt", "detector", {"identity": identity, "state": network.state_dict(), "names": NO_NAMES}
+        )
         assert SavedDetector(tmp_path / "detector.pt", 32, CPU).called_fake([image[:4], image[4:]]) == expected
 
 
