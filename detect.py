@@ -6,7 +6,7 @@ from detect_commands.features import features
 from detect_commands.options import parse_detect
 from utils.distributed import resolve_device
 from utils.errors import refuse_several, script
-from utils.interrupts import leaving
+from utils.interrupts import leaving, to_resume
 from utils.launch import run_processes
 from utils.run_dir import RESULTS
 
@@ -15,7 +15,7 @@ from utils.run_dir import RESULTS
 def main(argv=None):
     """Run detect.py."""
     options = parse_detect(argv)
-    way_on = "--overwrite" if options.mode == "features" else "--resume"
+    way_on = "--overwrite" if options.mode == "features" else to_resume(options.overwrite)
     with leaving(RESULTS / options.dst, way_on if options.is_train else ""):
         if options.mode == "features":
             refuse_several("detect.py --mode features")

@@ -13,7 +13,7 @@ from gan_commands.train import train
 from gan_commands.truncation import study_truncation
 from utils.checkpoint import WayOn
 from utils.errors import refuse_several, script
-from utils.interrupts import leaving
+from utils.interrupts import leaving, to_resume
 from utils.launch import run_processes
 from utils.run_dir import RESULTS
 
@@ -37,7 +37,7 @@ def filled(command, options):
     folder = RESULTS / options.dst
     if command in ("train", "finetune"):
         return folder, WayOn(folder, options.overwrite)
-    return folder, "--resume" if command == "setups" else "--overwrite"
+    return folder, to_resume(options.overwrite) if command == "setups" else "--overwrite"
 
 
 @script(several=True)

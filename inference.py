@@ -1,7 +1,6 @@
 """Refine any folder of generated images with a trained checkpoint or a filter."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from torch.utils.data import Subset
 
 from data.checking import warn
 from data.copies import images_seen, total_bytes
-from data.folder import all_of_size, first_of_other_size, load_folder, refuse_same
+from data.folder import all_of_size, first_of_other_size, load_folder, refuse_mixed, refuse_same
 from data.listing import list_images
 from data.shards import is_shards, list_shards
 from data.training import ONE_IMAGE, trained_fakes
@@ -192,8 +191,7 @@ def refine_folder(options, processes):
     seed_everything(options.seed, options.deterministic)
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
-    if all(os.path.isdir(f"{options.inference_data}/{side}") for side in ("real", "fake")):  # noqa: PTH112 (False where it may not be read)
-        raise UserError(f"{options.inference_data} holds real/ and fake/; give the folder of images to refine")
+    refuse_mixed(options.inference_data)
     refiner = open_refiner(options, processes)
     if processes.main and options.fit not in (None, "none", refiner.fit):
         warn(

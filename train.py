@@ -204,7 +204,7 @@ def run_training(options, processes):
     except NotRecorded as error:
         raise UserError(f"{error}; give --cuda_graphs False") from error
     if not finished:
-        exit_stopped(trainer.step, processes)
+        exit_stopped(trainer.step, options.overwrite, processes)
     processes.send_no_more_tensors()
     if processes.main:
         model.amp = False  # as inference.py refines

@@ -1,6 +1,7 @@
 """Folders (or tar shards) of images: listed in a fixed order, checked before any long work, read with an optional cache."""
 
 import functools
+import os
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from data.listing import ImagePaths, list_images, passed_over
 from data.reading import fit_error, read_array, to_tensor
 from data.shards import is_shards, list_shards
 from utils.errors import UserError
-from utils.run_dir import real_path
+from utils.run_dir import OPTIONS, real_path
 
 
 class ImageFolder:
@@ -83,6 +84,15 @@ def refuse_same(real, fake):
     """UserError if both classes are the images of one folder, or shards of one name."""
     if real_path(real) == real_path(fake):
         raise UserError(f"{fake} is given for both classes; give photographs for one and generated images for the other")
+
+
+def refuse_mixed(folder):
+    """UserError if a folder that is read with all below it holds images of several kinds: it is a run, or has real/ and fake/."""
+    real, fake, options = (os.path.join(folder, name) for name in ("real", "fake", OPTIONS))  # noqa: PTH118
+    if os.path.isdir(real) and os.path.isdir(fake):  # noqa: PTH112 (False where it may not be read)
+        raise UserError(f"{folder} holds real/ and fake/; give the one that is meant")
+    if os.path.isfile(options):  # noqa: PTH113
+        raise UserError(f"{folder} is a run, with pictures of several kinds; give the folder of images in it that is meant")
 
 
 def _check_sizes(folder, infos, size, fit, tell):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from data.folder import load_folder
+from data.folder import load_folder, refuse_mixed
 from data.shards import expand_pattern, is_shards
 from utils.ahead import read_ahead
 from utils.distributed import dealt
@@ -38,8 +38,13 @@ def files_of(data):
 
 
 def open_photographs(data, size, *reading):
-    """`ImageFolder` of what --data names: shards, or a folder with all below it. Arguments and errors as `load_folder`."""
-    return load_folder(data if is_shards(data) else find_photographs(data), size, *reading, recursive=True)[0]
+    """`ImageFolder` of what --data names: shards, or a folder with all below it.
+
+    Arguments as `load_folder`. Raises: UserError as that and `refuse_mixed`.
+    """
+    place = data if is_shards(data) else find_photographs(data)
+    refuse_mixed(place)
+    return load_folder(place, size, *reading, recursive=True)[0]
 
 
 def open_stream(data, size, batch_size, seed, fit="resize", skip_bad=False, cache_gb=0.0, num_workers=0):

@@ -1,5 +1,6 @@
 """What the sub-commands share: trained runs, images drawn from them, folders that are filled."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from utils.run_dir import run_folder
 
 KIND = "gan"
 BATCH = 64  # images that are drawn at once
-SAMPLE, MONITOR, GRID, INVERT, DETECTOR = range(5)  # streams of latent vectors that do not overlap
+SAMPLE, MONITOR, GRID, INVERT, DETECTOR, JUDGED = range(6)  # streams of latent vectors that do not overlap
 
 
 def run_checkpoint(dst, which="best"):
@@ -25,7 +26,7 @@ def run_checkpoint(dst, which="best"):
     if which == "last" or not path.is_file():
         path = folder / "checkpoint.pt"
     if not path.is_file():
-        raise UserError(f"{folder} holds no trained generator; train one with gan.py train --dst {dst}")
+        raise UserError(f"{folder} holds no trained generator; train one with gan.py train --dst {shlex.quote(str(dst))}")
     return path
 
 

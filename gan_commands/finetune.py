@@ -1,6 +1,7 @@
 """gan.py finetune: repair a generator's spectrum with the Fourier dissimilarity of pairs, an adversarial loss, or both."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 from data.checking import warn
 from gan_commands import figures
-from gan_commands.common import DETECTOR, KIND, default_threshold, draw, load_run, run_checkpoint, weights_digest
+from gan_commands.common import DETECTOR, JUDGED, KIND, default_threshold, draw, load_run, run_checkpoint, weights_digest
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
 from gan_commands.pairs import open_pairs, pairs_weights
 from gan_commands.run import GanRun
@@ -68,7 +69,7 @@ def finetune_step(trainer, real_image, latent, options, threshold):
 
 
 class SampleJudge:
-    """How many fresh samples of a generator a detector calls fake.
+    """How many fresh samples of a generator, none of which gan.py sample writes, a detector calls fake.
 
     The detector is either fitted here, on half of the pairs' reals and as many fakes of the untouched generator, or one that
     detect.py saved. `real_right` is the share of reals (the other half, or those that detect.py did not train it on) that it calls
@@ -101,7 +102,7 @@ class SampleJudge:
 
     def __call__(self, checkpoint):
         """Share of the samples of a seed that are called fake."""
-        return self._called_fake(draw(checkpoint, self.count, self.seed, self.device))
+        return self._called_fake(draw(checkpoint, self.count, self.seed, self.device, JUDGED))
 
 
 def open_inputs(options):
@@ -251,9 +252,9 @@ def finetune(options):
                 break
             run.end_epoch(judge, log)
     if not run.finished:
-        exit_stopped(run.trainer.steps, run.processes)
+        exit_stopped(run.trainer.steps, options.overwrite, run.processes)
     run.draw_figures(checkpoint, untouched)
     print(
         f"done; epochs.csv, losses.png, detection.png and samples.png: {folder}; draw images with "
-        f"gan.py sample --dst {options.dst} --out DIR"
+        f"gan.py sample --dst {shlex.quote(options.dst)} --out DIR"
     )

@@ -17,13 +17,14 @@ from utils.arguments import as_plain
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.result_files import output_names
-from utils.run_dir import atomic_path, check_place, claim, delete, refuse_deleting, refuse_held, write_json, write_png
+from utils.run_dir import atomic_path, check_place, claim, delete, real_path, refuse_deleting, refuse_held, write_json, write_png
 from utils.seeding import seed_everything
 from utils.tables import read_csv, write_csv
 
 PARTS = ("real", "fake", "latent")
 TABLE, COLUMNS = "pairs.csv", ("name", "loss", "kept")
-FREE = {"device", "num_workers", "batch_size", "overwrite"}  # options that may differ where an inversion goes on
+FREE = {"device", "num_workers", "batch_size", "overwrite"}  # options that may differ where an inversion goes on, and these,
+FREE |= {"dst", "checkpoint", "out"}  # which may be called otherwise by then: the weights are compared
 
 
 def open_pairs_folder(folder, overwrite, source, origin):
@@ -40,10 +41,13 @@ def open_pairs_folder(folder, overwrite, source, origin):
     existing = [folder / part for part in (TABLE, *PARTS) if (folder / part).exists()]  # deleted in this order
     known = (folder / PAIRS).is_file()
     goes_on = not overwrite and known and _unfinished(read_pairs(folder), origin)
-    if (folder / "real").exists() and not (overwrite or goes_on):
-        raise UserError(f"{folder / 'real'} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
+    around = next((path for path in source if real_path(folder).is_relative_to(real_path(path))), None)
+    if around:
+        raise UserError(f"--out {folder} lies in {around}, whose images are inverted: pairs would count as such; choose another")
     if existing and not known:
         raise UserError(f"{existing[0]} is not of gan.py invert, which would write there; choose another --out")
+    if (folder / "real").exists() and not (overwrite or goes_on):
+        raise UserError(f"{folder / 'real'} exists already; --overwrite replaces the pairs in {folder}, or choose another --out")
     for part in () if goes_on else existing:
         refuse_deleting(part, source, "choose another --out")
     claim(folder)

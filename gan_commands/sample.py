@@ -20,7 +20,8 @@ def open_sample_folder(folder, origin, overwrite):
     path = folder / ORIGIN
     if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files that gan.py sample did not write; choose another --out")
-    if path.is_file() and not overwrite and read_json(path) != origin:
+    begun = origin if overwrite or not path.is_file() else read_json(path)
+    if any(begun.get(name) != origin[name] for name in ("weights", "seed")):
         raise UserError(f"{folder} holds samples of another generator or seed; --overwrite replaces them, or choose another --out")
     claim(folder)
     for image in folder.glob(6 * "[0-9]" + ".png") if overwrite else ():

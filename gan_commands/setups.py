@@ -7,13 +7,14 @@ import numpy as np
 from torch.utils.data import Subset
 
 from data.streams import files_of, open_photographs, open_stream
-from gan_commands.common import BATCH, draw, images_of, load_run
+from gan_commands.common import BATCH, KIND, draw, images_of, load_run
 from gan_commands.detection import SplitDetector, features_of, training_rows
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.options import GanTrainOptions
-from gan_commands.train import train
+from gan_commands.train import FREE_ON_RESUME, train
 from models.gan_losses import ADVERSARIAL
 from utils.arguments import as_plain
+from utils.checkpoint import read_resumed
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
@@ -39,15 +40,28 @@ PUBLISHED_FID = {  # CelebA, 128 px; columns gan, lsgan, wgan-gp (Chandrasegaran
 }
 
 
-def train_setup(options, setup):
-    """Train results/<dst>/<setup> with the study's options, or continue it; its name."""
+def setup_options(options, setup):
+    """`GanTrainOptions` of results/<dst>/<setup>: those of the study, to continue what is begun."""
     dst = f"{options.dst}/{setup}"
     names = {field.name for field in dataclasses.fields(GanTrainOptions)}
     values = {name: value for name, value in vars(options).items() if name in names}
     begun = (run_folder(dst) / "checkpoint.pt").is_file()
-    values |= {"setup": setup, "dst": dst, "resume": begun, "overwrite": not begun}
-    train(GanTrainOptions(**values), Processes(resolve_device(options.device)))
-    return dst
+    return GanTrainOptions(**values | {"setup": setup, "dst": dst, "resume": begun, "overwrite": not begun})
+
+
+def check_begun(options):
+    """UserError if a set-up that is to be continued was begun with other options."""
+    for setup in options.setups:
+        own = setup_options(options, setup)
+        if own.resume:
+            read_resumed(run_folder(own.dst), KIND, as_plain(own), FREE_ON_RESUME)
+
+
+def train_setup(options, setup):
+    """Train a set-up, or continue it; the content of `load_run`."""
+    own = setup_options(options, setup)
+    train(own, Processes(resolve_device(options.device)), study=options)
+    return load_run(own.dst)
 
 
 def open_reals(options):
@@ -106,9 +120,11 @@ def compare_setups(options):
     options = dataclasses.replace(options, monitor=kind)
     inputs = [path for data in (options.data, options.reference) if data for path in files_of(data)]
     check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs, own_runs=True)
+    if options.resume:
+        check_begun(options)
     images, chosen = open_reals(options)
     folder = open_run_folder(options.dst, options.overwrite, options.resume, own_runs=True, settings=as_plain(options))
-    runs = {setup: load_run(train_setup(options, setup)) for setup in options.setups}
+    runs = {setup: train_setup(options, setup) for setup in options.setups}
 
     seed_everything(options.seed, options.deterministic)
     reals = functools.partial(batches, Subset(images, chosen), "photographs", "cpu", BATCH, options.num_workers)

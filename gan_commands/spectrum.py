@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Subset
 
-from data.folder import first_of_other_size, load_folder
+from data.folder import first_of_other_size, load_folder, refuse_mixed
 from gan_commands import figures
 from gan_commands.common import BATCH, draw, images_of, label_of, load_run
 from utils.arguments import as_plain, run_name
@@ -22,8 +22,8 @@ from utils.tables import format_table, write_csv
 
 DECAY_TITLES = ("decay exponent", "reduced spectrum where the fit begins", "reduced spectrum at its end")
 LEGEND = (
-    "LFD and gaps: lower is better. The reals' row compares two halves of them, half as many images as the others: its LFD is "
-    "therefore about 0.7 and its gaps 1.4 times higher than what other photographs, as many as a row has, would show."
+    "LFD and gaps: lower is better, and higher the fewer images there are: with half as many on both sides LFD comes out about 0.7 "
+    "higher and gaps 1.4 times, though nothing else changed. The reals' row compares two halves of them, of so many images each."
 )
 COLUMNS = {
     "images": "images",
@@ -37,8 +37,9 @@ COLUMNS = {
 def read_folder(folder, options, at_least=1):
     """Side S of a folder's images, and a function giving batches (N, 3, S, S) of at most --n of them.
 
-    Raises: UserError if they are of several sizes or too few.
+    Raises: UserError if they are of several sizes or kinds, or too few.
     """
+    refuse_mixed(folder)
     reading = (options.size, options.fit, options.skip_bad)
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
     if options.size is None and first_of_other_size(infos, square=True):

@@ -1,6 +1,7 @@
 """gan.py train: a GAN of one family and set-up on photographs."""
 
 import dataclasses
+import shlex
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.utils import make_grid
@@ -134,12 +135,13 @@ def open_run(options):
     open_run_folder(options.dst, options.overwrite, options.resume, settings=as_plain(options))
 
 
-def train(options, processes):
+def train(options, processes, study=None):
     """Train until the epochs are done, the score stops falling, or the user asks to stop (then exit code 130).
 
     Args:
         options: `GanTrainOptions`.
         processes: `Processes` that share each batch.
+        study: options of the command that this training is a part of, if any.
     Returns: the best score.
     Raises: UserError for whatever is missing or does not fit, or a batch of fewer images than processes.
     """
@@ -165,11 +167,11 @@ def train(options, processes):
                 break
             run.end_epoch(monitor, log)
     if not run.finished:
-        exit_stopped(run.trainer.steps, processes)
+        exit_stopped(run.trainer.steps, (study or options).overwrite, processes)
     early = f" of {options.epochs}: {run.stale} in a row were no better (--patience)" if run.epoch < options.epochs else ""
     print(
         f"done after {run.epoch} epochs{early}; best {kind} {run.best:.4g} in epoch {run.epoch - run.stale}; draw images with "
-        f"gan.py sample --dst {options.dst} --out DIR"
+        f"gan.py sample --dst {shlex.quote(options.dst)} --out DIR"
     )
     if processes.any(stop.asked):  # while the last epoch was scored; a study would begin its next training
         raise KeyboardInterrupt

@@ -72,6 +72,8 @@ def test_interval_holds_the_value_and_narrows_with_more_images():
         assert all(low <= value <= high for value, low, high in result.values())
         widths.append(result["auc"][2] - result["auc"][1])
     assert widths[1] < widths[0] / 4
+    value, low, high = scores_with_intervals(np.linspace(0.6, 0.7, 8), np.linspace(0.1, 0.2, 8), 0.5, seed=42)["ap"]
+    assert low == value < high  # drawn anew, it was higher in nearly all rounds
 
 
 def test_interval_has_the_width_of_the_binomial():

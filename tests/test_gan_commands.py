@@ -19,7 +19,7 @@ import gan_commands.invert as invert_module
 import gan_commands.spectrum as spectrum_module
 import gan_commands.train as train_module
 from gan import main
-from gan_commands.common import draw, load_run
+from gan_commands.common import DETECTOR, GRID, INVERT, JUDGED, MONITOR, SAMPLE, draw, load_run
 from gan_commands.detection import SavedDetector
 from gan_commands.options import parse_gan
 from gan_commands.pairs import open_pairs
@@ -148,6 +148,13 @@ def test_a_study_stops_where_its_last_epoch_is_interrupted(monkeypatch, capsys):
             run(command)
     assert stop.value.code == 130 and "the same command with --resume goes on" in capsys.readouterr().err
     assert not Path("results/halted_study/N.1.3").exists()
+    monkeypatch.setattr(train_module, "StopRequest", StopAfter)
+    for overwrite, words in (("", "and --resume\n"), (" --overwrite", "and --resume instead of --overwrite\n")):
+        StopAfter.count = 1
+        with pytest.raises(SystemExit) as stop:
+            run(command.replace("halted_study", "halted_study_early") + overwrite)
+        assert stop.value.code == 130 and f"stopped after step 2; go on with the same command {words}" in capsys.readouterr().out
+    StopAfter.count = 10**9
     run(command + " --resume")
     assert Path("results/halted_study/table.md").is_file()
 
@@ -192,6 +199,38 @@ def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
     for mine, theirs in zip(open_pairs("half"), open_pairs("whole"), strict=True):
         assert len(mine) == len(theirs) == 5
         assert all((mine[index] - theirs[index]).abs().max() <= 1 / 255 + 1e-6 for index in range(5))
+
+
+def test_runs_are_known_by_their_weights_and_not_by_name(capsys):
+    run("sample --dst base --n 2 --out renamed --device cpu")
+    shutil.copytree("results/base", "results/copied")
+    first = contents("renamed")
+    run("sample --dst copied --n 3 --out renamed --device cpu")
+    again = contents("renamed")
+    assert len(again) == len(first) + 1 and all(again[path] == first[path] for path in first if path.suffix == ".png")
+    assert "another generator or seed" in refused("sample --dst base --n 2 --seed 1 --out renamed --device cpu", capsys)
+    invert = "invert --data set --n 3 --steps 1 --threshold 9 --device cpu"
+    run(f"{invert} --dst base --out begun")
+    made = json.loads(Path("begun/pairs.json").read_text())
+    Path("begun/pairs.json").write_text(json.dumps({name: made[name] for name in ("weights", "bytes", "options")}))
+    Path("begun").rename("moved")
+    run(f"{invert} --dst copied --out moved")
+    assert len(open_pairs("moved")[0]) == 3
+
+
+def test_names_of_runs_in_hints_can_be_pasted(capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", "--n", "3", "--out", "x", "--dst", "no run"])
+    assert "results/no run holds no trained generator; train one with gan.py train --dst 'no run'" in capsys.readouterr().err
+
+
+def test_pairs_do_not_go_among_the_photographs_they_are_made_of(capsys):
+    command = "invert --dst base --data set --n 2 --steps 1 --threshold 9 --device cpu --out datasets/"
+    before = contents("datasets")
+    for place in ("set/real", "set/real/a", "set/real/new"):
+        assert "pairs would count as such" in refused(command + place, capsys)
+    assert "datasets/set/real is not of gan.py invert" in refused(command + "set", capsys)
+    assert contents("datasets") == before
 
 
 def test_an_inversion_that_kept_nothing_is_begun_anew_with_other_options(capsys):
@@ -275,9 +314,13 @@ def test_overwriting_deletes_nothing_that_is_read(capsys, tmp_path):
 
     run("invert --dst base --data set --out datasets/own --steps 5 --threshold 9 --device cpu")
     before = contents("datasets/own")
-    for data in ("own", "datasets/own/real/a", "datasets"):
+    for data, words in (
+        ("own", "which this command reads"),
+        ("datasets/own/real/a", "which this command reads"),
+        ("datasets", "lies in"),
+    ):
         inverting = f"invert --dst base --data {data} --out datasets/own --steps 5 --threshold 9 --overwrite --device cpu"
-        assert "which this command reads" in refused(inverting, capsys)
+        assert words in refused(inverting, capsys)
     assert contents("datasets/own") == before
 
 
@@ -612,11 +655,25 @@ def test_reals_that_a_saved_detector_knows_do_not_judge_it(capsys):
     real, _, _ = open_pairs("pairs")
     right, names = real[3][None], [str(Path(name).with_suffix(".jpg")) for name in real.paths.names]
     features = decay_features(torch.cat([right.expand(20, -1, -1, -1), torch.rand(20, 3, 16, 16)])).numpy()
-    state = fit_classical("knn", features[:20], features[20:], seed=0)  # of equal images one is as near as the other
+    state = fit_classical("knn", features[:20], features[20:], seed=0)  # real: what equals this image
     assert float(judged_by(state, "knn", 16, known=names[:3] + names[4:])["real_right"]) == 1
     assert "trained on all reals" not in capsys.readouterr().err
     assert float(judged_by(state, "knn", 16, known=names)["real_right"]) < 1
     assert "trained on all reals of the pairs" in capsys.readouterr().err
+
+
+def test_finetuning_is_judged_by_samples_that_no_detector_was_trained_on(monkeypatch):
+    """Those of gan.py sample may have trained the one that is given."""
+    drawn, draw = [], finetune_module.draw
+
+    def noted(checkpoint, count, seed, device, stream=SAMPLE):
+        drawn.append((stream, count))
+        return draw(checkpoint, count, seed, device, stream)
+
+    monkeypatch.setattr(finetune_module, "draw", noted)
+    run("finetune --generator base --pairs pairs --dst apart --epochs 1 --n 20 --batch_size 8 --detector logreg --device cpu")
+    assert drawn == [(DETECTOR, 20), (JUDGED, 20), (JUDGED, 20), (SAMPLE, finetune_module.SHOWN), (SAMPLE, finetune_module.SHOWN)]
+    assert len({SAMPLE, DETECTOR, JUDGED, MONITOR, GRID, INVERT}) == 6
 
 
 @pytest.mark.parametrize("classifier, domain", [("cnn", "spectrum"), ("cnn_whitened", "opponent")])
@@ -665,7 +722,7 @@ def test_study_spectrum(capsys):
     rows = {row["source"]: row for row in table(folder / "summary.csv")}
     assert list(rows) == ["real (two halves)", "base", "again", "same"]
     assert [int(row["images"]) for row in rows.values()] == [12, 24, 24, 24]
-    assert "half as many images as the others" in capsys.readouterr().out
+    assert "compares two halves of them, of so many images each" in capsys.readouterr().out
     assert float(rows["same"]["lfd"]) == 0 and float(rows["same"]["gap"]) == 0
     assert float(rows["base"]["lfd"]) == float(rows["again"]["lfd"]) > float(rows["real (two halves)"]["lfd"])
     assert len(table(folder / "decay.csv")) == 4 * 24
@@ -688,6 +745,15 @@ def test_study_spectrum_refuses(capsys):
         patch.setattr(spectrum_module, "decay_features", None)  # nothing is measured
         assert "several sizes (real 16 px, base 16 px, large 32 px)" in refused(f"{base} base large=datasets/large", capsys)
     assert "16 px or more" in refused(f"{base} datasets/small", capsys)
+    shutil.copytree("datasets/set/real", "datasets/set/fake")
+    told = "datasets/set holds real/ and fake/; give the one that is meant"
+    assert told in refused("study spectrum --real datasets/set --dst no --device cpu --inputs base", capsys)
+    assert told in refused(f"{base} datasets/set", capsys)
+    shutil.rmtree("datasets/set/fake")
+    Path("results/pictures").mkdir()
+    Path("results/pictures/options.json").write_text("{}")
+    for command in (f"{base} results/pictures", f"train --data results/pictures --dst no {SMALL}"):
+        assert "results/pictures is a run, with pictures of several kinds" in refused(command, capsys)
     assert not Path("results/no").exists()
 
 
@@ -723,6 +789,10 @@ def test_study_setups(capsys):
     assert "published FID" in capsys.readouterr().out
     run(command + " --resume")  # trained runs are continued, not trained again
     assert json.loads(Path("results/setups/table.json").read_text()) == numbers
+    before = contents("results/setups")
+    longer = command.replace("--epochs 1", "--epochs 2").replace("BASELINE,N.1.3", "B.1.3,BASELINE")
+    assert "--epochs is 2, but results/setups/BASELINE/checkpoint.pt was made with 1" in refused(longer + " --resume", capsys)
+    assert contents("results/setups") == before
     assert "BASELINE is needed" in refused(command.replace("BASELINE,", ""), capsys)
     assert "'X.1.3' is none of BASELINE" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
 

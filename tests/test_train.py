@@ -179,7 +179,8 @@ def test_interrupted_outside_of_its_steps(run, monkeypatch, capsys):
     said = interrupted(monkeypatch, capsys, train.main, options, train, "open_log")
     assert said == "stopped; every file in results/odd is whole, and the same command with --overwrite starts anew"
     said = interrupted(monkeypatch, capsys, train.main, [*options, "--overwrite"], report, "write_pictures")
-    assert said == "stopped; every file in results/odd is whole, and the same command with --resume goes on"
+    way_on = "--resume instead of --overwrite"
+    assert said == f"stopped; every file in results/odd is whole, and the same command with {way_on} goes on"
     train.main([*options, "--resume"])
     same_weights(run, run.parent / "odd")
     assert (run.parent / "odd/table.json").read_bytes() == (run / "table.json").read_bytes()

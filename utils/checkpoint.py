@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from utils.errors import REFUSALS, UserError
+from utils.interrupts import to_resume
 from utils.run_dir import atomic_path
 
 RELEASED_NAME = "Generator"  # what the released code's file of a generator begins with
@@ -191,7 +192,7 @@ class WayOn:
 
     def __call__(self):
         begun = not self.overwrite or self._stamp() != self.before
-        return "--resume" if begun and (self.folder / self.needed).is_file() else "--overwrite"
+        return to_resume(self.overwrite) if begun and (self.folder / self.needed).is_file() else "--overwrite"
 
 
 def released_file(path):

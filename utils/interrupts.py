@@ -53,9 +53,14 @@ class StopRequest:
         self._handling.__exit__(*error)
 
 
-def exit_stopped(step, processes):
+def to_resume(overwrite):
+    """What the same command needs to go on, in words; `overwrite` is whether it had that option."""
+    return "--resume instead of --overwrite" if overwrite else "--resume"
+
+
+def exit_stopped(step, overwrite, processes):
     """End a training that was asked to stop, after its checkpoint is written: how to go on, and exit code 130."""
-    print(f"stopped after step {step}; go on with the same command and --resume")
+    print(f"stopped after step {step}; go on with the same command and {to_resume(overwrite)}")
     processes.wait()  # a launcher ends the others as soon as one has ended
     sys.exit(130)
 
@@ -66,7 +71,7 @@ def leaving(folder, option):
 
     Args:
         folder: its path.
-        option: "--resume" or "--overwrite", what the same command then needs; "" for nothing. A function is asked when it happens.
+        option: `to_resume` or "--overwrite", what the same command then needs; "" for nothing. A function is asked when it happens.
     """
     try:
         yield
