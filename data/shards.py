@@ -154,9 +154,9 @@ def list_shards(pattern):
         raise UserError(f"{pattern} holds no {KINDS} images; pack some")
     shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(part) for part, _ in found])
     paths = ShardPaths(pattern, names, shards, stamps, shard, np.concatenate([places for _, places in found]))
-    paths = paths.take(sorted(range(len(names)), key=names.__getitem__))
-    keys = [name.rpartition(".")[0] for name in paths.names]
-    for index in range(1, len(keys)):
-        if keys[index] == keys[index - 1]:
-            raise UserError(f"{paths.label(index - 1)} and {paths.label(index)} have one key; pack them anew under different names")
+    paths, first = paths.take(sorted(range(len(names)), key=names.__getitem__)), {}
+    for index, name in enumerate(paths.names):
+        other = first.setdefault(name.rpartition(".")[0], index)
+        if other != index:
+            raise UserError(f"{paths.label(other)} and {paths.label(index)} have one key; pack them anew under different names")
     return paths

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data import copies
-from data.copies import file_sizes, first_equal, told_copies, total_bytes
+from data.copies import file_sizes, first_equal, images_seen, told_copies, total_bytes
 from data.listing import list_images
 from data.shards import list_shards
 
@@ -66,3 +66,14 @@ def test_nothing_is_told_without_copies_nor_looked_for_among_very_many(tmp_path,
     (folder / "7.bmp").unlink()
     (folder / "7.bmp").symlink_to("nowhere.bmp")
     assert first_equal(list_images(folder))[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_images_that_a_refiner_has_seen_are_counted(tmp_path, monkeypatch):
+    a, b = put(tmp_path / "a", 4), put(tmp_path / "b", 3, first=10)
+    shutil.copy(a / "1.bmp", b / "99.bmp")
+    used, paths = list_images(a), list_images(b)
+    assert (images_seen(used, paths), images_seen(paths, used), images_seen(used, used)) == (1, 1, 4)
+    assert images_seen(used, list_images(put(tmp_path / "c", 2, first=20))) == 0
+    assert images_seen(None, paths) is None
+    monkeypatch.setattr(copies, "MOST", 7)
+    assert images_seen(used, paths) is None

@@ -10,6 +10,7 @@ import shutil
 import signal
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,15 +26,17 @@ import models.detectors as detectors
 from data.copies import seen_by_refiner
 from data.folder import load_folder
 from detect_commands import before_after, image_sets, records
+from detect_commands.common import judge_rows
 from detect_commands.image_sets import ImageSet, filters_between, open_sets
 from detect_commands.options import parse_detect
 from detect_commands.protocol import draw_samples, split_names, unseen
+from detect_commands.report import Judged, summary, write_before_after
 from models.classical_detectors import CLASSICAL
 from utils import fitting, run_dir
 from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
-from utils.detection import MEASURES
+from utils.detection import MEASURES, log_profile
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.filters import fit_filters
@@ -1004,3 +1007,85 @@ def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
     assert [len(warned(*case)) for case in ((0.0, None), (0.0, "other"), (0.2, None))] == [1, 0, 0]
     warned(0.0, None)
     assert seen_by_refiner(tmp_path / "eval/fake") == seen_by_refiner(tmp_path / "other/refined") == []
+
+
+def test_samples_of_other_seeds_are_others():
+    names = [f"{index:03d}.png" for index in range(60)]
+    first, second = (draw_samples(names, 20, seed) for seed in (0, 1))
+    assert first != second and names[:20] not in (first, second)
+
+
+def test_spread_over_runs_is_the_estimated_deviation():
+    rows = [Judged("knn", "a", "a", "none", run, {"auc": (value, 0.1, 0.9)}, [], []) for run, value in enumerate((0.2, 0.4, 0.6))]
+    assert summary(rows, "auc") == pytest.approx((0.4, 0.1, 0.9, 0.2))
+    assert summary(rows[:1], "auc") == (0.2, 0.1, 0.9, 0)
+
+
+def judged(trained_on, generator, value):
+    return Judged("knn", trained_on, generator, "none", 0, dict.fromkeys(MEASURES, (value, value, value)), np.ones(2), np.ones(2))
+
+
+def test_the_second_line_is_of_detectors_trained_afresh_on_each(tmp_path):
+    rows = [judged("fake", "fake", 0.9), judged("fake", "refined", 0.6), judged("refined", "refined", 0.8)]
+    lines = write_before_after(tmp_path / "detection.md", rows, []).splitlines()[-2:]
+    assert [re.findall(r"(0\.\d+) \[", line) for line in lines] == [["0.900", "0.600"], ["0.900", "0.800"]]
+
+
+def test_of_what_was_measured_twice_the_later_counts():
+    old, new = (
+        records.Record({"generated": {}}, [judged("fake", "fake", value), judged("fake", name, value)], [])
+        for name, value in (("a", 0.1), ("b", 0.9))
+    )
+    found = {row.generator: row.measures["auc"][0] for row in records.merged(old, new).rows}
+    assert found == {"fake": 0.9, "a": 0.1, "b": 0.9}
+
+
+def test_rates_at_the_threshold_are_at_the_detectors_own():
+    images = SimpleNamespace(label="x", names=["a", "b"])
+    judge = SimpleNamespace(threshold=0.75, scores=lambda *_: np.array([0.7, 0.8]))
+    bench = SimpleNamespace(classifier="knn", settings={"seed": 0})
+    (row,) = judge_rows(bench, judge, 0, "fake", (images, [0, 1]), [(images, [0, 1])])
+    found = [row.measures[f"{side}_right{border}"][0] for border in ("", "_at_threshold") for side in ("real", "fake")]
+    assert found == [0, 1, 0.5, 0.5]
+
+
+def test_filtered_images_are_rounded_as_files_are():
+    fakes = type("Fakes", (list,), {"paths": ["0.png"]})([torch.rand(3, 16, 16)])
+    (found,) = image_sets.FilteredImages(fakes, {})
+    torch.testing.assert_close(found * 255, (fakes[0] * 255).round(), rtol=0, atol=1e-3)
+
+
+def test_chosen_images_are_changed_by_their_place_in_the_folder():
+    """So that an image's noise is the same whichever others judge."""
+    assert list(image_sets.Chosen("abc", [2, 0], lambda item, index: (item, index))) == [("c", 2), ("a", 0)]
+
+
+def test_features_hold_the_corners_unless_they_are_left_out(run):
+    image = torch.from_numpy(np.array(Image.open(run / "real" / "003.png"))).permute(2, 0, 1)[None] / 255
+    for corners in (True, False):
+        detect.main(["--mode", "features", "--real", str(run / "real"), "--dst", f"{corners}", "--profile_corners", f"{corners}"])
+        found = np.load(f"results/{corners}/features/eval_real.npz", allow_pickle=False)["log_profile"]
+        np.testing.assert_allclose(found[3], log_profile(image, corners)[0].numpy(), rtol=1e-9)
+
+
+def test_before_and_after_is_judged_by_test_images_of_both_classes(run):
+    detect.main(
+        ["--mode", "before_after", "--classifier", "logreg", "--runs", "1", "--split", "0.5", "--filters", "none", "--dst", "run"]
+    )
+    home = Path("results/run/logreg_before_after")
+    rows = json.loads((home / "scores.json").read_text())["rows"]
+    assert {row["trained_on"] for row in rows} == {"fake", "refined"}
+    for row in rows:
+        names = load_checkpoint(home / row["trained_on"] / "run_00/detector.pt", "detector")["names"]
+        assert all(row["names"][side] == names[side]["test"] for side in ("real", "fake"))
+
+
+def test_versions_in_another_format_are_known_one_that_was_changed_too(run):
+    Path("jpegs").mkdir()
+    for path in (run / "fake").iterdir():
+        Image.open(path).save(f"jpegs/{path.stem}.jpg", quality=95)
+    Image.fromarray(photograph(999)).save("jpegs/003.jpg")
+    images, names = ImageSet("x", "jpegs", load_folder("jpegs", None)[0]), [f"{index:03d}.png" for index in range(COUNT)]
+    parts = {"train": names[:10], "validation": names[10:12], "test": names[12:]}
+    content = {"training": {"fake": str(run / "fake")}, "names": {"fake": parts}}
+    assert unseen(images, "fake", content, None, 0).tolist() == list(range(12, COUNT))

@@ -19,7 +19,7 @@ from utils.detection import (
     log_profile,
     scores_with_intervals,
 )
-from utils.fresh_detector import fold_numbers, fresh_accuracy, out_of_fold
+from utils.fresh_detector import fit_logreg, fold_numbers, fresh_accuracy, out_of_fold, standardisation
 
 SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size=30)
 
@@ -179,3 +179,36 @@ def test_profiles_that_are_kept_do_not_hold_larger_memory():
         if number == 9:
             start = resident()
     assert resident() - start < 120
+
+
+def test_of_equally_good_thresholds_the_middle_one_is_taken():
+    """0.15, 0.35 and 0.55 are equally good."""
+    real, fake = [0.1, 0.3, 0.5], [0.2, 0.4, 0.6]
+    assert best_threshold(real, fake) == pytest.approx(0.35)
+
+
+def test_each_interval_is_that_of_its_own_class_and_seed():
+    real, fake = np.repeat([0.2, 0.8], 50), np.repeat([0.2, 0.8], 200)
+    found, again, other = (scores_with_intervals(real, fake, 0.5, seed=seed) for seed in (0, 0, 1))
+    assert found == again != other
+    for name, count in (("real_right", 100), ("fake_right", 400)):
+        assert found[name][2] - found[name][1] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / count), rel=0.15)
+
+
+def test_each_repeat_deals_the_images_anew():
+    generator = np.random.default_rng(4)
+    real, fake = generator.normal(size=(30, 4)), generator.normal(0.5, 1, size=(30, 4))
+    alone = [fresh_accuracy(real, fake, seed=seed, repeats=1)[0] for seed in (7, 8)]
+    assert alone[0] != alone[1]
+    assert fresh_accuracy(real, fake, seed=7, repeats=2)[0] == pytest.approx(np.mean(alone))
+
+
+def test_classes_of_unequal_size_weigh_alike():
+    """Where features say nothing, neither class is the likelier one."""
+    _, bias = fit_logreg(np.zeros((40, 1)), np.repeat([False, True], [30, 10]))
+    assert bias == pytest.approx(0, abs=1e-3)
+
+
+def test_standardisation_by_hand():
+    mean, std = standardisation(np.array([[1.0, 5.0, 0.0], [3.0, 5.0, 4.0]]))
+    assert mean.tolist() == [2, 5, 2] and std.tolist() == [1, 1, 2]

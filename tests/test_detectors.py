@@ -1,10 +1,13 @@
 """Detector networks, classical detectors as plain arrays, their training."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy import ndimage
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
@@ -14,6 +17,8 @@ from torchvision.models import resnet50
 from torchvision.models.vision_transformer import VisionTransformer
 
 import models.detectors as detectors
+from data.listing import ImagePaths
+from detect_commands import judges
 from detect_commands.bench import Bench
 from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
 from detect_commands.options import parse_detect
@@ -409,3 +414,91 @@ def test_a_lonely_last_image_does_not_stop_batch_normalisation(tmp_path):
     train = LabelledImages(real, range(5), fake, range(4), settings)  # 9 images: 4 + 4 + 1
     best = train_network(network, train, LabelledImages(real, [5], fake, [5]), settings, torch.device("cpu"), tmp_path)
     assert best == 0 and all(value.isfinite().all() for value in network.state_dict().values())
+
+
+def test_perturbations_are_what_their_names_say():
+    image = (torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    array = (image * 255).round().byte().permute(1, 2, 0).numpy()
+    for quality in (95, 85, 75):
+        content = io.BytesIO()
+        Image.fromarray(array).save(content, "JPEG", quality=quality, subsampling="4:2:0")
+        expected = torch.from_numpy(np.array(Image.open(content))).permute(2, 0, 1) / 255
+        assert torch.allclose(PERTURBATIONS[f"jpeg {quality}"](image, 0), expected, atol=1e-6)
+    expected = ndimage.gaussian_filter(image.numpy(), (0, 1, 1), truncate=4, mode="mirror")
+    assert np.abs(PERTURBATIONS["blur 1"](image, 0).numpy() - expected).max() < 0.51 / 255
+    grey = torch.full((3, 48, 48), 0.5)
+    first, second = (PERTURBATIONS["noise 0.02"](grey, index) for index in (0, 1))
+    assert not torch.equal(first, second)  # each image its own
+    assert [(each - grey).std().item() for each in (first, second)] == pytest.approx([0.02, 0.02], rel=0.05)
+
+
+def test_augmentation_takes_any_place_and_side():
+    """Without blur and JPEG: crops and mirrored crops of an image that says where each pixel was."""
+    rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
+    image, generator = torch.stack([rows, columns, columns * 0]), np.random.default_rng(0)
+    found = [augment(image, generator, 0.0, 4) for _ in range(300)]
+    assert {int(each[0, 0, 0]) for each in found} == {0, 1, 2}
+    assert {int(each[1].min()) for each in found} == {0, 1, 2, 3}
+    assert 0.4 < np.mean([(each[1, 0, 0] > each[1, 0, 1]).item() for each in found]) < 0.6
+
+
+def test_networks_choose_their_threshold_by_validation_images(monkeypatch):
+    monkeypatch.setattr("detect_commands.judges.train_network", lambda *_: 0)
+    judge, asked = NetworkJudge("cnn", 32, "image", None, Processes(torch.device("cpu")), plan()), []
+    monkeypatch.setattr(judge, "scores", lambda images, indices: asked.append(list(indices)) or np.linspace(0, 1, len(indices)))
+    split = {
+        "real": {"train": [0, 1], "validation": [2, 3], "test": [4]},
+        "fake": {"train": [1, 2], "validation": [3], "test": [0]},
+    }
+    judge.fit(*(SimpleNamespace(images=side) for side in tiny_problem()), split)
+    assert asked == [[2, 3], [3]]
+
+
+def test_classical_detectors_choose_their_threshold_by_images_they_never_saw(monkeypatch):
+    """And are then trained on all that are not for testing."""
+    trained_on = []
+
+    def fit(_, real, fake, seed):
+        trained_on.append({row.item() for row in (*real, *fake)})
+        return trained_on[-1]
+
+    monkeypatch.setattr(judges, "fit_classical", fit)
+    monkeypatch.setattr(judges, "classical_scores", lambda _, seen, rows: np.array([float(row.item() in seen) for row in rows]))
+    monkeypatch.setattr(judges, "best_threshold", lambda *scores: scores)
+    sides = [
+        SimpleNamespace(
+            folder=name,
+            images=SimpleNamespace(paths=ImagePaths(name, [f"{name}{number}.png" for number in range(20)])),
+            features=lambda extract, key, indices, perturbation, first=first: first + np.array(indices, float)[:, None],
+        )
+        for name, first in (("real", 0), ("fake", 100))
+    ]
+    judge = judges.ClassicalJudge("knn", 32, False)
+    judge.fit(*sides, {side: {"train": range(8), "validation": range(8, 14), "test": range(14, 20)} for side in ("real", "fake")})
+    assert len(judge.threshold) == 2 and not any(scores.any() for scores in judge.threshold)
+    assert trained_on[-1] == {*range(14), *range(100, 114)}
+
+
+def test_each_run_has_a_seed_of_its_own(tmp_path):
+    for classifier in ("logreg", "cnn"):
+        settings = as_plain(parse_detect(["--classifier", classifier, "--dst", "x", "--seed", "5"]).of(classifier))
+        bench = Bench(classifier, 32, settings, Processes(torch.device("cpu")))
+        made = [bench.new_judge(run, tmp_path) for run in (0, 1)]
+        assert [judge.plan.seed if classifier == "cnn" else judge.seed for judge in made] == [5, 6]
+    first, second = (next(judge.network.parameters()) for judge in made)
+    assert not torch.equal(first, second)
+
+
+def test_augmentation_differs_between_images():
+    same = torch.rand(1, 3, 24, 24).expand(2, -1, -1, -1)
+    images = LabelledImages(same, range(2), same, range(2), plan(augment=1.0, crop=16))
+    assert not any(torch.equal(images[0][0], images[number][0]) for number in (1, 2, 3))
+
+
+def test_validation_counts_both_classes_alike():
+    logits = torch.tensor([0.0, 1.0])
+    network = torch.nn.Identity()
+    network.forward = lambda image: logits.expand(len(image), 2)
+    images = LabelledImages(torch.zeros(9, 3, 8, 8), range(9), torch.zeros(3, 3, 8, 8), range(3))
+    loss, accuracy = validate(network, images, 4, torch.device("cpu"))
+    assert accuracy == 0.5 and loss == pytest.approx(-logits.log_softmax(0).mean().item())

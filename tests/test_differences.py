@@ -107,3 +107,10 @@ def test_images_without_colour_are_told(tmp_path):
     (told,) = class_differences(colour, grey)
     assert "images without colour: 0% of the real ones, 100% of the fakes" in told
     assert class_differences(grey, grey) == []
+
+
+def test_equal_traces_rank_by_half(monkeypatch):
+    found = {"real": np.repeat([1.0, 0.0], [80, 40]), "fake": np.repeat([1.0, 0.0], [40, 120])}
+    monkeypatch.setattr("data.differences.traces", found.get)
+    (told,) = compare_traces("real", "fake")
+    assert "ranks 71% of pairs" in told  # 1/2 above, 5/12 equal

@@ -216,3 +216,14 @@ def test_what_is_left_out_is_told(tmp_path):
     assert "files of other formats (1, the first: " in sentence and "images in subfolders (3, the first: " in sentence
     assert len(load_folder(tmp_path / "set", None, recursive=True, tell=told.append)[0]) == 5
     assert len(told) == 2 and "subfolders" not in told[1]
+
+
+def test_a_small_shift_of_many_qualities_is_told_and_few_other_formats_are_not():
+    shifted = [
+        [dataclasses.replace(infos(1)[0], format="JPEG", jpeg_quality=first + number % 16) for number in range(200)]
+        for first in (80, 84)
+    ]
+    assert len(compare_files(*shifted)) == 1
+    jpegs = infos(25, format="JPEG", jpeg_quality=90)
+    assert compare_files(infos(85) + jpegs[:15], infos(100)) == []
+    assert len(compare_files(infos(75) + jpegs, infos(100))) == 1

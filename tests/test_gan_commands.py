@@ -746,7 +746,7 @@ def test_study_spectrum_refuses(capsys):
         assert "several sizes (real 16 px, base 16 px, large 32 px)" in refused(f"{base} base large=datasets/large", capsys)
     assert "16 px or more" in refused(f"{base} datasets/small", capsys)
     shutil.copytree("datasets/set/real", "datasets/set/fake")
-    told = "datasets/set holds real/ and fake/; give the one that is meant"
+    told = "datasets/set holds real/ and fake/; give the one of them that is meant"
     assert told in refused("study spectrum --real datasets/set --dst no --device cpu --inputs base", capsys)
     assert told in refused(f"{base} datasets/set", capsys)
     shutil.rmtree("datasets/set/fake")

@@ -195,3 +195,14 @@ def test_spectral_loss_gradient_is_right_and_reaches_the_generator():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 1e-3
+
+
+def test_dragan_points_lie_between_reals_and_reals_with_noise():
+    """Half a standard deviation of all reals, times uniform noise of each value, times a place on the line for each image."""
+    real = torch.rand(4, 3, 2, 2)
+    torch.manual_seed(0)
+    noise, place = torch.rand(4, 3, 2, 2), torch.rand(4, 1, 1, 1)
+    torch.manual_seed(0)
+    found = gradient_penalty(lambda x: x.flatten(1).square().sum(1) / 2, real, real, "zero", "dragan").item()
+    points = real + place * 0.5 * real.std() * noise
+    assert found == pytest.approx(points.flatten(1).square().sum(1).mean().item(), rel=1e-5)

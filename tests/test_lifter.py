@@ -265,3 +265,12 @@ def test_a_wild_image_moves_the_deviation_less_than_the_root_mean_square():
 
     (robust, plain), (robust_wild, plain_wild) = deviations(images), deviations(torch.cat([images, wild]))
     assert plain_wild > 2 * plain and robust_wild / robust < 0.8 * plain_wild / plain
+
+
+def test_a_wild_image_does_not_make_everything_vary_together(monkeypatch):
+    field = torch.randn(300, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).double()
+    field[0] = 50
+    monkeypatch.setattr("utils.lifter._deviation_cepstrum", lambda spectrum, mean: field)
+    found = Deviations(torch.zeros(3, SIZE, SIZE))
+    found.update(torch.zeros(300, 3, SIZE, SIZE))
+    assert (found.correlation() - torch.eye(JOINT)).abs().max() < 0.4

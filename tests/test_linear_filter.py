@@ -9,9 +9,9 @@ from small import SIZE, photographs, smooth_gain_with_peaks
 
 import train
 from utils import fitting
-from utils.fft import apply_gain, fourier, mirror
+from utils.fft import apply_gain, cepstrum, fourier, mirror
 from utils.filters import fit_filters, statistics_of
-from utils.linear_filter import OPPONENT, diagonal_gain, spectrum_of
+from utils.linear_filter import OPPONENT, _trust_rings, _without_noise, diagonal_gain, spectrum_of
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings
 
@@ -157,3 +157,25 @@ def test_what_only_fakes_have_on_one_diagonal_is_undone():
     found = diagonal(fitted("cepstral", real, fake))
     assert torch.allclose(found[:, 18:31, 18:31].mean(), torch.tensor(-1.0), atol=0.1)
     assert mirror(found)[:, 18:31, 18:31].mean().abs() < 0.1
+
+
+def test_how_far_a_bin_and_a_ring_must_stand_out():
+    """Nine and four times their variance; what is kept grows from there."""
+    one = torch.ones(1, SIZE, SIZE, dtype=torch.float64)
+    for square, kept in ((8, 0), (12, 0.25)):
+        bins = 0 * one
+        bins[0, 5, 7] = square**0.5
+        assert torch.allclose(_without_noise((bins, one), (cepstrum(bins), one)), kept * bins)
+    ring = torch.ones(1, int(radial_rings(SIZE, SIZE).max()) + 1)
+    for square, kept in ((3, 0), (8, 0.5)):
+        real, fake = (SimpleNamespace(mean=mean * ring, variance_of_mean=0.5 * ring) for mean in (square**0.5, 0))
+        assert _trust_rings(real, fake, SIZE, SIZE)[0, SIZE // 2, SIZE // 2].item() == pytest.approx(kept)
+
+
+def test_red_green_and_blue_are_each_moved_to_their_own_means():
+    far = radial_rings(SIZE, SIZE) >= SIZE // 4
+    change = far * torch.tensor([-0.7, 0.0, 0.7])[:, None, None]
+    real, fake = photographs(40, 0), apply_gain(photographs(40, 1), diagonal_gain(change))
+    refined = apply_gain(fake, fitted("cepstral", real, fake))
+    wanted, before, after = (fourier(images).abs().log().mean(0)[:, far].mean(1) for images in (real, fake, refined))
+    assert (before - wanted).abs().max() > 0.6 and (after - wanted).abs().max() < 0.05

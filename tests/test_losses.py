@@ -104,3 +104,8 @@ def test_positions_are_distinct_and_bounded():
     assert len(set(positions.tolist())) == 20
     assert 0 <= positions.min() <= positions.max() < 64
     assert len(sample_positions(16, 256, torch.device("cpu"))) == 16
+
+
+def test_positions_are_drawn_from_the_whole_map_each_time():
+    drawn = [sample_positions(64, 20, torch.device("cpu")).tolist() for _ in range(60)]
+    assert drawn[0] != drawn[1] and {place for places in drawn for place in places} == set(range(64))

@@ -210,3 +210,22 @@ def test_columns_of_tables_and_lists_agree(folder):
     for name in ("format", "width", "height", "bits", "jpeg_quality"):
         assert column(infos, name).tolist() == column(list(infos), name).tolist()
     assert list(infos.take([4, 0])) == [infos[4], infos[0]]
+
+
+def test_headers_know_how_any_orientation_turns_an_image(tmp_path):
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encoded(Image.linear_gradient("L").resize((20, 10)), "JPEG", exif=exif)
+        (tmp_path / "x.jpg").write_bytes(content)
+        assert header_info(tmp_path / "x.jpg", lambda content=content: content) == inspect(tmp_path / "x.jpg")[1]
+
+
+def test_what_is_remembered_goes_with_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("STIG_CACHE", str(tmp_path))
+    stamps, rows = np.repeat([[1], [2]], 3, axis=1), np.zeros(2, manifest.ROW)
+    rows["width"] = 10, 20
+    assert manifest.write_manifest(tmp_path, ["a.png", "b.png"], stamps, rows, np.zeros((2, 2), np.int64)) is None
+    assert manifest.known_rows(tmp_path, ["b.png"], stamps[1:])["width"].tolist() == [20]
+    found = manifest.known_rows(tmp_path, ["0.png", "a.png", "b.png"], np.concatenate([stamps[:1], stamps]))
+    assert found["width"].tolist() == [0, 10, 20]

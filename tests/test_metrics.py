@@ -88,8 +88,8 @@ def test_profile_gap_of_a_known_gain():
 def test_profile_gap_of_a_hand_made_example():
     """Five rings: the outer half is rings 2, 3 and 4."""
     real, other = Fixed([]), Fixed([])
-    real.profile, other.profile = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0]), torch.tensor([5.0, 0.0, 2.0, -1.0, 1.0])
-    assert profile_gap(real, other) == pytest.approx((8 / 5, 1))
+    real.profile, other.profile = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0]), torch.tensor([5.0, 0.0, 3.0, -1.0, 1.0])
+    assert profile_gap(real, other) == pytest.approx((9 / 5, 4 / 3))
 
 
 def test_exact_zeros_in_a_spectrum_stay_finite():
@@ -275,3 +275,23 @@ def test_measured_numbers_of_sample_images():
     found, floor = spectral_distances(second, fake), spectral_distances(first, second)
     assert (round(found["lfd"], 2), round(floor["lfd"], 2)) == (16.09, 15.12)
     assert (round(found["gap_upper"], 2), round(floor["gap_upper"], 2)) == (0.44, 0.16)
+
+
+def test_lfd_rounds_each_mean_and_not_their_difference():
+    """0.4 and 0.6 levels are levels 0 and 1, though they differ by 0.2."""
+    assert lfd(Fixed([[[0.4 / 255]]]), Fixed([[[0.6 / 255]]])) == pytest.approx(math.log(2))
+
+
+def test_parts_are_dealt_anew_in_each_block():
+    """Images that recur every two or eight files (crops of one picture, say) do not all go to one part."""
+    places = [fold_of(index) for index in range(64 * FOLDS)]
+    assert all(sorted(places[start : start + FOLDS]) == list(range(FOLDS)) for start in range(0, len(places), FOLDS))
+    assert all(set(places[start::FOLDS]) == set(range(FOLDS)) for start in range(FOLDS))
+    assert all(0.3 < np.mean([half_of(index) for index in range(start, len(places), 2)]) < 0.7 for start in (0, 1))
+
+
+def test_kernel_distance_in_blocks_of_rows(monkeypatch):
+    first, second = np.random.default_rng(0).normal(size=(2, 13, 3))
+    whole = kernel_distance(first, second)
+    monkeypatch.setattr("utils.feature_metrics.KERNEL_ROWS", 4)
+    assert kernel_distance(first, second) == pytest.approx(whole, rel=1e-9)

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,33 @@ def test_other_contents_under_the_same_names_are_told(tmp_path):
     paths["fake"][1].write_bytes(b"12345")
     load_holdout(tmp_path / "images.json", *paths.values(), told.append)
     assert len(told) == 1 and "the fake images are not as many bytes" in told[0]
+
+
+def test_a_split_is_the_same_in_every_process():
+    """And in every version: a run goes on with the images it held out; sets of names have another order in each process."""
+    sides = [ImagePaths(f"set/{own}", [f"{key}{i:02d}.png" for key in ("s", own) for i in range(12)]) for own in "rf"]
+    split = split_holdout(*sides, 0.25, 3)
+    assert split["holdout_real"].names == ["s02.png", "s07.png", "s09.png", "r01.png", "r06.png", "r10.png"]
+    assert split["holdout_fake"].names == ["s02.png", "s07.png", "s09.png", "f05.png", "f07.png", "f09.png"]
+
+
+def test_names_in_either_unicode_form_are_one_scene():
+    names = [f"\u00e9{number}.png" for number in range(12)]
+    sides = [ImagePaths("given", [unicodedata.normalize(form, name) for name in names]) for form in ("NFC", "NFD")]
+    held = [
+        [unicodedata.normalize("NFC", name) for name in part.names] for part in list(split_holdout(*sides, 0.25, 0).values())[2:]
+    ]
+    assert len(held[0]) == 3 and held[0] == held[1]
+
+
+def test_shorter_contents_under_the_same_names_are_told(tmp_path):
+    paths = {side: [tmp_path / side / "0.png"] for side in ("real", "fake")}
+    for (path,) in paths.values():
+        path.parent.mkdir()
+        path.write_bytes(b"1234")
+    save_holdout(tmp_path / "images.json", split_holdout(*paths.values(), 0.0, 0), 0.0, 0)
+    told = []
+    for side in paths:
+        paths[side][0].write_bytes(b"123")
+    load_holdout(tmp_path / "images.json", *paths.values(), told.append)
+    assert [text.split()[1] for text in told] == ["real", "fake"]

@@ -185,3 +185,12 @@ def test_it_comes_before_gain_and_lifter():
     expected = fit_filters(reads[0], lambda: apply_to_unseen(reads[1](), halves), ["cepstral"])["cepstral"]["gain"]
     assert torch.equal(alone["gain"], expected)
     assert (fourier(first) - fourier(fake)).abs().max() > 1e-2
+
+
+def test_all_that_follows_it_is_fitted_on_fakes_as_unseen():
+    real, fake = photographs(8, 0), upsampled(8, 1)
+    found = fit_filters(lambda: real.split(5), lambda: fake.split(5), ["polyphase"])["polyphase"]
+    halves = fitted_halves(real, fake)[1]
+    expected = fit_filters(lambda: real.split(5), lambda: apply_to_unseen(fake.split(5), halves), ["lifter"])["lifter"]
+    assert set(expected) == {"gain", "lifter", "joint"}
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -274,3 +274,17 @@ def test_tensors_are_contiguous_float32_in_0_1():
         assert tensor.dtype == torch.float32 and tensor.shape == (3, 5, 6) and tensor.is_contiguous()
         assert tensor.min() >= 0 and tensor.max() <= 1
         np.testing.assert_allclose(tensor.permute(1, 2, 0).numpy() * np.iinfo(kind).max, noise(10, (5, 6, 3), kind), rtol=1e-6)
+
+
+def test_16_bit_images_are_resized_as_floats_and_rounded(tmp_path):
+    pixels = noise(11, (24, 20, 3), np.uint16)
+    (tmp_path / "x.png").write_bytes(png16(pixels))
+    planes = [np.asarray(Image.fromarray(plane.astype(np.float32)).resize((8, 8), 2)) for plane in np.moveaxis(pixels, 2, 0)]
+    found = read_array(tmp_path / "x.png", 8, "resize")
+    assert found.dtype == np.uint16 and np.abs(found - np.stack(planes, 2)).max() <= 0.5
+
+
+def test_quality_is_that_of_the_luma_table(tmp_path):
+    Image.fromarray(smooth()).save(tmp_path / "x.jpg", quality=70)
+    tables = Image.open(tmp_path / "x.jpg").quantization
+    assert jpeg_quality({**tables, 1: [1] * 64}) == 70

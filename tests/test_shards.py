@@ -102,6 +102,9 @@ def test_broken_shards_are_one_sentence(tmp_path, capsys):
     whole = pack(tmp_path / "a-0.tar", good)
     with pytest.raises(UserError, match=r"a-1\.tar does not exist"):
         list_shards(tmp_path / "a-{0..1}.tar")
+    pack(tmp_path / "apart.tar", {name: content(9, 16) for name in ("x.jpg", "x.m/y.png", "x.png")})
+    with pytest.raises(UserError, match=r"apart\.tar.x\.jpg and .*apart\.tar.x\.png have one key"):
+        list_shards(tmp_path / "apart.tar")
     pack(tmp_path / "a-1.tar", {"2.png": content(9, 16)})
     with pytest.raises(UserError, match=r"a-0\.tar.2\.png and .*a-1\.tar.2\.png have one key"):
         list_shards(tmp_path / "a-{0..1}.tar")
@@ -240,3 +243,11 @@ def test_shards_are_found_in_the_order_of_their_numbers(tmp_path):
     with pytest.raises(UserError, match=r"real-07\.tar has not as many digits"):
         shards_beside(tmp_path, "real")
     assert shards_beside(tmp_path, "fake") is None
+
+
+def test_each_shard_is_the_home_of_its_own_images(tmp_path):
+    for number, names in enumerate((["01", "04"], ["00", "02", "05"], ["03"])):
+        pack(tmp_path / f"a-{number}.tar", {f"{name}.png": content(int(name)) for name in names})
+    paths = list_shards(tmp_path / "a-{0..2}.tar")
+    found = {Path(home).name: [paths.names[index] for index in indices] for home, indices in paths.homes()}
+    assert found == {"a-0.tar": ["01.png", "04.png"], "a-1.tar": ["00.png", "02.png", "05.png"], "a-2.tar": ["03.png"]}

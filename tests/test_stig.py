@@ -372,3 +372,19 @@ def test_contrastive_passes_leave_running_statistics_alone():
     assert all(torch.equal(value, before[name]) for name, value in model.generator.named_buffers())
     model.translate(images(2), images(2, 1))
     assert not torch.equal(model.generator.conv0_0.bn1.running_mean, before["conv0_0.bn1.running_mean"])
+
+
+def test_fakes_and_reals_have_positions_of_their_own_all_over_the_map():
+    model = small(objective=Objective(nce_levels=(0, 2), patches=10**6))
+    drawn = model.draw_positions(images(1))
+    assert [sorted(positions.tolist()) for positions in drawn] == [list(range(area)) for area in (1024, 64) * 2]
+    assert not torch.equal(drawn[0], drawn[2])
+    first, second = [torch.arange(8)] * 2, [torch.arange(8, 16)] * 2
+    with torch.no_grad():
+        t = model.translate(images(1), images(1, 1))
+        found, of_first, of_second = (model.contrastive_terms(t, sides) for sides in (first + second, first * 2, second * 2))
+    assert found[0] == of_first[0] != of_second[0] and found[1] == of_second[1] != of_first[1]
+
+
+def test_the_least_deviation_is_a_hundredth_of_the_range():
+    assert torch.equal(fit_whitening([images(1)])[1], torch.full((3, SIZE, SIZE), 0.02))  # a single image does not deviate

@@ -180,3 +180,11 @@ def test_resized_shards_match_the_folder(workplace):
     expected = torch.stack(list(open_stream("large", 8, 2, 0, "crop").images))
     (batch,) = open_stream(pattern, 8, 3, 0).batches(0)
     assert sorted(rows([batch])) == sorted(rows([expected]))
+
+
+def test_shards_of_16_bit_images_are_rounded_to_8(workplace):
+    values = np.array([[0, 128, 129, 257, 385, 386, 65406, 65535]], np.uint16).repeat(8, 0)
+    (workplace / "deep").mkdir()
+    Image.fromarray(values).save(workplace / "deep/0.png")
+    (batch,) = open_stream(write_shards("deep", "shards/deep", 1, 8), 8, 1, 0).batches(0)
+    assert (batch[0, 0, 0] * 255).round().tolist() == [0, 0, 1, 1, 1, 2, 254, 255]

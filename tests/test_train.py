@@ -759,9 +759,9 @@ def test_inference_reads_images_as_the_training_did(run, house, capsys):
     assert "--fit crop" not in capsys.readouterr().err
     inference.main([*command, "--inference_params", "cropped.pt", "--fit", "resize", "--dst", "otherwise"])
     assert "was made with --fit crop" in capsys.readouterr().err
-    assert "give the folder of images to refine" in refused(
-        inference.main, [*command, "--inference_data", "datasets/tiny", "--dst", "x"], capsys
-    )
+    for folder, words in (("datasets/tiny", "holds real/ and fake/"), (run, "is a run, with pictures of several kinds")):
+        told = refused(inference.main, [*command, "--inference_data", str(folder), "--dst", "x"], capsys)
+        assert words in told and told.strip().endswith("that is meant")
 
 
 def test_one_folder_is_not_both_classes(capsys):
