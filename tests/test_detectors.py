@@ -424,6 +424,10 @@ def test_perturbations_are_what_their_names_say():
         Image.fromarray(array).save(content, "JPEG", quality=quality, subsampling="4:2:0")
         expected = torch.from_numpy(np.array(Image.open(content))).permute(2, 0, 1) / 255
         assert torch.allclose(PERTURBATIONS[f"jpeg {quality}"](image, 0), expected, atol=1e-6)
+    for factor, side in ((0.75, 36), (0.5, 24)):
+        planes = [Image.fromarray(plane.numpy()).resize((side, side), Image.Resampling.BICUBIC) for plane in image]
+        expected = np.stack([np.array(plane.resize((48, 48), Image.Resampling.BICUBIC)) for plane in planes]).clip(0, 1)
+        assert np.abs(PERTURBATIONS[f"resize {factor}"](image, 0).numpy() - expected).max() < 0.51 / 255
     expected = ndimage.gaussian_filter(image.numpy(), (0, 1, 1), truncate=4, mode="mirror")
     assert np.abs(PERTURBATIONS["blur 1"](image, 0).numpy() - expected).max() < 0.51 / 255
     grey = torch.full((3, 48, 48), 0.5)
