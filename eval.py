@@ -34,7 +34,8 @@ def plan(options):
     if options.eval_root:
         run = run_folder(options.eval_root)
         if not (run / "eval").is_dir():
-            raise UserError(f"{run / 'eval'} does not exist; train.py makes it at its end, or name folders by --real and --fake")
+            where = f"{run / 'eval'} does not exist in {Path.cwd()}"
+            raise UserError(f"{where}; train.py makes it at its end, or name folders by --real and --fake")
         paths = {role: run / "eval" / role for role in ("real", "fake", "refined")}
     else:
         run = None
@@ -85,7 +86,7 @@ def open_folders(paths, options, at_least):
 
 
 def open_magnitudes(paths, folders, options):
-    """The run's pictures of log-magnitudes; none if they are to be computed (other folders, another size, or not saved)."""
+    """The run's pictures of log-magnitudes; none if they are to be computed (another size, say, or newer images)."""
     paths = {role: path.with_name(f"{role}_mag") for role, path in paths.items()}
     if not options.eval_root or options.size is not None or not all(path.is_dir() for path in paths.values()):
         return None
@@ -93,7 +94,8 @@ def open_magnitudes(paths, folders, options):
     for role, mag in mags.items():
         if [path.name for path in mag.paths] != [Path(path).with_suffix(".png").name for path in folders[role].paths]:
             raise UserError(f"{paths[role]} does not hold one picture for each image of {role}; delete it, and it will be computed")
-    return mags
+    written = {role: [part[role].paths.stamps()[:, 1:].max(1) for part in (folders, mags)] for role in mags}
+    return mags if all((picture >= image).all() for image, picture in written.values()) else None
 
 
 def doubtful_counts(counts, fid):

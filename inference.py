@@ -24,7 +24,7 @@ from utils.launch import run_processes
 from utils.measure import batches
 from utils.pictures import to_8bit
 from utils.result_files import output_names, write_pictures
-from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, run_folder
+from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, real_path, run_folder
 from utils.seeding import seed_everything
 
 FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume", "seen"}
@@ -192,6 +192,8 @@ def refine_folder(options, processes):
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
     processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
     refuse_mixed(options.inference_data)
+    if processes.main and options.real and real_path(options.real) == real_path(options.inference_data):
+        warn(f"{options.real} holds the photographs: they are refined as if they had been generated")
     refiner = open_refiner(options, processes)
     if processes.main and options.fit not in (None, "none", refiner.fit):
         warn(

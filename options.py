@@ -77,7 +77,7 @@ class ResumableRun(RunFolder):
 
 FIT = (
     "images of another size: resize (as the released code; erases the artefacts being studied), crop (the centre, to within 7 "
-    "pixels), or refuse"
+    "pixels), or none (refuse them)"
 )
 
 
@@ -169,7 +169,12 @@ class TrainSteps:
 class TrainModel:
     """What maps a fake to its refined image."""
 
-    preset: str = option("released: the published code's behaviour, for comparison", "default", choices=PRESETS)
+    preset: str = option(
+        "released: the published code's behaviour, for comparison; it sets "
+        f"{', '.join(f'--{name}' for name in PRESETS['released'])}, unless they are given",
+        "default",
+        choices=PRESETS,
+    )
     generator: str = option("correct the input, or draw it anew", "residual", choices=("residual", "direct"))
     base: str = option(
         "what the generator starts from: the fake, or the fake after a filter (linear; cepstral: its noise removed; "
@@ -378,7 +383,8 @@ class ResultPlace:
 
     dst: str | None = option("results/NAME instead of the measured run; needed with --real", metavar="NAME", type=run_name)
     out: str | None = option(
-        "this .json file instead (an earlier result is replaced; psd draws a .png, FID keeps the folder statistics beside it)",
+        "this .json file instead (an earlier result is replaced); beside it psd draws a .png, and the statistics of FID are kept, "
+        "unless a run is measured",
         metavar="FILE",
     )
 
@@ -390,7 +396,7 @@ class MeasuredReading(Reading):
     fit: str = reworded(
         Reading,
         "fit",
-        "how --size is reached: resize (erases the artefacts being studied), crop (the centre, to within 7 pixels), or refuse",
+        "how --size is reached: resize (erases the artefacts being studied), crop (the centre, to within 7 pixels), none (refuse)",
     )
     size: int | None = option("side to bring images to; without it all must be of one size", type=side)
     batch_size: int = option("images at once; does not change the result", 16, type=number(int, 1))

@@ -134,9 +134,10 @@ def read_run(options):
 
 
 def open_run(options, split):
-    """Make the run's folder, with the options and the split in it."""
+    """Make the run's folder, with the options and the split in it; a run that goes on keeps what tells the images it began with."""
     run = open_run_folder(options.dst, options.overwrite, options.resume, settings=as_plain(options))
-    save_holdout(run / "images.json", split, options.holdout, options.seed)
+    if not options.resume:
+        save_holdout(run / "images.json", split, options.holdout, options.seed)
 
 
 def fitted_parts(options, sets, resumed, processes):

@@ -87,12 +87,13 @@ def refuse_same(real, fake):
 
 
 def refuse_mixed(folder):
-    """UserError if a folder that is read with all below it holds images of several kinds: it is a run, or has real/ and fake/."""
-    real, fake, options = (os.path.join(folder, name) for name in ("real", "fake", OPTIONS))  # noqa: PTH118
-    if os.path.isdir(real) and os.path.isdir(fake):  # noqa: PTH112 (False where it may not be read)
-        raise UserError(f"{folder} holds real/ and fake/; give the one of them that is meant")
-    if os.path.isfile(options):  # noqa: PTH113
-        raise UserError(f"{folder} is a run, with pictures of several kinds; give the folder of images in it that is meant")
+    """UserError if a folder that is read with all below it holds images of several kinds: a run, or real/ beside fake/."""
+    for place, folders, files in os.walk(folder):
+        if {"real", "fake"} <= set(folders):
+            raise UserError(f"{place} holds real/ and fake/; give the one of them that is meant")
+        if OPTIONS in files:
+            raise UserError(f"{place} is a run, with pictures of several kinds; give the folder of images in it that is meant")
+        folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _check_sizes(folder, infos, size, fit, tell):

@@ -22,7 +22,7 @@ def run_folders(options):
     run = run_folder(options.dst) / "eval"
     for named, place in ((options.real, run / "real"), (options.fake, run / "fake")):
         if not named and options.is_train and not place.is_dir():
-            raise UserError(f"{place} does not exist; train.py makes it at its end, or name folders by --real and --fake")
+            raise UserError(f"{place} does not exist in {Path.cwd()}; train.py makes it at its end, or name --real and --fake")
     folders = {"real": Path(options.real or run / "real"), "fake": Path(options.fake or run / "fake")}
     refuse_same(*folders.values())
     return folders

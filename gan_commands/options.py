@@ -125,7 +125,7 @@ class GanTraining(GanData, CachedReading, GanNetworks, GanSteps, GanMonitoring):
 class GanReading(Reading):
     """How images are read that no GAN is trained on."""
 
-    fit: str = reworded(Reading, "fit", "images of another size: resize, crop, or refuse")
+    fit: str = reworded(Reading, "fit", "images of another size: resize, crop, or none (refuse them)")
 
 
 # ------------------------------------------------------------------------------------------------------------- sub-commands
@@ -227,8 +227,10 @@ class GanShardOptions(GanReading):
 class GanSpectrumOptions(GanReading, ReadingMachine, RunFolder):
     """Options of gan.py study spectrum."""
 
-    real: str = option("folder of photographs", required=True, metavar="DIR")
-    inputs: tuple = option("runs in results/ or folders of images, as NAME or LABEL=NAME", required=True, nargs="+")
+    real: str = option("folder (or quoted tar shards) of photographs", required=True, metavar="DIR")
+    inputs: tuple = option(
+        "runs in results/, folders of images or quoted tar shards, as NAME or LABEL=NAME", required=True, nargs="+"
+    )
     n: int = option("images of each that are used", 1000, type=number(int, 2))
     size: int | None = option("bring images to this size; unset: all must have one size already", type=side)
 

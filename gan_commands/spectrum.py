@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.data import Subset
 
 from data.folder import first_of_other_size, load_folder, refuse_mixed
+from data.shards import expand_pattern, is_shards
 from gan_commands import figures
 from gan_commands.common import BATCH, draw, images_of, label_of, load_run
 from utils.arguments import as_plain, run_name
@@ -54,8 +55,15 @@ def read_folder(folder, options, at_least=1):
 
 
 def _is_images(name):
-    """Whether --inputs names a folder of images and not a run."""
-    return Path(name).is_dir() and not (Path(name) / "checkpoint.pt").is_file()
+    """Whether --inputs names a folder of images, or tar shards, and not a run."""
+    return is_shards(name) or (Path(name).is_dir() and not (Path(name) / "checkpoint.pt").is_file())
+
+
+def _files_of(name):
+    """What lies where an input is: shards, a folder or a run."""
+    if is_shards(name):
+        return expand_pattern(name)
+    return [name if _is_images(name) else run_folder(run_name(name))]
 
 
 def sources(options, device):
@@ -83,7 +91,7 @@ def compare_spectra(options):
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
     names = [label_of(text)[1] for text in options.inputs]
-    inputs = [options.real, *(name if _is_images(name) else run_folder(run_name(name)) for name in names)]
+    inputs = [*_files_of(options.real), *(path for name in names for path in _files_of(name))]
     check_run_folder(options.dst, options.overwrite, inputs=inputs)
     readers = sources(options, device)
     folds, decay = {}, {}

@@ -220,6 +220,12 @@ def test_unreadable_images(run, capsys):
     assert measure("--eval_root", "run", "--skip_bad", eval_mode="psd")["count"]["fake"] == 5
 
 
+def test_pictures_of_images_that_were_replaced_are_not_used(run, weights):
+    shutil.copy(run / "eval/real/0.png", run / "eval/refined/0.png")
+    result = measure("--eval_root", "run", inception_weights=weights)
+    assert result["backend"]["magnitudes"] == "computed from the images"
+
+
 def test_stale_magnitude_pictures(run, weights, capsys):
     (run / "eval/fake_mag/0.png").rename(run / "eval/fake_mag/9.png")
     assert "fake_mag" in fails(capsys, "--eval_root", "run", inception_weights=weights)

@@ -317,7 +317,7 @@ def test_overwriting_deletes_nothing_that_is_read(capsys, tmp_path):
     for data, words in (
         ("own", "which this command reads"),
         ("datasets/own/real/a", "which this command reads"),
-        ("datasets", "lies in"),
+        ("datasets", "holds real/ and fake/"),
     ):
         inverting = f"invert --dst base --data {data} --out datasets/own --steps 5 --threshold 9 --overwrite --device cpu"
         assert words in refused(inverting, capsys)
@@ -728,6 +728,14 @@ def test_study_spectrum(capsys):
     assert len(table(folder / "decay.csv")) == 4 * 24
     assert len(table(folder / "profiles.csv")) == 4 * 9
     assert {path.name for path in folder.glob("*.png")} == {"spectra.png", "profiles.png", "decay.png"}
+
+
+def test_study_spectrum_reads_shards():
+    run("shard --data set --out spectra_shards/set --per_shard 10 --size 16")
+    pattern = "spectra_shards/set-{000000..000002}.tar"
+    run(f"study spectrum --real {pattern} --inputs packed={pattern} same=datasets/set/real --dst of_shards --device cpu")
+    rows = {row["source"]: row for row in table("results/of_shards/summary.csv")}
+    assert float(rows["packed"]["lfd"]) == float(rows["same"]["lfd"]) == 0 and rows["same"]["images"] == "24"
 
 
 def test_study_spectrum_refuses(capsys):

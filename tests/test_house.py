@@ -628,8 +628,20 @@ def test_help_shows_defaults_as_they_are_typed(parse, capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert "default: 42" in text
-    for noise in ("default: None", "default: False", "default: (", "==SUPPRESS=="):
+    for noise in ("default: None", "default: (", "==SUPPRESS=="):
         assert noise not in text
+    of_flags = re.findall(r"^  --(?:overwrite|skip_bad|resume|deterministic) .*?(?=^  --|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert of_flags and not any("default" in each for each in of_flags)
+
+
+def test_help_tells_what_a_preset_sets_and_defaults_that_are_false(capsys):
+    with pytest.raises(SystemExit):
+        options.parse_train(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "in the wrong order (default: False)" in text
+    assert (
+        "it sets --generator, --base, --centre, --whiten," in text and "--rolled_real_profile, --ema, unless they are given" in text
+    )
 
 
 def test_each_option_stands_once_in_its_group_of_the_help(capsys):

@@ -713,11 +713,11 @@ def test_small_differences_are_not_called_better():
     assert "Against the plain filter (`linear`), refined is about the same in LFD, the upper-half gap" in sentences
     assert "; worse in the profile gap. Against the filter that training starts from (`cepstral`), refined is" in sentences
     assert sentences.endswith(
-        "worse in LFD. The network made it worse: `--method cepstral` of `inference.py` refines by the filter alone."
+        "worse in LFD. Training made it worse: `--method cepstral` of `inference.py` refines by the filter alone."
     )
     without = report.verdict(table, report.NEARLY)  # from nothing
     assert sentences.startswith(without) and "network" not in without
-    assert report.verdict(table, report.NEARLY, "linear").startswith(f"{without} The network made it worse: `--method linear`")
+    assert report.verdict(table, report.NEARLY, "linear").startswith(f"{without} Training made it worse: `--method linear`")
     table["cepstral"]["gap_upper"] = 2.0  # better there
     assert "network" not in report.verdict(table, report.NEARLY, "cepstral")
 
@@ -762,6 +762,27 @@ def test_inference_reads_images_as_the_training_did(run, house, capsys):
     for folder, words in (("datasets/tiny", "holds real/ and fake/"), (run, "is a run, with pictures of several kinds")):
         told = refused(inference.main, [*command, "--inference_data", str(folder), "--dst", "x"], capsys)
         assert words in told and told.strip().endswith("that is meant")
+
+
+def test_photographs_that_are_to_be_refined_are_told(capsys):
+    given = "--method linear --real datasets/tiny/real --fake datasets/tiny/fake --size 32 --device cpu"
+    inference.main([*given.split(), "--inference_data", "datasets/tiny/real", "--dst", "of_photographs"])
+    assert "datasets/tiny/real holds the photographs" in capsys.readouterr().err
+    inference.main([*given.split(), "--inference_data", "datasets/tiny/fake", "--dst", "of_fakes"])
+    assert "holds the photographs" not in capsys.readouterr().err
+    told = refused(inference.main, [*given.split(), "--inference_data", "datasets", "--dst", "of_all"], capsys)
+    assert "holds real/ and fake/" in told and not Path("results/of_all").exists()
+
+
+def test_images_that_changed_are_told_by_every_resume(house, capsys):
+    shutil.copytree("datasets/tiny", "datasets/changing")
+    command = [*SMALL, "--data", "changing", "--dst", "changing", "--base", "linear"]
+    train.main(command)
+    shutil.copy("datasets/tiny/real/00.png", "datasets/changing/real/01.png")
+    capsys.readouterr()
+    for _ in range(2):
+        train.main([*command, "--resume"])
+        assert "the real images are not as many bytes as when the run began" in capsys.readouterr().err
 
 
 def test_one_folder_is_not_both_classes(capsys):

@@ -104,7 +104,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows defaults, where there is one, as they are typed, and keeps the layout of the examples."""
 
     def _get_help_string(self, action):
-        if action.required or any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS)):
+        if action.required or action.nargs == 0 or action.default is None:
             return action.help
         if isinstance(action.default, tuple):  # comma-separated on the command line
             return f"{action.help} (default: {','.join(map(str, action.default)) or 'none'})"

@@ -43,7 +43,8 @@ LEGEND = (
     "coherence of frequencies with their aliases, trained to tell the row from real and judged by cross-validation (at most "
     f"{DETECTED_IMAGES} images of each; none with fewer than ten scenes of a class); 0.5 is chance. Floor: two halves of the reals "
     "against each other, that is half as many images as in the rows: its LFD is therefore about 0.7 and its gaps 1.4 times higher "
-    "than what other photographs, as many as the row has, would show, and a row may lie below it. Differences below 0.1 in LFD, "
+    "than what other photographs, as many as the row has, would show, and a row may lie below it. PSNR and SSIM tell how much a "
+    f"fake was changed; equal images count as {PSNR_CEILING:g} dB. Differences below 0.1 in LFD, "
     "0.02 in gaps and 0.05 in detectors are called about the same. With few images more is needed: a quarter of the range that the "
     "floor has over splits of the reals, and in detectors two standard deviations of a share of so many images. In the pictures of "
     "differences red is more than in the reals, blue less."
@@ -178,7 +179,7 @@ def verdict(table, least, base="identity"):
         said = "; ".join(f"{how} in {', '.join(words)}" for how, words in found.items() if words)
         sentences.append(f"Against {label}, refined is {said}.")
         if other == base and found["worse"] and not found["better"]:
-            advice = f" The network made it worse: `--method {base}` of `inference.py` refines by the filter alone."
+            advice = f" Training made it worse: `--method {base}` of `inference.py` refines by the filter alone."
     return " ".join(sentences) + advice
 
 
