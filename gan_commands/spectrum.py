@@ -60,10 +60,8 @@ def _is_images(name):
 
 
 def _files_of(name):
-    """What lies where an input is: shards, a folder or a run."""
-    if is_shards(name):
-        return expand_pattern(name)
-    return [name if _is_images(name) else run_folder(run_name(name))]
+    """What lies where images are: shards, or their folder."""
+    return expand_pattern(name) if is_shards(name) else [name]
 
 
 def sources(options, device):
@@ -91,7 +89,8 @@ def compare_spectra(options):
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
     names = [label_of(text)[1] for text in options.inputs]
-    inputs = [*_files_of(options.real), *(path for name in names for path in _files_of(name))]
+    places = [options.real, *(name if _is_images(name) else run_folder(run_name(name)) for name in names)]
+    inputs = [path for place in places for path in _files_of(place)]
     check_run_folder(options.dst, options.overwrite, inputs=inputs)
     readers = sources(options, device)
     folds, decay = {}, {}

@@ -742,6 +742,11 @@ def test_study_spectrum_refuses(capsys):
     base = "study spectrum --real datasets/set/real --dst no --device cpu --inputs"
     assert "two inputs are called" in refused(f"{base} a=base a=base", capsys)
     assert "neither a folder nor a run" in refused(f"{base} nothing", capsys)
+    missing = f"{base} base".replace("datasets/set/real", "/nowhere/at/all")
+    assert "/nowhere/at/all does not exist" in refused(missing, capsys)
+    packed = "study spectrum --real results/taken/set-{000000..000002}.tar --dst taken --overwrite --device cpu --inputs base"
+    run("shard --data set --out results/taken/set --per_shard 10 --size 16")
+    assert "would delete results/taken/set-000000.tar" in refused(packed, capsys)
     photographs("datasets/lonely", 1)
     assert "one image" in refused("study spectrum --real datasets/lonely --dst no --device cpu --inputs base", capsys)
     photographs("datasets/wide", 3, size=20)
