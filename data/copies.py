@@ -67,8 +67,9 @@ def seen_by_refiner(refined):
     if place is None:
         return []
     if place.name == "eval" and _judged_itself(place.parent):
+        run = place.parent.relative_to(Path.cwd()) if place.parent.is_relative_to(Path.cwd()) else place.parent
         return [
-            f"the refiner of {place.parent}, as its filters, was fitted on the images that judge it there: they look better than "
+            f"the refiner of {run}, as its filters, was fitted on the images that judge it there: they look better than "
             "new ones would, and fresh detectors may find less than chance; train with --holdout or --test_data"
         ]
     made = _read_quietly(place / OPTIONS)

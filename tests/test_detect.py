@@ -997,7 +997,7 @@ def test_refined_images_that_their_refiner_was_made_with_are_told(run):
         assert any("was made with 3 of the images that it refined" in note for note in notes) == (label == "told")
 
 
-def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
+def test_a_refiner_that_saw_its_judges_is_told(tmp_path, monkeypatch):
     def warned(fraction, test_data):
         write_json(tmp_path / "images.json", {"fraction": fraction})
         write_json(tmp_path / "options.json", {"test_data": test_data})
@@ -1007,6 +1007,13 @@ def test_a_refiner_that_saw_its_judges_is_told(tmp_path):
     assert [len(warned(*case)) for case in ((0.0, None), (0.0, "other"), (0.2, None))] == [1, 0, 0]
     warned(0.0, None)
     assert seen_by_refiner(tmp_path / "eval/fake") == seen_by_refiner(tmp_path / "other/refined") == []
+    (tmp_path / "eval").mkdir()
+    for place, given, shown in (
+        (tmp_path.parent, f"{tmp_path.name}/eval/refined", tmp_path.name),
+        (tmp_path / "eval", "refined", tmp_path),
+    ):
+        monkeypatch.chdir(place)
+        assert f"the refiner of {shown}, as its filters" in seen_by_refiner(given)[0]
 
 
 def test_samples_of_other_seeds_are_others():
