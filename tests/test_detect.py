@@ -1008,12 +1008,12 @@ def test_a_refiner_that_saw_its_judges_is_told(tmp_path, monkeypatch):
     warned(0.0, None)
     assert seen_by_refiner(tmp_path / "eval/fake") == seen_by_refiner(tmp_path / "other/refined") == []
     (tmp_path / "eval").mkdir()
-    for place, given, shown in (
+    for place, folder, shown in (
         (tmp_path.parent, f"{tmp_path.name}/eval/refined", tmp_path.name),
         (tmp_path / "eval", "refined", tmp_path),
     ):
         monkeypatch.chdir(place)
-        assert f"the refiner of {shown}, as its filters" in seen_by_refiner(given)[0]
+        assert f"the refiner of {shown}, as its filters" in seen_by_refiner(folder)[0]
 
 
 def test_samples_of_other_seeds_are_others():
