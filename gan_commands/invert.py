@@ -23,8 +23,8 @@ from utils.tables import read_csv, write_csv
 
 PARTS = ("real", "fake", "latent")
 TABLE, COLUMNS = "pairs.csv", ("name", "loss", "kept")
-FREE = {"device", "num_workers", "batch_size", "overwrite"}  # options that may differ where an inversion goes on, and these,
-FREE |= {"dst", "checkpoint", "out"}  # which may be called otherwise by then: the weights are compared
+# options that may differ where an inversion goes on; of the generator its weights are compared, whatever it is called by then
+FREE = {"device", "num_workers", "batch_size", "overwrite", "dst", "checkpoint", "out"}
 
 
 def open_pairs_folder(folder, overwrite, source, origin):
