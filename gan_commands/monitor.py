@@ -12,7 +12,9 @@ from utils.distributed import Processes
 from utils.errors import UserError
 from utils.feature_metrics import Moments, kernel_distance
 from utils.inception import find_weights, inception_features, load_inception
-from utils.metrics import SpectrumMean, lfd
+from utils.metrics import SpectrumFolds, half_of, lfd
+
+FLOOR_IMAGES = 4  # photographs that halves can be compared of
 
 
 def choose_monitor(kind, weights):
@@ -55,13 +57,13 @@ class GanMonitor:
     def summary(self, batches):
         """What the distance needs of some images, of which each process gives its own: None but in the main process.
 
-        Returns: their `SpectrumMean`, or Inception features (N, 2048).
+        Returns: their `SpectrumFolds`, or Inception features (N, 2048).
         """
         if self.kind == "lfd":
-            spectrum = SpectrumMean()
+            spectra = SpectrumFolds()
             for image in batches:
-                spectrum.update(image.to(self.device))
-            parts = self.processes.gather(spectrum)
+                spectra.update(image.to(self.device))
+            parts = self.processes.gather(spectra)
             return parts and functools.reduce(operator.add, parts)
         parts = self.processes.gather([inception_features(self.network, image.to(self.device)) for image in batches])
         return parts and np.concatenate([*itertools.chain(*parts)])
@@ -69,10 +71,24 @@ class GanMonitor:
     def distance(self, other):
         """Distance of another `summary` to the photographs."""
         if self.kind == "lfd":
-            return lfd(self.real, other, bits=None)
+            return lfd(self._real_spectrum, other.total, bits=None)
         if self.kind == "kid":
             return kernel_distance(self.real, other)[0]
         return self._real_moments.frechet_distance(Moments.of(other))
+
+    def floor(self):
+        """Distance of two halves of the photographs, in the main process alone; None if they are fewer than four."""
+        if self.kind == "lfd":
+            return self.real.floor()["lfd"] if self._real_spectrum.count >= FLOOR_IMAGES else None
+        if len(self.real) < FLOOR_IMAGES:
+            return None
+        is_first = np.array([half_of(index) == 0 for index in range(len(self.real))])
+        halves = self.real[is_first], self.real[~is_first]
+        return kernel_distance(*halves)[0] if self.kind == "kid" else Moments.frechet_distance(*map(Moments.of, halves))
+
+    @functools.cached_property
+    def _real_spectrum(self):
+        return self.real.total
 
     @functools.cached_property
     def _real_moments(self):

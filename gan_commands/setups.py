@@ -143,7 +143,8 @@ def compare_setups(options):
         own = {detector: float(np.mean(values)) for detector, name, values in rates if name == setup}
         published = PUBLISHED_FID[setup][ADVERSARIAL.index(options.adversarial)]
         table[setup] = {"epochs": run["progress"]["epoch"], "score": scores[setup], **own, "published": published}
-    table["real (called real)"] = {detector: float(np.mean(values)) for detector, name, values in rates if name == "real"}
+    called_real = {detector: float(np.mean(values)) for detector, name, values in rates if name == "real"}
+    table["real"] = {"score": monitor.floor(), **called_real}
     write_json(folder / "table.json", table)
     found = {detector: f"{detector} finds" for detector in options.detectors}
     text = format_table(
@@ -156,7 +157,8 @@ def compare_setups(options):
 def legend(kind, options):
     """What the columns of the table mean."""
     return (
-        f"{kind.upper()}: distance of {options.n} fakes to the reals, lower is better. <detector> finds: share of a set-up's fakes "
+        f"{kind.upper()}: distance of {options.n} fakes to the reals, lower is better; of the reals that of two halves of them, "
+        "which of so many images is no lower than the best that fakes can have. <detector> finds: share of a set-up's fakes "
         "that a detector on decay features calls fake, which was trained on reals and BASELINE's fakes; of the reals, the share it "
         "calls real. The published FID is of other photographs and another size: its order compares, its values do not."
     )

@@ -130,6 +130,11 @@ def read_run(options):
     return options, weights, resumed, stream
 
 
+def told_floor(kind, floor):
+    """The floor of a monitor in words."""
+    return "the photographs are too few for a floor" if floor is None else f"two halves of the photographs: {kind} {floor:.4g}"
+
+
 def open_run(options):
     """Make the run's folder, with the options in it."""
     open_run_folder(options.dst, options.overwrite, options.resume, settings=as_plain(options))
@@ -159,6 +164,7 @@ def train(options, processes, study=None):
     monitor = None  # of a finished run nothing is scored
     if not run.finished:
         monitor = GanMonitor(kind, weights, stream.once(), options.monitor_samples, options.seed, device, processes)
+        print(f"{kind}, lower is better; {told_floor(kind, processes.once(monitor.floor))}")
     processes.once(lambda: open_run(options))
     with open_log(folder, run.trainer.steps if resumed else None, processes) as log, StopRequest(processes.world > 1) as stop:
         while not run.finished:

@@ -13,6 +13,7 @@ from gan_commands.monitor import GanMonitor, choose_monitor
 from models.gan import Generator, generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer, restore_generator
 from utils.errors import UserError
+from utils.metrics import SpectrumFolds, half_of
 
 CPU = torch.device("cpu")
 TINY = {"size": 16, "dim": 4, "latent_dim": 6}
@@ -141,17 +142,26 @@ def test_inversion_finds_images_of_the_generator_whatever_the_batch():
 def test_monitor_prefers_the_right_spectrum():
     photographs = reals(16).cumsum(-1) / 16
     monitor = GanMonitor("lfd", None, [photographs[:8], photographs[8:]], 16, 0, CPU)
-    assert monitor.real.count == 16
+    assert monitor.real.total.count == 16
     assert monitor.distance(monitor.summary([photographs])) == pytest.approx(0, abs=1e-6)
     assert monitor.distance(monitor.summary([reals(16, 5)])) > 1
     few = GanMonitor("lfd", None, iter([photographs[:8], photographs[8:]]), 10, 0, CPU)
-    assert few.real.count == 10
+    assert few.real.total.count == 10
     generator = Generator(16, dim=4, latent_dim=4)
     state = torch.get_rng_state()
     score = few.score(generator)
     assert torch.equal(torch.get_rng_state(), state)
     assert few.score(generator) == score
     assert generator.training
+
+
+def test_floor_of_the_monitor():
+    photographs = reals(16).cumsum(-1) / 16
+    monitor = GanMonitor("lfd", None, [photographs[:8], photographs[8:]], 16, 0, CPU)
+    folds = SpectrumFolds()
+    folds.update(photographs)
+    assert monitor.floor() == pytest.approx(folds.floor()["lfd"])
+    assert GanMonitor("lfd", None, [photographs[:3]], 16, 0, CPU).floor() is None
 
 
 @pytest.mark.parametrize("kind", ["fid", "kid"])
@@ -161,6 +171,10 @@ def test_monitor_with_features(kind, monkeypatch):
     monitor = GanMonitor(kind, "weights", [reals(64)], 64, 0, CPU)
     same, shifted = (monitor.distance(monitor.summary([reals(64, seed) + shift])) for seed, shift in ((1, 0), (1, 3)))
     assert shifted > 10 * abs(same)
+    halves = [torch.stack([image for i, image in enumerate(reals(64)) if half_of(i) == half]) for half in (0, 1)]
+    other = GanMonitor(kind, "weights", [halves[0]], 64, 0, CPU)
+    assert monitor.floor() == pytest.approx(other.distance(other.summary([halves[1]])))
+    assert GanMonitor(kind, "weights", [reals(3)], 64, 0, CPU).floor() is None
     if kind == "fid":
         assert monitor.distance(monitor.summary([reals(64) + 3])) == pytest.approx(5 * 9, rel=1e-4)
 
