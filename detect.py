@@ -1,8 +1,7 @@
 """Train and evaluate detectors of generated images; say honestly how well they do on images they were not trained on."""
 
-from detect_commands.before_after import before_after
-from detect_commands.detect import detect
-from detect_commands.features import features
+import importlib
+
 from detect_commands.options import parse_detect
 from utils.distributed import resolve_device
 from utils.errors import refuse_several, script
@@ -17,12 +16,14 @@ def main(argv=None):
     options = parse_detect(argv)
     way_on = "--overwrite" if options.mode == "features" else to_resume(options.overwrite)
     with leaving(RESULTS / options.dst, way_on if options.is_train else ""):
+        # each mode is a function in a module of its name, imported when it is wanted, for that takes seconds
+        run = getattr(importlib.import_module(f"detect_commands.{options.mode}"), options.mode)
         if options.mode == "features":
             refuse_several("detect.py --mode features")
             resolve_device(options.device)  # works on the CPU, but a wrong name or a list of devices is a mistake all the same
-            features(options)
+            run(options)
             return
-        run_processes({"detect": detect, "before_after": before_after}[options.mode], options, __file__, argv)
+        run_processes(run, options, __file__, argv)
 
 
 if __name__ == "__main__":

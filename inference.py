@@ -13,8 +13,8 @@ from data.listing import list_images
 from data.shards import is_shards, list_shards
 from data.training import ONE_IMAGE, trained_fakes
 from models.refiners import released_model, trained_model
-from options import PRESETS, parse_inference
-from utils.arguments import as_plain
+from options import PRESETS, InferenceOptions, parse_inference
+from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
 from utils.errors import UserError, script
 from utils.filters import check_filter, filter_refiner
@@ -26,8 +26,6 @@ from utils.pictures import to_8bit
 from utils.result_files import output_names, write_pictures
 from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, real_path, run_folder
 from utils.seeding import seed_everything
-
-FREE_ON_RESUME = {"device", "num_workers", "batch_size", "timeout", "dst", "overwrite", "resume", "seen"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +146,7 @@ def check_begun(path, made, names):
         raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
     found, refined = read_json(path), path.parent / "refined"
     compared = {"refiner", "inference_params"} if "refiner" in found else {"refiner"}  # weights, wherever they lie
-    check_same_options(path, found, made, FREE_ON_RESUME | compared)
+    check_same_options(path, found, made, free_on_resume(InferenceOptions) | compared | {"seen"})
     if found.get("refiner", made["refiner"]) != made["refiner"]:
         raise UserError(
             f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "

@@ -13,15 +13,16 @@ from utils.arguments import (
     frozen,
     group,
     image_size,
+    images_option,
     make_parser,
     number,
     number_list,
     option,
+    path_option,
     refuse_unread,
     reworded,
     run_name,
     side,
-    tidy_path,
 )
 from utils.filters import FILTERS
 
@@ -34,7 +35,7 @@ DEVICES = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number s
 class Machine:
     """Where and how reproducibly something is computed."""
 
-    device: str = option(DEVICES, "auto")
+    device: str = option(DEVICES, "auto", free=True)
     seed: int = option("the same seed gives the same run", 42, type=number(int, 0, 2**31 - 1))
     deterministic: bool = flag("use only reproducible kernels (bit-identical, may be slower)")
 
@@ -43,7 +44,7 @@ class Machine:
 class ReadingMachine(Machine):
     """The same, for what reads images."""
 
-    num_workers: int = option("processes that check images, threads that read ahead; 0: none", 0, type=number(int, 0, 64))
+    num_workers: int = option("processes that check images, threads that read ahead; 0: none", 0, True, type=number(int, 0, 64))
 
 
 @group("machine")
@@ -56,7 +57,10 @@ class SharedMachine(ReadingMachine):
         f"{DEVICES} | several, such as 0,1: one process for each; under torchrun, auto gives each process its GPU",
     )
     timeout: float = option(
-        "minutes that a process waits for the others before it counts them as lost", 30.0, type=number(float, 0, 1e6, open_low=True)
+        "minutes that a process waits for the others before it counts them as lost",
+        30.0,
+        free=True,
+        type=number(float, 0, 1e6, open_low=True),
     )
 
 
@@ -64,15 +68,15 @@ class SharedMachine(ReadingMachine):
 class RunFolder:
     """The folder that is filled."""
 
-    dst: str = option("name of the run: everything goes to results/<dst>", required=True, type=run_name)
-    overwrite: bool = flag("delete an existing results/<dst> first")
+    dst: str = option("name of the run: everything goes to results/<dst>", free=True, required=True, type=run_name)
+    overwrite: bool = flag("delete an existing results/<dst> first", free=True)
 
 
 @group("run folder")
 class ResumableRun(RunFolder):
     """The same, of a run that can be interrupted."""
 
-    resume: bool = flag("continue an interrupted results/<dst>")
+    resume: bool = flag("continue an interrupted results/<dst>", free=True)
 
 
 FIT = (
@@ -93,7 +97,7 @@ class Reading:
 class CachedReading(Reading):
     """The same, of images that are read more than once."""
 
-    cache_gb: float = option("memory for decoded images; 0 reads from disk each time", 2.0, type=number(float, 0))
+    cache_gb: float = option("memory for decoded images; 0 reads from disk each time", 2.0, True, type=number(float, 0))
 
 
 # ----------------------------------------------------------------------------------------------------------------- train.py
@@ -161,7 +165,11 @@ class TrainSteps:
         "CPU)"
     )
     cuda_graphs: bool = option(
-        "on one GPU, record a step's kernels once and replay them, unless --deterministic", True, type=boolean, metavar="True|False"
+        "on one GPU, record a step's kernels once and replay them, unless --deterministic",
+        True,
+        free=True,
+        type=boolean,
+        metavar="True|False",
     )
 
 
@@ -239,9 +247,9 @@ class TrainObjective:
 class TrainOutput:
     """How often something is written."""
 
-    sample_frequency: int = option("steps between pictures and monitor numbers", 200, type=number(int, 1))
-    save_frequency: int = option("steps between checkpoints", 500, type=number(int, 1))
-    log_frequency: int = option("steps between rows of log.csv", 10, type=number(int, 1))
+    sample_frequency: int = option("steps between pictures and monitor numbers", 200, free=True, type=number(int, 1))
+    save_frequency: int = option("steps between checkpoints", 500, free=True, type=number(int, 1))
+    log_frequency: int = option("steps between rows of log.csv", 10, free=True, type=number(int, 1))
 
 
 @frozen
@@ -263,7 +271,8 @@ def parse_train(argv=None):
         parser.error("every --lambda_ is 0, which leaves no loss; give at least one of them")
     if options.compile and options.norm != "instance" and options.upsample != "bilinear":
         parser.error(f"--compile has no effect with --norm {options.norm} --upsample {options.upsample}; leave it out")
-    for names, weight in ((("tau", "patches", "nce_levels"), "lambda_nce"), (("sigma",), "lambda_lf")):
+    read_with = {"lambda_nce": ("tau", "patches", "nce_levels"), "lambda_lf": ("sigma",), "lambda_psd": ("rolled_real_profile",)}
+    for weight, names in read_with.items():
         refuse_unread(parser, vars(options), names, weight, 0)
     if options.norm == "batch" and options.size == 16:
         parser.error("argument --norm: batch needs more than the one pixel of the coarsest level of --size 16; change one of them")
@@ -287,32 +296,25 @@ Generator... files) works too."""
 class Refining:
     """What is refined, and by what."""
 
-    inference_data: str = option(
-        "folder of generated images, its subfolders count too; or tar shards such as 'fakes-{000000..000003}.tar'",
-        required=True,
-        metavar="DIR|SHARDS",
-        type=tidy_path,
+    inference_data: str = images_option(
+        "folder of generated images, its subfolders count too; or tar shards such as 'fakes-{000000..000003}.tar'", required=True
     )
-    inference_params: str | None = option(
-        "checkpoint.pt of train.py, the folder of a run, a generator of the released code, or a folder with one",
-        metavar="PATH",
-        type=tidy_path,
+    inference_params: str | None = path_option(
+        "checkpoint.pt of train.py, the folder of a run, a generator of the released code, or a folder with one", "PATH"
     )
     method: str = option(
         "the network, or only a filter (as --base of train.py), of the checkpoint or of --real and --fake",
         "stig",
         choices=("stig", *FILTERS),
     )
-    real: str | None = option("folder (or tar shards) of photographs to fit the filter on", metavar="DIR|SHARDS", type=tidy_path)
-    fake: str | None = option(
-        "folder (or tar shards) of generated images to fit the filter on", metavar="DIR|SHARDS", type=tidy_path
-    )
+    real: str | None = images_option("folder (or tar shards) of photographs to fit the filter on")
+    fake: str | None = images_option("folder (or tar shards) of generated images to fit the filter on")
     size: int | None = option(
         "side of the images in pixels; default: the checkpoint's (a released one's is 256), and of a filter fitted on --real "
         "and --fake that of all the images",
         type=image_size,
     )
-    batch_size: int = option("images at once; changes them by rounding at most", 4, type=number(int, 1))
+    batch_size: int = option("images at once; changes them by rounding at most", 4, free=True, type=number(int, 1))
     save_mag: bool = flag("write pictures of the log-magnitudes to refined_mag as well")
 
 
@@ -366,15 +368,15 @@ class MeasuredFolders:
     eval_root: str | None = option(
         "a run: results/NAME/eval/{real,fake,refined} and their _mag folders", metavar="NAME", type=run_name
     )
-    real: str | None = option("folder (or tar shards) of photographs, instead of --eval_root", metavar="DIR|SHARDS")
-    fake: str | None = option("folder (or tar shards) of generated images", metavar="DIR|SHARDS")
-    refined: str | None = option("folder (or tar shards) of refined images (may be left out)", metavar="DIR|SHARDS")
+    real: str | None = images_option("folder (or tar shards) of photographs, instead of --eval_root")
+    fake: str | None = images_option("folder (or tar shards) of generated images")
+    refined: str | None = images_option("folder (or tar shards) of refined images (may be left out)")
     eval_mode: str = option(
         "FID and KID of the images or of the pictures of their log-magnitude, log frequency distance, profile gap, or all",
         "magnitude_fid",
         choices=("image_fid", "magnitude_fid", "lfd", "psd", "all"),
     )
-    inception_weights: str | None = option("pytorch-fid's weights file, where it cannot be downloaded", metavar="PATH")
+    inception_weights: str | None = path_option("pytorch-fid's weights file, where it cannot be downloaded", "PATH")
 
 
 @group("where the result goes")
@@ -382,10 +384,10 @@ class ResultPlace:
     """The folder or the file of the result."""
 
     dst: str | None = option("results/NAME instead of the measured run; needed with --real", metavar="NAME", type=run_name)
-    out: str | None = option(
+    out: str | None = path_option(
         "this .json file instead (an earlier result is replaced); beside it psd draws a .png, and the statistics of FID are kept, "
         "unless a run is measured",
-        metavar="FILE",
+        "FILE",
     )
 
 

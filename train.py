@@ -28,9 +28,6 @@ from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder
 from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening
 
-FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "sample_frequency", "save_frequency", "log_frequency", "overwrite", "resume"}
-FREE_ON_RESUME |= {"timeout", "dst", "cuda_graphs"}
-
 
 def fit_spectra(sets, options, device):
     """What is fitted before training, kept on the CPU: the filters (dict over FILTERS), and the whitening or None."""
@@ -93,19 +90,20 @@ def train(trainer, loader, options, run, filters, log, monitor):
                 bar.update()
                 stopping = processes.any(stop.asked)
                 saving = step % options.save_frequency == 0 or last or stopping
-                if saving or step % options.log_frequency == 0 or step % options.sample_frequency == 0:
+                logging = saving or step % options.log_frequency == 0 or step % options.sample_frequency == 0
+                if logging:
                     numbers = processes.numbers(terms)
                     check_finite(numbers, step, when_not_finite(run))
                     rate = images / (time.perf_counter() - since)
                     if processes.main:
                         log.write(step, {"epoch": epoch + 1, **numbers, "lr": lr, "images_per_s": rate})
                     bar.set_postfix({name: f"{numbers[name]:.3f}" for name in ("loss_g", "loss_d", "nce_fake", "g_patch")})
-                    images, since = 0, time.perf_counter()
                 if processes.main and (step % options.sample_frequency == 0 or last):
                     monitor.show(step, log)
-                    since = time.perf_counter()
                 if processes.main and saving:
                     save_run(run, trainer, filters, options)
+                if logging:  # neither pictures nor checkpoints count
+                    images, since = 0, time.perf_counter()
                 if stopping:
                     return False
         return not processes.any(stop.asked)  # the last step's pictures and checkpoint take their time
@@ -120,7 +118,7 @@ def command_of(options):
 def read_run(options):
     """What the main process reads first: warnings, the checkpoint to resume or None, and what `training_sets` returns."""
     run = check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs_of(options))
-    resumed = read_resumed(run, "stig", as_plain(options), FREE_ON_RESUME) if options.resume else None
+    resumed = read_resumed(run, "stig", options) if options.resume else None
     warnings = Warnings()
     sets = training_sets(options, run / "images.json" if resumed else None, warnings)
     if options.lambda_lf and 2 * options.sigma >= options.size:

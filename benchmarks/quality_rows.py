@@ -15,9 +15,9 @@ from benchmarks.quality_data import HOME
 from benchmarks.quality_filters import fitted_filter, matched_profiles, plain_rounding, rgb_cepstral_filter, ring_shrunk_filter
 from models import batch_norm, nested_unet, refiners, stig
 from models.refiners import trained_model
-from options import parse_train
+from options import TrainOptions, parse_train
 from utils import aliases, filters, lifter, linear_filter, moments, pictures, polyphase, rounding, transport
-from utils.arguments import as_plain
+from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.precision import double_device
@@ -90,7 +90,7 @@ def prepare_row(row, seed, case, options, device):
         function, settings = getattr(refiner, "func", refiner), getattr(refiner, "keywords", {})
         return {"how": hash_of(CLOSED_FORM, [function.__name__, settings, device.type]), "weights": None}, fit
     run = train_row(row, seed, case, options)
-    free = {*train.FREE_ON_RESUME, "seed", "dst"}
+    free = free_on_resume(TrainOptions) | {"seed"}
     made = {name: value for name, value in read_json(run / "options.json").items() if name not in free}
     weights = hashlib.sha256((run / "checkpoint.pt").read_bytes()).hexdigest()
 
@@ -123,7 +123,7 @@ def train_row(row, seed, case, options):
         train.main([*arguments, "--resume" if (run / "checkpoint.pt").exists() else "--overwrite"])
         return run
     wanted, made = as_plain(parse_train(arguments)), read_json(run / "options.json")
-    for name in wanted.keys() & made.keys() - train.FREE_ON_RESUME:
+    for name in wanted.keys() & made.keys() - free_on_resume(TrainOptions):
         if wanted[name] != made[name]:
             raise UserError(f"{run} was trained with {name} = {made[name]}, not {wanted[name]}; delete it to have it trained anew")
     return run

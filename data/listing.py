@@ -101,11 +101,11 @@ def passed_over(folder, recursive=False):
     """Sentence on what `list_images(folder, recursive)` leaves out though it may hold images; None without any."""
     links, others, deeper = [], [], []
     for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         links += [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
-        others += [Path(place, name) for name in files if name.lower().endswith(OTHER_SUFFIXES)]
+        others += [Path(place, name) for name in files if name.lower().endswith(OTHER_SUFFIXES) and not name.startswith(".")]
         if not recursive and Path(place) != Path(folder):
             deeper += [Path(place, name) for name in files if is_image_name(name)]
-        folders[:] = [name for name in folders if not name.startswith(".")]
     kinds = {"links to folders": links, "files of other formats": others, "images in subfolders": deeper}
     found = [f"{kind} ({len(paths)}, the first: {min(paths)})" for kind, paths in kinds.items() if paths]
     return f"passed over in {folder}: {' and '.join(found)}" if found else None

@@ -66,16 +66,18 @@ class ShardPaths(ImagePaths):
         root, names: as `ImagePaths`.
         shards: paths of the tars. stamps: (S, 3) int64, theirs.
         shard: (N,) int32, the tar of each image. places: (N, 2) int64, where it begins and how long it is.
+        whole: whether these are all images of the tars. Of a part nothing is remembered: a tar's manifest is its index, too.
     """
 
-    def __init__(self, root, names, shards, stamps, shard, places):
+    def __init__(self, root, names, shards, stamps, shard, places, whole=True):
         super().__init__(root, names)
-        self.shards, self._stamps, self.shard, self._places = shards, stamps, shard, places
+        self.shards, self._stamps, self.shard, self._places, self._whole = shards, stamps, shard, places, whole
 
     def take(self, indices):
         indices = np.asarray(indices, np.int64)
         names = [self.names[index] for index in indices.tolist()]
-        return ShardPaths(self.root, names, self.shards, self._stamps, self.shard[indices], self._places[indices])
+        whole = self._whole and len(indices) == len(self)
+        return ShardPaths(self.root, names, self.shards, self._stamps, self.shard[indices], self._places[indices], whole)
 
     def label(self, index):
         return Path(self.shards[self.shard[index]]) / self.names[index]
@@ -94,6 +96,8 @@ class ShardPaths(ImagePaths):
         return self._stamps[self.shard]
 
     def homes(self):
+        if not self._whole:
+            return []
         order = np.argsort(self.shard, kind="stable")
         return list(zip(self.shards, np.split(order, np.searchsorted(self.shard[order], range(1, len(self.shards)))), strict=True))
 

@@ -20,7 +20,7 @@ from data.shards import expand_pattern, is_shards
 from utils.ahead import read_ahead
 from utils.distributed import dealt
 from utils.errors import UserError
-from utils.run_dir import atomic_path, check_place, real_path
+from utils.run_dir import LONG_ABANDONED, atomic_path, check_place, real_path, sweep
 
 
 def find_photographs(data):
@@ -107,6 +107,7 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     existing = _replaced(prefix, overwrite)
     if is_shards(data) and {*map(real_path, files_of(data))} & {*map(real_path, (*existing, *shards))}:
         raise UserError(f"--out {prefix} names shards that --data {data} reads; choose another")
+    sweep(Path(prefix).parent, LONG_ABANDONED)
     with contextlib.ExitStack() as unnamed:
         for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
             chosen = range(number * per_shard, min((number + 1) * per_shard, len(images)))

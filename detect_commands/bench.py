@@ -11,8 +11,7 @@ from utils.distributed import Processes
 from utils.errors import UserError
 from utils.seeding import seed_everything
 
-CROP = 224  # resnet50's training crop
-SHAPING = ("seed", "split", "num_samples", "fit")  # settings that shape any detector, besides its identity
+SHAPING = ("seed", "split", "num_samples", "fit")  # options that shape any detector, besides its identity
 
 
 class Bench:
@@ -21,62 +20,70 @@ class Bench:
     Args:
         classifier: a name of `models.detectors.DOMAINS` or `models.classical_detectors.CLASSICAL`.
         size: side of the images.
-        settings: plain values: those of SHAPING and READ_BY, and domain (None = the classifier's own), deterministic,
-            num_workers.
+        options: `DetectOptions` with the classifier's defaults filled in (`DetectOptions.of`).
         processes: `Processes` that share the work of networks; a classical detector's is not shared.
-        pretrained: ImageNet weights for vit and resnet50, or None.
-    Raises: UserError if the classifier cannot take this size, domain or these weights, or a batch has fewer images than processes.
+        weights: function that gives the ImageNet weights of vit and resnet50, called when nothing else is amiss; or None.
+    Raises: UserError if the classifier cannot take this size, domain or these weights, or is to be trained on batches that are too
+        small.
     """
 
-    def __init__(self, classifier, size, settings, processes, pretrained=None):
-        self.classifier, self.size, self.settings = classifier, size, settings
+    def __init__(self, classifier, size, options, processes, weights=None):
+        self.classifier, self.size, self.options = classifier, size, options
         self.shared = classifier not in CLASSICAL
         self.processes = processes if self.shared else Processes(processes.device)
-        self.pretrained = pretrained
-        batch, world = settings["class_batch_size"], self.processes.world
-        if batch < world:
-            raise UserError(f"--class_batch_size {batch} is less than one image for each of the {world} processes")
-        if classifier == "resnet50" and batch == 1:
-            raise UserError("--class_batch_size 1 is too small for resnet50: its batch normalisation needs two images or more")
-        self.domain = settings["domain"] or domains(classifier)[0]
+        self.domain = options.domain or domains(classifier)[0]
         if self.domain not in domains(classifier):
             choices = " or the ".join(domains(classifier))
             raise UserError(f"--domain {self.domain}: {classifier} looks at the {choices}; leave the option out")
+        if options.is_train:
+            self._check_batch(options.class_batch_size)
+        self.pretrained = None
+        if self.shared:
+            self._check_network()
+        if weights:
+            self.pretrained = weights()
+            self._check_network()
+
+    def _check_batch(self, batch):
+        if batch < self.processes.world:
+            raise UserError(f"--class_batch_size {batch} is less than one image for each of the {self.processes.world} processes")
+        if self.classifier == "resnet50" and batch == 1:
+            raise UserError("--class_batch_size 1 is too small for resnet50: its batch normalisation needs two images or more")
+
+    def _check_network(self):
         try:
-            if self.shared:
-                check_detector(classifier, size, self.domain, pretrained)
+            check_detector(self.classifier, self.size, self.domain, self.pretrained)
         except ValueError as error:
-            raise UserError(f"--classifier {classifier}: {error}") from error
+            raise UserError(f"--classifier {self.classifier}: {error}") from error
 
     def new_judge(self, run, folder, origin=None):
         """An unfitted judge; the same run starts the same way. Networks log to `folder`, and resume what has the same origin."""
-        settings, seed = self.settings, self.settings["seed"] + run
+        options, seed = self.options, self.options.seed + run
         if self.classifier in CLASSICAL:
-            return ClassicalJudge(self.classifier, self.size, settings["profile_corners"], seed)
+            return ClassicalJudge(self.classifier, self.size, options.profile_corners, seed)
         plan = TrainingPlan(
-            epochs=settings["class_epoch"],
-            batch_size=settings["class_batch_size"],
-            lr=settings["lr"],
+            epochs=options.class_epoch,
+            batch_size=options.class_batch_size,
+            lr=options.lr,
             optimizer="adam" if self.classifier in ("cnn_whitened", "resnet50") else "sgd",
-            patience=settings["patience"],
-            augment=settings["augment"] if self.classifier == "resnet50" else None,
-            crop=CROP,
+            patience=options.patience,
+            augment=options.augment if self.classifier == "resnet50" else None,
             seed=seed,
-            num_workers=settings["num_workers"],
+            num_workers=options.num_workers,
         )
-        seed_everything(seed, settings["deterministic"])
+        seed_everything(seed, options.deterministic)
         return NetworkJudge(self.classifier, self.size, self.domain, self.pretrained, self.processes, plan, folder, origin)
 
     def identity(self):
         """What a saved detector must share with this bench to be used at all."""
-        corners = self.settings["profile_corners"] if self.classifier == "logreg" else None
+        corners = self.options.profile_corners if self.classifier == "logreg" else None
         return {"classifier": self.classifier, "size": self.size, "domain": self.domain, "profile_corners": corners}
 
     def training(self, real, fake):
         """What else shapes a detector: training again with the same values gives the same detector."""
         own = [name for name, users in READ_BY.items() if self.classifier in users and name not in self.identity()]
         folders = {"real": real.folder.as_posix(), "fake": fake.folder.as_posix()}
-        return folders | fake.made_by | {name: self.settings[name] for name in (*SHAPING, *own)}
+        return folders | fake.made_by | {name: getattr(self.options, name) for name in (*SHAPING, *own)}
 
     def origin(self, real, fake, names):
         """What a detector of these images is made of, as `check_origin` takes it; arguments as `fit`."""
@@ -104,8 +111,8 @@ class Bench:
         if not self.shared and fewest < FEWEST:
             beside = " beside those that filters are fitted on" if any("filters" in parts for parts in names.values()) else ""
             raise UserError(
-                f"{self.classifier} needs at least {FEWEST} training images per class{beside}, not {fewest}; add images or raise "
-                "--split"
+                f"{self.classifier} needs at least {FEWEST} training images per class{beside}, not {fewest}; add images, or "
+                "raise --split or --num_samples"
             )
 
     def fit(self, folder, real, fake, names, run):

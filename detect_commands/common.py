@@ -10,7 +10,6 @@ from detect_commands.records import read_records
 from detect_commands.report import Judged
 from models.detectors import PRETRAINED
 from utils.aliases import check_aliases
-from utils.arguments import as_plain
 from utils.detection import scores_with_intervals
 from utils.errors import UserError
 from utils.pretrained import pretrained_weights
@@ -43,9 +42,9 @@ def make_benches(options, size, processes):
         weights = None
         if options.is_train and classifier in choices:
             option, choice = choices[classifier]
-            url = PRETRAINED[classifier].url
-            weights = processes.once(functools.partial(pretrained_weights, choice, url, option))
-        benches.append(Bench(classifier, size, as_plain(options.of(classifier)), processes, weights))
+            read = functools.partial(pretrained_weights, choice, PRETRAINED[classifier].url, option)
+            weights = functools.partial(processes.once, read)
+        benches.append(Bench(classifier, size, options.of(classifier), processes, weights))
     return benches
 
 
@@ -63,7 +62,7 @@ def part_of(options, name, keep=False):
 
 def splits_of(bench, options, real, fake, for_filters=False):
     """The split of each run, with enough images for the bench's classifier; `for_filters` as `split_names`."""
-    own, seeds = options.of(bench.classifier), range(options.seed, options.seed + options.of(bench.classifier).runs)
+    own, seeds = bench.options, range(options.seed, options.seed + bench.options.runs)
     splits = [split_names(real, fake, own.num_samples, own.split, seed, bench.classifier, for_filters) for seed in seeds]
     for names in splits:
         bench.check(names)
@@ -82,7 +81,7 @@ def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("n
         real_scores = judge.scores(*real, perturbation)
         for images, indices in generated:
             scores = real_scores, judge.scores(images, indices, perturbation)
-            measures = scores_with_intervals(*scores, judge.threshold, seed=bench.settings["seed"])
+            measures = scores_with_intervals(*scores, judge.threshold, seed=bench.options.seed)
             sides = {"real": real, "fake": (images, indices)}
             names = {side: [judged.names[index] for index in chosen] for side, (judged, chosen) in sides.items()}
             rows.append(Judged(bench.classifier, trained_on, images.label, perturbation, run, measures, *scores, names))

@@ -33,15 +33,15 @@ def find_home(options, classifier):
 
 
 def open_home(options, classifier):
-    """Make or find the folder of `find_home`, and the number of its runs; says so when finished detectors are kept."""
+    """Make or find the folder of `find_home`, and those of its runs; says so when finished detectors are kept."""
     home, keep = find_home(options, classifier)
     if not options.is_train:
         claim(home, "--dst")
-        return home, len(list(home.glob("run_*/detector.pt")))
+        return home, sorted(path.parent for path in home.glob("run_*/detector.pt"))
     open_run_folder(*part_of(options, home.name, keep), settings=as_plain(options))
     if keep:
         print(f"{home} is finished; training again would give the same, so only the evaluation is done")
-    return home, options.of(classifier).runs
+    return home, [home / f"run_{run:02d}" for run in range(options.of(classifier).runs)]
 
 
 def unseen_by(content, options, sets, count):
@@ -80,7 +80,7 @@ def check_detectors(benches, options, sets):
             for run, names in enumerate(splits_of(bench, options, sets["real"], sets["fake"])):
                 if kept or options.resume:
                     bench.check_finished(home / f"run_{run:02d}", bench.origin(sets["real"], sets["fake"], names))
-                unseen_by({"training": training, "names": names}, options, sets, options.of(bench.classifier).num_samples)
+                unseen_by({"training": training, "names": names}, options, sets, bench.options.num_samples)
     begun = [bench.classifier for bench, (_, kept) in homes.items() if not kept]
     if begun and options.eval_root:
         print(f"training {', '.join(begun)} first, then evaluating (--is_train False only evaluates)")
@@ -94,18 +94,17 @@ def detect_with(bench, options, sets):
     home, runs = bench.processes.once(lambda: open_home(options, bench.classifier))
     splits = splits_of(bench, options, sets["real"], sets["fake"]) if options.is_train else []
     rows, reals, lines = [], [], []
-    for run in range(runs):
-        folder = home / f"run_{run:02d}"
+    for run, folder in enumerate(runs):
         if options.is_train:
             judge, content = bench.fit(folder, sets["real"], sets["fake"], splits[run], run)
         else:
             judge, content = bench.load(folder)
-        real, generated = unseen_by(content, options, sets, options.of(bench.classifier).num_samples)
+        real, generated = unseen_by(content, options, sets, bench.options.num_samples)
         perturbations = PERTURBATIONS if options.robustness else ("none",)
         rows += judge_rows(bench, judge, run, content["trained_on"], real, generated, perturbations)
         reals.append([real[0].names[index] for index in real[1]])
-        lines = lines or left_out(content, [real, *generated], options.of(bench.classifier).num_samples)
-    setting = setting_of(bench, content["training"], runs, reals, {"real": sets["real"]}, [images for images, _ in generated])
+        lines = lines or left_out(content, [real, *generated], bench.options.num_samples)
+    setting = setting_of(bench, content["training"], len(runs), reals, {"real": sets["real"]}, [images for images, _ in generated])
     return rows, setting, home, lines
 
 

@@ -9,6 +9,8 @@ from utils.arguments import (
     flag,
     frozen,
     group,
+    images_list,
+    images_option,
     make_parser,
     name_list,
     number,
@@ -71,13 +73,13 @@ class Detecting:
         "blue (spectrum); resnet50: image; others: spectrum",
         choices=("spectrum", "opponent", "image"),
     )
-    real: str | None = option("folder (or tar shards) of photographs", metavar="DIR")
-    fake: str | None = option("folder (or tar shards) of generated images to train on", metavar="DIR")
-    eval_root: tuple = option(
+    real: str | None = images_option("folder (or tar shards) of photographs")
+    fake: str | None = images_option("folder (or tar shards) of generated images to train on")
+    eval_root: tuple = images_option(
         "more folders (or tar shards) of generated images to evaluate on (before_after: the refined ones)",
-        (),
-        type=lambda text: tuple(part for part in text.split(",") if part),
-        metavar="DIR[,DIR...]",
+        default=(),
+        type=images_list,
+        metavar="DIR|SHARDS[,...]",
     )
     filters: tuple = option(
         f"before_after: filters ({', '.join(FILTERS)}, or none) to set beside the refined images, each with a detector of its own "

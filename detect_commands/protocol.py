@@ -55,10 +55,8 @@ def split_names(real, fake, num_samples, train_share, seed, classifier, for_filt
         halves = split_holdout(outer["train_real"], outer["train_fake"], 0.5 if for_filters else 0, seed)
         inner = split_holdout(halves["train_real"], halves["train_fake"], VALIDATION, seed)
     except UserError as error:
-        counts = f"{len(paths[0])} real and {len(paths[1])} fake images"
-        raise UserError(
-            f"{counts} are too few for {classifier} with --split {train_share}; add images or give another --split"
-        ) from error
+        few = f"{len(paths[0])} real and {len(paths[1])} fake images are too few for {classifier} with --split {train_share}"
+        raise UserError(f"{few}; add images, or give another --split or --num_samples") from error
     parts = {"train": (inner, "train"), "validation": (inner, "holdout"), "test": (outer, "holdout")}
     parts |= {"filters": (halves, "holdout")} if for_filters else {}
     return {side: {part: where[f"{key}_{side}"].names for part, (where, key) in parts.items()} for side in ("real", "fake")}

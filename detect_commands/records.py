@@ -47,7 +47,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
     return {
         "classifier": bench.classifier,
         "size": bench.size,
-        "fit": bench.settings["fit"],
+        "fit": bench.options.fit,
         **{name: f"{images.folder.as_posix()} ({len(images)} images)" for name, images in sides.items()},
         "trained_real": training["real"],
         "trained_fake": training["fake"],

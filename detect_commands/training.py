@@ -21,6 +21,7 @@ from utils.logging import open_log
 from utils.measure import batches
 from utils.perturbations import augment
 
+CROP = 224  # resnet50's training crop
 AHEAD = {"class_epoch", "patience"}  # of what shapes a detector, what says nothing about the epochs behind
 
 
@@ -34,7 +35,6 @@ class TrainingPlan:
     optimizer: str
     patience: int  # stop after this many epochs without a lower validation loss; 0 never stops early
     augment: float | None  # probability of blur and of JPEG, None = images as they are
-    crop: int
     seed: int
     num_workers: int
 
@@ -67,7 +67,7 @@ class LabelledImages:
         image = source[index]
         if self.plan is not None and self.plan.augment is not None:
             generator = np.random.default_rng([self.plan.seed, self.epoch, number])
-            image = augment(image, generator, self.plan.augment, self.plan.crop)
+            image = augment(image, generator, self.plan.augment, CROP)
         return image, label
 
     def unlabelled(self):

@@ -14,7 +14,6 @@ from gan_commands.common import DETECTOR, JUDGED, KIND, default_threshold, draw,
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
 from gan_commands.pairs import open_pairs, pairs_weights
 from gan_commands.run import GanRun
-from gan_commands.train import FREE_ON_RESUME
 from models.classical_detectors import CLASSICAL
 from models.gan import from_image, to_image
 from models.gan_losses import fourier_dissimilarity, generator_loss, high_frequencies, one_sided_magnitude
@@ -234,7 +233,7 @@ def finetune(options):
     check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs)
     checkpoint, real, latents, threshold = open_inputs(options)
     options = dataclasses.replace(options, threshold=threshold)
-    resumed = read_resumed(run_folder(options.dst), KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
+    resumed = read_resumed(run_folder(options.dst), KIND, options) if options.resume else None
     seed_everything(options.seed, options.deterministic)
     judge = SampleJudge(options.detector, real, checkpoint, options.n, options.seed, device)
     untouched = judge(checkpoint)

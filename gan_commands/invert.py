@@ -10,10 +10,11 @@ from data.checking import warn
 from data.copies import total_bytes
 from data.streams import files_of, open_photographs
 from gan_commands.common import INVERT, load_run, weights_digest
+from gan_commands.options import GanInvertOptions
 from gan_commands.pairs import PAIRS, read_pairs
 from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
-from utils.arguments import as_plain
+from utils.arguments import as_plain, free_on_resume
 from utils.distributed import resolve_device
 from utils.errors import UserError
 from utils.result_files import output_names
@@ -23,8 +24,6 @@ from utils.tables import read_csv, write_csv
 
 PARTS = ("real", "fake", "latent")
 TABLE, COLUMNS = "pairs.csv", ("name", "loss", "kept")
-# options that may differ where an inversion goes on; of the generator its weights are compared, whatever it is called by then
-FREE = {"device", "num_workers", "batch_size", "overwrite", "dst", "checkpoint", "out"}
 
 
 def open_pairs_folder(folder, overwrite, source, origin):
@@ -61,7 +60,8 @@ def _unfinished(begun, origin):
     """Whether what a folder's PAIRS says is an inversion of this origin that was interrupted."""
     if "kept" in begun or not isinstance(begun.get("options"), dict):
         return False
-    mine, theirs = ({name: value for name, value in each["options"].items() if name not in FREE} for each in (begun, origin))
+    free = free_on_resume(GanInvertOptions)
+    mine, theirs = ({name: value for name, value in each["options"].items() if name not in free} for each in (begun, origin))
     return mine == theirs and all(begun.get(name) == origin[name] for name in ("weights", "bytes"))
 
 

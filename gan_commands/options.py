@@ -14,10 +14,12 @@ from utils.arguments import (
     frozen,
     group,
     image_size,
+    images_option,
     name_list,
     number,
     option,
     parsed,
+    path_option,
     refuse_unread,
     reworded,
     run_name,
@@ -67,7 +69,7 @@ def power_of_two(text, least=8):
 class GanData:
     """What a GAN is trained on."""
 
-    data: str = option(PHOTOGRAPHS, required=True)
+    data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
     size: int = option("side of the images in pixels, a power of two", 64, type=power_of_two)
 
 
@@ -111,9 +113,9 @@ class GanMonitoring:
         choices=("fid", "kid", "lfd"),
     )
     monitor_samples: int = option("fakes per epoch that it is measured on", 10_000, type=number(int, 2))
-    inception_weights: str | None = option("pytorch-fid's weights file, where it cannot be downloaded", metavar="PATH")
+    inception_weights: str | None = path_option("pytorch-fid's weights file, where it cannot be downloaded", "PATH", free=True)
     patience: int = option("epochs without a better score before training stops", 5, type=number(int, 1))
-    log_frequency: int = option("generator steps between rows of log.csv", 20, type=number(int, 1))
+    log_frequency: int = option("generator steps between rows of log.csv", 20, free=True, type=number(int, 1))
 
 
 @frozen
@@ -141,10 +143,10 @@ class GanTrainOptions(GanTraining, SharedMachine, ResumableRun):
 
 @frozen
 class TrainedRun:
-    """The training that a sub-command reads."""
+    """The training that a sub-command reads; where it goes on, the weights must be the same, whatever they are called by then."""
 
-    dst: str = option("the trained run results/<dst>", required=True, type=run_name)
-    checkpoint: str = option("its best epoch by the monitor, or its last", "best", choices=("best", "last"))
+    dst: str = option("the trained run results/<dst>", free=True, required=True, type=run_name)
+    checkpoint: str = option("its best epoch by the monitor, or its last", "best", free=True, choices=("best", "last"))
 
 
 @frozen
@@ -152,7 +154,7 @@ class GanSampleOptions(SharedMachine, TrainedRun):
     """Options of gan.py sample."""
 
     n: int = option("number of images; the first of a seed are always the same", 1000, type=number(int, 1, 10**6))
-    out: str = option("folder to fill, such as datasets/photos/fake; continued if begun", required=True, metavar="DIR")
+    out: str = path_option("folder to fill, such as datasets/photos/fake; continued if begun", required=True)
     overwrite: bool = flag("delete the images in DIR first")
     batch_size: int = option("images at once; does not change them", 64, type=number(int, 1))
     num_workers: int = reworded(ReadingMachine, "num_workers", "threads that write the images; 0: none")
@@ -162,14 +164,14 @@ class GanSampleOptions(SharedMachine, TrainedRun):
 class GanInvertOptions(GanReading, ReadingMachine, TrainedRun):
     """Options of gan.py invert."""
 
-    data: str = option(PHOTOGRAPHS, required=True)
+    data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
     n: int | None = option("only the first n images", type=number(int, 1))
-    out: str = option("folder for real/, fake/ and latent/ of the pairs that are kept", required=True, metavar="DIR")
+    out: str = path_option("folder for real/, fake/ and latent/ of the pairs that are kept", free=True, required=True)
     steps: int = option("Adam steps per image", 200, type=number(int, 1))
     lr: float = option("Adam's rate", 0.05, type=number(float, 0, open_low=True))
     threshold: float = option("pairs with a larger final loss are dropped", 0.3, type=number(float, 0))
-    batch_size: int = option("images at once; they do not influence each other", 64, type=number(int, 1))
-    overwrite: bool = flag("delete DIR's pairs first")
+    batch_size: int = option("images at once; they do not influence each other", 64, free=True, type=number(int, 1))
+    overwrite: bool = flag("delete DIR's pairs first", free=True)
 
 
 @group("objective: adv * adversarial loss + lambda_fourier * dissimilarity")
@@ -204,15 +206,15 @@ class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, Machine, ResumableRun
     """Options of gan.py finetune."""
 
     generator: str = option("the trained run results/<generator> to start from", required=True, type=run_name)
-    checkpoint: str = reworded(TrainedRun, "checkpoint", "its best epoch by the monitor, or its last")
-    pairs: str = option(PAIRS, required=True, metavar="DIR")
+    checkpoint: str = reworded(TrainedRun, "checkpoint", "its best epoch by the monitor, or its last", free=False)
+    pairs: str = path_option(PAIRS, required=True)
 
 
 @frozen
 class GanShardOptions(GanReading):
     """Options of gan.py shard."""
 
-    data: str = option(PHOTOGRAPHS, required=True)
+    data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
     out: str = option("shards are PREFIX-000000.tar, PREFIX-000001.tar, ...", required=True, metavar="PREFIX")
     per_shard: int = option("images per shard", 10_000, type=number(int, 1))
     size: int = option("their side, a multiple of 16; gan.py train takes powers of two", 128, type=image_size)
@@ -227,7 +229,7 @@ class GanShardOptions(GanReading):
 class GanSpectrumOptions(GanReading, ReadingMachine, RunFolder):
     """Options of gan.py study spectrum."""
 
-    real: str = option("folder (or quoted tar shards) of photographs", required=True, metavar="DIR")
+    real: str = images_option("folder (or quoted tar shards) of photographs", required=True)
     inputs: tuple = option(
         "runs in results/, folders of images or quoted tar shards, as NAME or LABEL=NAME", required=True, nargs="+"
     )
@@ -239,7 +241,7 @@ class GanSpectrumOptions(GanReading, ReadingMachine, RunFolder):
 class GanTruncationOptions(Machine, RunFolder):
     """Options of gan.py study truncation."""
 
-    pairs: str = option(PAIRS, required=True, metavar="DIR")
+    pairs: str = path_option(PAIRS, required=True)
     n: int = option("pairs that are used", 1000, type=number(int, 1))
 
 
@@ -248,7 +250,7 @@ class SetupsStudy:
     """What is compared, and by which detectors."""
 
     setups: tuple = option("comma-separated, or all; BASELINE is needed", SETUPS, type=name_list(SETUPS, everything=True))
-    reference: str | None = option("reals to compare with, as --data; unset: the training images")
+    reference: str | None = images_option("reals to compare with, as --data; unset: the training images", metavar="NAME|DIR|SHARDS")
     n: int = option("fakes per set-up (and reals) that the detectors see", 1000, type=number(int, 20))
     detectors: tuple = option("on decay features, comma-separated", DETECTORS, type=name_list(DETECTORS, everything=True))
     train_fraction: float = option("share of images they are trained on", 0.1, type=number(float, 0.01, 0.9))

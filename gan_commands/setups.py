@@ -11,7 +11,7 @@ from gan_commands.common import BATCH, KIND, draw, images_of, load_run
 from gan_commands.detection import SplitDetector, features_of, training_rows
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.options import GanTrainOptions
-from gan_commands.train import FREE_ON_RESUME, train
+from gan_commands.train import train
 from models.gan_losses import ADVERSARIAL
 from utils.arguments import as_plain
 from utils.checkpoint import read_resumed
@@ -54,7 +54,7 @@ def check_begun(options):
     for setup in options.setups:
         own = setup_options(options, setup)
         if own.resume:
-            read_resumed(run_folder(own.dst), KIND, as_plain(own), FREE_ON_RESUME)
+            read_resumed(run_folder(own.dst), KIND, own)
 
 
 def train_setup(options, setup):

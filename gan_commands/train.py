@@ -22,7 +22,6 @@ from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint
 from utils.seeding import seed_everything
 from utils.transfer import sent
 
-FREE_ON_RESUME = {"device", "num_workers", "cache_gb", "inception_weights", "overwrite", "resume", "timeout", "dst"}
 LOWEST_RATE = 1e-6
 GRID_IMAGES = 64
 
@@ -121,7 +120,7 @@ def read_run(options):
     folder = check_run_folder(options.dst, options.overwrite, options.resume, inputs=files_of(options.data))
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
-    resumed = read_resumed(folder, KIND, as_plain(options), FREE_ON_RESUME) if options.resume else None
+    resumed = read_resumed(folder, KIND, options) if options.resume else None
     reading = (options.fit, options.skip_bad, options.cache_gb, options.num_workers)
     stream = open_stream(options.data, options.size, options.batch_size, options.seed, *reading)
     total = options.epochs * stream.steps_per_epoch

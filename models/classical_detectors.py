@@ -15,6 +15,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
 from utils.fresh_detector import LOOKS_AT, classical_features, fit_logreg, standardisation
+from utils.interrupts import heard
 
 CLASSICAL = tuple(LOOKS_AT)
 NEIGHBOURS = 5
@@ -29,7 +30,7 @@ def _fit(classifier, features, is_fake, seed):
         return {"support": model.support_vectors_, "dual": model.dual_coef_[0], "offset": model.intercept_[0], "gamma": gamma}
     if classifier == "mlp":
         layers = {"hidden_layer_sizes": (10, 10), "activation": "logistic", "solver": "adam", "learning_rate_init": 1e-3}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), heard():  # interrupted, it would return what it has
             warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops at 2000 epochs
             model = MLPClassifier(**layers, max_iter=2000, random_state=seed).fit(features, is_fake)
         return {

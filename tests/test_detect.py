@@ -33,7 +33,6 @@ from detect_commands.protocol import draw_samples, split_names, unseen
 from detect_commands.report import Judged, summary, write_before_after
 from models.classical_detectors import CLASSICAL
 from utils import fitting, run_dir
-from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES, log_profile
@@ -319,17 +318,17 @@ def test_a_bench_makes_no_network_before_it_is_asked_for_one(monkeypatch):
         lambda self, **how: (original(self, **how), made.extend(p for p in self.parameters() if not p.is_meta))[0],
     )
     monkeypatch.setattr(detectors, "VIT", TINY_VIT)
-    settings = as_plain(parse_detect(["--classifier", "vit", "--dst", "x"]).of("vit"))
+    options = parse_detect(["--classifier", "vit", "--dst", "x"]).of("vit")
     weights = detectors.Detector("vit", 32, "spectrum").network.state_dict()
     made.clear()
     for pretrained in (None, weights):
-        bench = bench_module.Bench("vit", 48, settings, Processes(torch.device("cpu")), pretrained)
+        bench = bench_module.Bench("vit", 48, options, Processes(torch.device("cpu")), lambda pretrained=pretrained: pretrained)
     for size, pretrained, words in ((40, None, "multiple of 16"), (32, {"fc.weight": torch.zeros(2)}, "not of vit")):
         with pytest.raises(UserError, match=words):
-            bench_module.Bench("vit", size, settings, Processes(torch.device("cpu")), pretrained)
+            bench_module.Bench("vit", size, options, Processes(torch.device("cpu")), lambda pretrained=pretrained: pretrained)
     with pytest.raises(UserError, match="do not fit vit"):
         broken = weights | {"class_token": torch.zeros(1, 1, 7)}
-        bench_module.Bench("vit", 32, settings, Processes(torch.device("cpu")), broken)
+        bench_module.Bench("vit", 32, options, Processes(torch.device("cpu")), lambda: broken)
     assert not made
     bench.new_judge(0, None)
     assert made
@@ -606,13 +605,40 @@ def test_damaged_records_are_named_before_the_work(run, capsys):
     detect.main(["--classifier", "svm", *SHORT, "--overwrite"])
 
 
+def test_weights_are_fetched_when_nothing_else_is_amiss():
+    def fetch():
+        raise AssertionError("nothing was to be downloaded")
+
+    device = Processes(torch.device("cpu"))
+    for arguments, size, words in (
+        (["--domain", "spectrum"], 32, "looks at the image"),
+        (["--class_batch_size", "1"], 32, "too small"),
+    ):
+        options = parse_detect(["--classifier", "resnet50", "--dst", "x", *arguments]).of("resnet50")
+        with pytest.raises(UserError, match=words):
+            bench_module.Bench("resnet50", size, options, device, fetch)
+    saved = ["--classifier", "resnet50", "--dst", "x", "--is_train", "False", "--class_batch_size", "1"]
+    bench_module.Bench("resnet50", 32, parse_detect(saved).of("resnet50"), device)  # judges one image at a time
+
+
+def test_a_missing_run_is_no_obstacle_to_the_others(run):
+    command, home = ["--classifier", "logreg", "--dst", "run", "--device", "cpu"], Path("results/run/logreg_classifier")
+    detect.main([*command, "--runs", "3", "--split", "0.5"])
+    before = next(csv.DictReader((home / "runs.csv").open()))
+    shutil.rmtree(home / "run_01")
+    detect.main([*command, "--is_train", "False"])
+    after = next(csv.DictReader((home / "runs.csv").open()))
+    assert [after[f"run_{number}"] for number in (0, 1)] == [before[f"run_{number}"] for number in (0, 2)]
+    assert "run_2" not in after
+
+
 def test_what_may_stand_in_one_table(run):
     """The classifiers' own defaults may, and equal numbers; detectors of one classifier only if they are the same ones."""
     sets, size, _ = open_sets({"real": run / "real", "fake": run / "fake"}, parse_detect(["--dst", "run"]))
 
     def setting(classifier, *arguments, names=("1",), **training):
         options = parse_detect(["--classifier", classifier, "--dst", "run", *arguments]).of(classifier)
-        bench = bench_module.Bench(classifier, size, as_plain(options), Processes(torch.device("cpu")))
+        bench = bench_module.Bench(classifier, size, options, Processes(torch.device("cpu")))
         made = bench.training(sets["real"], sets["fake"]) | training
         return records.setting_of(bench, made, options.runs, [names], {"real": sets["real"]}, [sets["fake"]])
 
@@ -1050,7 +1076,7 @@ def test_of_what_was_measured_twice_the_later_counts():
 def test_rates_at_the_threshold_are_at_the_detectors_own():
     images = SimpleNamespace(label="x", names=["a", "b"])
     judge = SimpleNamespace(threshold=0.75, scores=lambda *_: np.array([0.7, 0.8]))
-    bench = SimpleNamespace(classifier="knn", settings={"seed": 0})
+    bench = SimpleNamespace(classifier="knn", options=SimpleNamespace(seed=0))
     (row,) = judge_rows(bench, judge, 0, "fake", (images, [0, 1]), [(images, [0, 1])])
     found = [row.measures[f"{side}_right{border}"][0] for border in ("", "_at_threshold") for side in ("real", "fake")]
     assert found == [0, 1, 0.5, 0.5]

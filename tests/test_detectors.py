@@ -1,6 +1,7 @@
 """Detector networks, classical detectors as plain arrays, their training."""
 
 import io
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 import models.detectors as detectors
 from data.listing import ImagePaths
-from detect_commands import judges
+from detect_commands import judges, training
 from detect_commands.bench import Bench
 from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
 from detect_commands.options import parse_detect
@@ -26,13 +27,13 @@ from detect_commands.training import LabelledImages, TrainingPlan, epoch_batches
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
 from utils.aliases import alias_features
-from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.fresh_detector import classical_features
+from utils.interrupts import StopRequest, handling
 from utils.linear_filter import OPPONENT, RGB, mixed
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
 from utils.pretrained import pretrained_weights
@@ -90,8 +91,8 @@ def test_whitened_bins_have_mean_0_and_deviation_1_over_the_training_images(tmp_
 
 @pytest.mark.parametrize("classifier, optimizer, rate", [("cnn", "sgd", 2e-4), ("cnn_whitened", "adam", 1e-3)])
 def test_each_cnn_is_trained_its_own_way(tmp_path, classifier, optimizer, rate):
-    settings = as_plain(parse_detect(["--dst", "x", "--classifier", classifier]).of(classifier))
-    chosen = Bench(classifier, 32, settings, Processes(torch.device("cpu"))).new_judge(0, tmp_path).plan
+    options = parse_detect(["--dst", "x", "--classifier", classifier]).of(classifier)
+    chosen = Bench(classifier, 32, options, Processes(torch.device("cpu"))).new_judge(0, tmp_path).plan
     assert (chosen.optimizer, chosen.lr) == (optimizer, rate)
 
 
@@ -303,7 +304,6 @@ def plan(**changes):
         "optimizer": "sgd",
         "patience": 0,
         "augment": None,
-        "crop": 224,
         "seed": 0,
         "num_workers": 0,
     }
@@ -399,9 +399,10 @@ def test_unequal_classes_weigh_alike():
     assert len(images) == 40 and images[0][1] == REAL and images[39][1] == FAKE
 
 
-def test_augmentation_changes_with_the_epoch_only(tmp_path):
+def test_augmentation_changes_with_the_epoch_only(monkeypatch):
+    monkeypatch.setattr(training, "CROP", 16)
     real, fake = tiny_problem(2)
-    images = LabelledImages(real, range(2), fake, range(2), plan(augment=1.0, crop=16))
+    images = LabelledImages(real, range(2), fake, range(2), plan(augment=1.0))
     first, again = images[0][0], images[0][0]
     images.epoch = 1
     assert torch.equal(first, again) and not torch.equal(first, images[0][0])
@@ -458,6 +459,25 @@ def test_networks_choose_their_threshold_by_validation_images(monkeypatch):
     assert asked == [[2, 3], [3]]
 
 
+def test_an_interrupted_fit_is_no_fit(monkeypatch):
+    """scikit-learn's mlp catches KeyboardInterrupt, and would give the half-trained weights."""
+
+    class Interrupted(MLPClassifier):
+        def _fit_stochastic(self, *arguments, **how):
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                return super()._fit_stochastic(*arguments, **how)
+
+    features = np.random.default_rng(0).normal(size=(2, 20, 3))
+    monkeypatch.setattr("models.classical_detectors.MLPClassifier", Interrupted)
+    with handling(signal.default_int_handler, signal.SIGINT), pytest.raises(KeyboardInterrupt):
+        fit_classical("mlp", *features, seed=0)
+    with StopRequest() as stop:
+        fit_classical("mlp", *features, seed=0)
+    assert stop.asked  # whoever has asked to be told is told
+
+
 def test_classical_detectors_choose_their_threshold_by_images_they_never_saw(monkeypatch):
     """And are then trained on all that are not for testing."""
     trained_on = []
@@ -485,17 +505,18 @@ def test_classical_detectors_choose_their_threshold_by_images_they_never_saw(mon
 
 def test_each_run_has_a_seed_of_its_own(tmp_path):
     for classifier in ("logreg", "cnn"):
-        settings = as_plain(parse_detect(["--classifier", classifier, "--dst", "x", "--seed", "5"]).of(classifier))
-        bench = Bench(classifier, 32, settings, Processes(torch.device("cpu")))
+        options = parse_detect(["--classifier", classifier, "--dst", "x", "--seed", "5"]).of(classifier)
+        bench = Bench(classifier, 32, options, Processes(torch.device("cpu")))
         made = [bench.new_judge(run, tmp_path) for run in (0, 1)]
         assert [judge.plan.seed if classifier == "cnn" else judge.seed for judge in made] == [5, 6]
     first, second = (next(judge.network.parameters()) for judge in made)
     assert not torch.equal(first, second)
 
 
-def test_augmentation_differs_between_images():
+def test_augmentation_differs_between_images(monkeypatch):
+    monkeypatch.setattr(training, "CROP", 16)
     same = torch.rand(1, 3, 24, 24).expand(2, -1, -1, -1)
-    images = LabelledImages(same, range(2), same, range(2), plan(augment=1.0, crop=16))
+    images = LabelledImages(same, range(2), same, range(2), plan(augment=1.0))
     assert not any(torch.equal(images[0][0], images[number][0]) for number in (1, 2, 3))
 
 

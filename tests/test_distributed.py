@@ -28,7 +28,6 @@ from detect_commands.options import parse_detect
 from gan_commands import train as gan_train
 from gan_commands.options import parse_gan
 from utils import inception, launch
-from utils.arguments import as_plain
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes
 from utils.errors import UserError
@@ -568,10 +567,10 @@ def test_batches_smaller_than_the_processes_are_refused():
     options = parse_gan([*shared_steps.GAN.split(), "--dst", "new", "--batch_size", "2"])[1]
     with pytest.raises(UserError, match="--batch_size 2 is less than one image for each of the 3 processes"):
         gan_train.train(options, Processes(world=3))
-    settings = as_plain(parse_detect(["--dst", "new", "--class_batch_size", "2"]).of("cnn"))
+    options = parse_detect(["--dst", "new", "--class_batch_size", "2"])
     with pytest.raises(UserError, match="--class_batch_size 2 is less than one image for each of the 3 processes"):
-        Bench("cnn", 32, settings, Processes(torch.device("cpu"), world=3))
-    assert not Bench("knn", 32, settings, Processes(torch.device("cpu"), world=3)).shared
+        Bench("cnn", 32, options.of("cnn"), Processes(torch.device("cpu"), world=3))
+    assert not Bench("knn", 32, options.of("knn"), Processes(torch.device("cpu"), world=3)).shared
 
 
 ALONE = {

@@ -13,11 +13,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from golden_recipe import golden_weights
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
 import options
@@ -25,7 +28,7 @@ from data.listing import ImagePaths, list_images
 from detect_commands.options import DetectOptions, parse_detect
 from gan_commands.options import parse_gan
 from utils import checkpoint, locks, report, run_dir
-from utils.arguments import as_plain
+from utils.arguments import as_plain, free_on_resume
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
 from utils.fresh_detector import fresh_accuracy
@@ -273,6 +276,7 @@ def test_every_folder_of_a_run_is_checked_before_it_is_deleted(tmp_path, monkeyp
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes"), "not enough memory"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "x cannot be used: Permission denied; change its permissions"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), "x cannot be used: No space left on device; free some space"),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file (or standard output) cannot be used"),
     ],
 )
 def test_what_the_machine_refuses_is_one_sentence(error, words, capsys):
@@ -283,6 +287,59 @@ def test_what_the_machine_refuses_is_one_sentence(error, words, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_nobody_reads_is_one_sentence(unbuffered):
+    code = "from utils.errors import script\n@script\ndef main(argv=None):\n    print('x')\nmain()"
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 2
+    assert done.stderr == "error: what read the output has ended (head, say); write it to a file, and look at that\n"
+
+
+def test_too_little_memory_is_no_damaged_file(tmp_path, monkeypatch):
+    """Whoever obeyed would delete a good run."""
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save_checkpoint(path, "stig", {})
+    error = torch.OutOfMemoryError("CUDA out of memory")
+
+    def fail(*_, **__):
+        raise error
+
+    with pytest.raises(torch.OutOfMemoryError), checkpoint.fitting(path):
+        fail()
+    monkeypatch.setattr(torch, "load", fail)
+    monkeypatch.setattr(torch, "save", fail)
+    for attempt in (lambda: checkpoint.load_checkpoint(path, "stig"), lambda: checkpoint.save_checkpoint(path, "stig", {})):
+        with pytest.raises(torch.OutOfMemoryError):
+            attempt()
+    monkeypatch.setattr(torch, "cat", fail)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(torch.OutOfMemoryError):
+        Processes(torch.device("cpu"), world=2).backward(parameter.sum(), [parameter])
+
+
+def test_a_place_that_leads_nowhere_is_named(tmp_path):
+    """Such as results -> /scratch/me where that disk is not mounted."""
+    (tmp_path / "results").symlink_to("/nonexistent/scratch")
+    with pytest.raises(UserError, match="results is a link to /nonexistent/scratch, which is not there"):
+        run_dir.check_run_folder("a", root=tmp_path / "results")
+
+
+def test_a_full_disk_under_tensorboard_is_named(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(RecordWriter, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    before = threading.excepthook
+    with pytest.raises(OSError, match=r"No space left on device: .*tensorboard"), ScalarLog(tmp_path) as log:
+        for step in range(100):
+            log.write(step, {"loss": 1.0})
+            time.sleep(0.01)
+    assert threading.excepthook is before
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_other_errors_keep_their_traceback():
@@ -560,7 +617,8 @@ def test_what_a_preset_sets_is_not_called_unread(preset):
         (["--size", "100"], "multiple of 16"),
         (["--epoch", "0"], "at least 1"),
         (["--lr", "0"], "more than 0"),
-        (["--lr", "nan"], "out of range"),
+        (["--lr", "nan"], "nan is out of range: give a number that is more than 0 and finite"),
+        (["--cache_gb", "1e400"], "1e400 is out of range: give a number that is at least 0 and finite"),
         (["--nce_levels", "0,5"], "at most 4"),
         (["--size", "16", "--sigma", "9"], "--sigma"),
         (["--size", "16", "--sigma", "4", "--preset", "released"], "--norm"),
@@ -569,6 +627,7 @@ def test_what_a_preset_sets_is_not_called_unread(preset):
         (["--generator", "other"], "invalid choice"),
         (["--lambda_nce", "0", "--tau", "0.3"], "--tau: has no effect with --lambda_nce 0"),
         (["--lambda_lf", "0", "--sigma", "3"], "--sigma: has no effect with --lambda_lf 0"),
+        (["--lambda_psd", "0", "--rolled_real_profile", "True"], "--rolled_real_profile: has no effect with --lambda_psd 0"),
         (["--see", "3"], "unrecognized arguments: --see 3"),
     ],
 )
@@ -587,6 +646,27 @@ def test_a_mistyped_command_is_told_in_one_line(parse, command, capsys):
     script = "train" if parse is options.parse_train else "gan"
     told = f"error: argument --seed: 'x' is not a whole number; python {script}.py {command}--help shows all options\n"
     assert capsys.readouterr().err == told
+
+
+def test_paths_are_tidied():
+    """A shell's completion adds a slash; where a command goes on, the other spelling is the same folder."""
+    parsed = parse_detect(["--real", "a//b/", "--fake", "c/", "--eval_root", "d/,e-{1,2}.tar,f-{a,b}.tar", "--dst", "x"])
+    assert (parsed.real, parsed.fake, parsed.eval_root) == ("a/b", "c", ("d", "e-{1,2}.tar", "f-{a,b}.tar"))
+    assert options.parse_eval(["--real", "a/", "--fake", "b/", "--dst", "x"]).real == "a"
+    assert parse_gan(["train", "--data", "photos/", "--dst", "x"])[1].data == "photos"
+    invert = parse_gan(["invert", "--dst", "x", "--data", "photos/", "--out", "pairs/"])[1]
+    assert (invert.data, invert.out) == ("photos", "pairs")
+    assert parse_gan(["finetune", "--generator", "x", "--pairs", "p/", "--dst", "y"])[1].pairs == "p"
+
+
+def test_what_may_differ_on_resume():
+    train = free_on_resume(options.TrainOptions)
+    assert train >= {"device", "num_workers", "dst", "overwrite", "resume", "log_frequency", "cuda_graphs", "timeout"}
+    assert not train & {"seed", "batch_size", "size", "lr", "epoch", "data", "fit", "deterministic", "amp"}
+    assert "batch_size" in free_on_resume(options.InferenceOptions)
+    assert "log_frequency" in free_on_resume(parse_gan(["train", "--data", "a", "--dst", "b"])[1])
+    finetune = free_on_resume(parse_gan(["finetune", "--generator", "x", "--pairs", "p", "--dst", "y"])[1])
+    assert "device" in finetune and not finetune & {"generator", "checkpoint", "pairs"}
 
 
 def test_names_may_be_typed_with_their_folder():

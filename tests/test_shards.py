@@ -4,21 +4,24 @@ import io
 import json
 import os
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import SMALL_NETWORK
+from small import SMALL_NETWORK, draw
 
 import eval as eval_script
 import inference
 import train
 from data import manifest, shards
+from data.checking import check_images
 from data.folder import load_folder
 from data.listing import list_images
 from data.shards import expand_pattern, is_shards, list_shards, shards_beside
+from data.streams import write_shards
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 
@@ -243,6 +246,24 @@ def test_shards_are_found_in_the_order_of_their_numbers(tmp_path):
     with pytest.raises(UserError, match=r"real-07\.tar has not as many digits"):
         shards_beside(tmp_path, "real")
     assert shards_beside(tmp_path, "fake") is None
+
+
+def test_a_part_of_a_shard_is_not_remembered_as_the_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "FROM", 1)
+    monkeypatch.setenv("STIG_CACHE", str(tmp_path / "cache"))
+    pack(tmp_path / "a.tar", {f"{index}.png": content(index) for index in range(6)})
+    check_images(list_shards(tmp_path / "a.tar").take([0, 1]))
+    assert len(list_shards(tmp_path / "a.tar")) == 6
+
+
+def test_abandoned_shards_are_swept(tmp_path):
+    """Not those that another process is still filling, in the hours until it names them."""
+    for name, age in (("old", 90_000), ("young", 7_200)):
+        (tmp_path / f".{name}.tmp.tar").touch()
+        os.utime(tmp_path / f".{name}.tmp.tar", (time.time() - age,) * 2)
+    draw(tmp_path / "photos", 2, 1)
+    write_shards(tmp_path / "photos", tmp_path / "a", 2, 16)
+    assert {path.name for path in tmp_path.glob(".*")} == {".young.tmp.tar"}
 
 
 def test_each_shard_is_the_home_of_its_own_images(tmp_path):

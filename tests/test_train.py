@@ -664,11 +664,24 @@ def test_names_too_long_for_a_disk_stop_before_anything_is_deleted(run, house, c
     assert Path("results/long/kept").exists()
 
 
+def test_pictures_of_images_that_are_no_longer_evaluated_go(run):
+    draw(Path("datasets/shrinking/real"), 4, 3)
+    draw(Path("datasets/shrinking/fake"), 4, 4)
+    command = [*SMALL, "--test_data", "shrinking", "--base", "linear", "--dst", "shrunk"]
+    train.main(command)
+    for side in ("real", "fake"):
+        Path(f"datasets/shrinking/{side}/03.png").unlink()
+    train.main([*command, "--resume"])
+    assert {len(list(folder.iterdir())) for folder in Path("results/shrunk/eval").iterdir()} == {3}
+
+
 def test_inference_tells_what_it_passes_over(run, capsys):
     """Links to folders, which may lead in a circle, and formats that are not read; a pipe does not stop it for ever."""
     shutil.copytree("datasets/tiny/fake", "mixed/sub")
     Path("mixed/linked").symlink_to(Path("datasets/tiny/real").resolve())
     Path("mixed/moving.gif").touch()
+    Path("mixed/._moving.gif").touch()  # a Mac's
+    Path("mixed/.trash").symlink_to(Path("datasets/tiny/real").resolve())
     if hasattr(os, "mkfifo"):
         os.mkfifo("mixed/pipe.png")
     command = ["--inference_params", str(run / "checkpoint.pt"), "--dst", "over", "--device", "cpu"]

@@ -6,6 +6,7 @@ A class of options has as bases the groups that its help shows, in that order.
 import argparse
 import dataclasses
 import math
+import re
 from pathlib import PurePath
 
 # ------------------------------------------------------------------------------------------------------- types of arguments
@@ -27,9 +28,9 @@ def number(kind, low=None, high=None, open_low=False):
             raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if kind is int else 'a'} number") from None
         too_low = low is not None and (value < low or (open_low and value == low))
         if too_low or (high is not None and value > high) or not math.isfinite(value):
-            bounds = f"{'more than' if open_low else 'at least'} {low}" if low is not None else ""
-            bounds += f"{' and ' if bounds and high is not None else ''}{f'at most {high}' if high is not None else ''}"
-            raise argparse.ArgumentTypeError(f"{text[:20]} is out of range: give {bounds or 'a finite number'}")
+            bounds = [] if low is None else [f"{'more than' if open_low else 'at least'} {low}"]
+            bounds += ["finite"] if high is None else [f"at most {high}"]
+            raise argparse.ArgumentTypeError(f"{text[:20]} is out of range: give a number that is {' and '.join(bounds)}")
         return value
 
     return parse
@@ -100,6 +101,11 @@ def tidy_path(text):
     return str(PurePath(text)) if text else text
 
 
+def images_list(text):
+    """Argparse type: comma-separated folders or patterns of shards -> tuple; a comma within braces is the pattern's."""
+    return tuple(tidy_path(part) for part in re.split(r",(?![^{]*\})", text) if part)
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Shows defaults, where there is one, as they are typed, and keeps the layout of the examples."""
 
@@ -116,21 +122,40 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 frozen = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
-def option(help, default=None, **arguments):
-    """A field that is the option `--<its name>`; `arguments` are further ones of argparse's `add_argument`."""
+def option(help, default=None, free=False, **arguments):
+    """A field that is the option `--<its name>`; `arguments` are further ones of argparse's `add_argument`.
+
+    It is `free` if interrupted work may go on with another value.
+    """
+    metadata = {"help": help, "free": free, **arguments}
     if arguments.get("required"):
-        return dataclasses.field(metadata={"help": help, **arguments})
-    return dataclasses.field(default=default, metadata={"help": help, "default": default, **arguments})
+        return dataclasses.field(metadata=metadata)
+    return dataclasses.field(default=default, metadata={"default": default, **metadata})
 
 
-def flag(help):
+def flag(help, free=False):
     """A field that is an option without a value: True where it is given."""
-    return option(help, False, action="store_true")
+    return option(help, False, free, action="store_true")
+
+
+def images_option(help, **arguments):
+    """A field that names images, by a folder or by tar shards."""
+    return option(help, **{"metavar": "DIR|SHARDS", "type": tidy_path, **arguments})
+
+
+def path_option(help, metavar="DIR", **arguments):
+    """A field that is the path of a folder (or of what else `metavar` says)."""
+    return option(help, metavar=metavar, type=tidy_path, **arguments)
 
 
 def reworded(cls, name, help, **changes):
     """The option `name` of the class `cls` with another help text, and other `changes` to what `option` takes."""
     return option(**cls.__dataclass_fields__[name].metadata | {"help": help, **changes})
+
+
+def free_on_resume(options):
+    """Names of the options, of a class or of one of its objects, that interrupted work may go on with other values of."""
+    return {field.name for field in dataclasses.fields(options) if field.metadata.get("free")}
 
 
 def group(title):
@@ -145,7 +170,11 @@ def group(title):
 
 def fill(parser, cls):
     """Add an argument for each option of `cls`: its own first, without a title, then its groups in the order of its bases."""
-    fields = {field.name: field.metadata for field in dataclasses.fields(cls) if field.metadata}
+    fields = {
+        field.name: {name: value for name, value in field.metadata.items() if name != "free"}
+        for field in dataclasses.fields(cls)
+        if field.metadata
+    }
     groups = {}  # title -> names; of groups with one title the first one counts, which is derived from the others
     for base in cls.__mro__:
         if "TITLE" in vars(base):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from utils.errors import REFUSALS, UserError
+from utils.arguments import as_plain, free_on_resume
+from utils.errors import REFUSALS, UserError, out_of_memory
 from utils.interrupts import to_resume
 from utils.run_dir import atomic_path
 
@@ -24,6 +25,8 @@ def save_checkpoint(path, kind, content):
         with atomic_path(path) as temporary:
             torch.save({"kind": kind, **content}, temporary)
     except RuntimeError as error:  # torch's writer hides the operating system's refusal
+        if out_of_memory(error):
+            raise
         kept = path.is_file() or path.with_name("checkpoint.pt").is_file()
         option = "--resume" if kept else "--overwrite"
         raise UserError(f"{path} could not be written (is the disk full?); free some space and go on with {option}") from error
@@ -47,8 +50,7 @@ def read_tensors(path):
     """
     path = Path(path)
     if not path.is_file():
-        problem = f"is a folder without a file whose name starts with {RELEASED_NAME}" if path.is_dir() else "does not exist"
-        raise UserError(f"checkpoint {path} {problem}; give the path of a .pt file")
+        raise UserError(f"checkpoint {path} {'is a folder' if path.is_dir() else 'does not exist'}; give the path of a .pt file")
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -65,7 +67,8 @@ def read_tensors(path):
         OSError,
         struct.error,
     ) as error:
-        if isinstance(error, OSError) and error.errno in REFUSALS:  # others come of seeking in a file that was cut
+        refused = isinstance(error, OSError) and error.errno in REFUSALS  # others come of seeking in a file that was cut
+        if refused or out_of_memory(error):
             raise
         raise UserError(
             f"{path} is not a checkpoint of plain tensors (broken, or it would execute code); nothing was loaded"
@@ -81,15 +84,22 @@ def fitting(path):
     """Context in which the content of a run's file is used: UserError, naming the file, if a part is missing or does not fit."""
     try:
         yield
-    except UserError:
-        raise
     except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, UserError) or out_of_memory(error):
+            raise
         lines = str(error).strip().splitlines()
         reason = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[-1].strip() if lines else type(error).__name__
         raise UserError(
             f"{path} is damaged or was written by other code ({reason[:200]}); put a good one in its "
             "place, or train again with --overwrite"
         ) from error
+
+
+def is_state(content):
+    """Whether something is a state dictionary: tensors by name."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    )
 
 
 def digest_of(state):
@@ -138,15 +148,14 @@ def load_checkpoint(path, kind):
     return content
 
 
-def read_resumed(run_folder, kind, options, free):
+def read_resumed(run_folder, kind, options):
     """The checkpoint that --resume continues.
 
     Args:
         run_folder: the run's folder.
         kind: as `load_checkpoint`.
-        options: the options of this command, as plain values by name.
-        free: names of options that may differ from those of the run.
-    Raises: UserError if there is no checkpoint or another option differs.
+        options: the options dataclass of this command.
+    Raises: UserError if there is no checkpoint, or an option differs that is not free to (`utils.arguments.option`).
     """
     path = Path(run_folder) / "checkpoint.pt"
     if not path.exists():
@@ -155,7 +164,7 @@ def read_resumed(run_folder, kind, options, free):
     if "options" not in checkpoint:
         raise UserError(f"{path} does not say with which options it was made, so it cannot be resumed; choose another --dst")
     with fitting(path):
-        check_same_options(path, checkpoint["options"], options, free)
+        check_same_options(path, checkpoint["options"], as_plain(options), free_on_resume(options))
     return checkpoint
 
 
@@ -163,7 +172,7 @@ def check_same_options(path, made, options, free):
     """UserError if what is resumed, of which a file at `path` tells, was made with other options.
 
     Args:
-        made: its options, as plain values by name. options, free: as `read_resumed`.
+        made, options: its options and those of this command, as plain values by name. free: names of those that may differ.
     """
     for name in sorted((made.keys() ^ options.keys()) - set(free)):
         has = "has" if name in made else "lacks"
@@ -215,7 +224,7 @@ def released_generator(file):
     Raises: UserError if the file is not one.
     """
     state = read_tensors(file)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not is_state(state):
         raise UserError(f"{file} does not hold a state dictionary of tensors")
     # Input channel RELEASED_ORDER[c] of ours must meet the weights the released code used for its channel c.
     back = [RELEASED_ORDER.index(channel) for channel in range(3)]

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-from utils.errors import UserError
+from utils.errors import UserError, out_of_memory
 
 BUCKET = 2**23  # gradients that are summed in one message: 32 MiB of float32
 
@@ -85,6 +85,8 @@ class Processes:
         try:
             yield
         except RuntimeError as error:
+            if out_of_memory(error):
+                raise
             raise ProcessLost(
                 f"another process of this run was lost or did not answer within --timeout ({reason(error)}); {self._advice}"
             ) from error
@@ -153,11 +155,8 @@ class Processes:
 
     def numbers(self, terms):
         """Dict of 0-d tensors, means over this process's images -> dict of floats, means over the whole batch."""
-        if self.world == 1:
-            return {name: term.item() for name, term in terms.items()}
-        return dict(
-            zip(terms, self.sum(torch.stack([term.float() for term in terms.values()]) * self.weight).tolist(), strict=True)
-        )
+        values = torch.stack([term.float() for term in terms.values()]) * self.weight
+        return dict(zip(terms, self.sum(values).tolist(), strict=True))
 
     # -------------------------------------------------------------------------------------------------------------- objects
 

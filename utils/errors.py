@@ -74,18 +74,24 @@ def script(main=None, *, several=False):
             with handling(signal.default_int_handler, *ending_signals()), _first_process_speaks():
                 if not several:
                     refuse_several("this command")
-                return main(argv)
+                result = main(argv)
+                sys.stdout.flush()
+                return result
         except UserError as error:
             message, code = str(error), error.exit_code
+        except BrokenPipeError:
+            if not _stdout_is_closed():
+                raise
+            message = "what read the output has ended (head, say); write it to a file, and look at that"
         except OSError as error:
             if error.errno not in REFUSALS:
                 raise
             advice = ADVICE.get(error.errno, "choose another place")
-            message = f"{error.filename or 'a file'} cannot be used: {error.strerror}; {advice}"
+            message = f"{error.filename or 'a file (or standard output)'} cannot be used: {error.strerror}; {advice}"
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
-            message = "there is not enough memory; give a smaller --batch_size, --size or (train.py) --width"
+            message = "there is not enough memory; give a smaller --batch_size, --class_batch_size or --size, or (train.py) --width"
         except KeyboardInterrupt as error:
             with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM), _first_process_speaks():
                 print(f"stopped; {error if error.args else 'no file is half written, start the command again'}", file=sys.stderr)
@@ -96,7 +102,17 @@ def script(main=None, *, several=False):
     return run
 
 
-def _out_of_memory(error):
+def _stdout_is_closed():
+    """Whether nobody reads standard output any more; it leads nowhere then, so that its end is no second error."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def out_of_memory(error):
     """Whether an exception is Python's or torch's (of a GPU or not) for memory that is not there."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 

@@ -53,6 +53,25 @@ class StopRequest:
         self._handling.__exit__(*error)
 
 
+class _Ended(BaseException):
+    """What `heard` raises inside the library."""
+
+
+@contextlib.contextmanager
+def heard():
+    """Context for a library's call that catches KeyboardInterrupt and goes on: Ctrl-C and `ending_signals` end it all the same."""
+
+    def end(_number, _frame):
+        raise _Ended
+
+    interrupting = [n for n in (signal.SIGINT, *ending_signals()) if signal.getsignal(n) is signal.default_int_handler]
+    try:
+        with handling(end, *interrupting):
+            yield
+    except _Ended:
+        raise KeyboardInterrupt from None
+
+
 def to_resume(overwrite):
     """What the same command needs to go on, in words; `overwrite` is whether it had that option."""
     return "--resume instead of --overwrite" if overwrite else "--resume"

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import threading
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -21,8 +22,7 @@ class ScalarLog:
     def __init__(self, run_folder, resume_step=None):
         self.folder = Path(run_folder)
         self._columns = {}
-        purge = None if resume_step is None else resume_step + 1
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge)
+        self._purge = None if resume_step is None else resume_step + 1
         for path in self.folder.glob("*.csv") if resume_step is not None else ():
             self._trim(path, resume_step)
 
@@ -46,18 +46,45 @@ class ScalarLog:
             if new:
                 file.write(",".join(["step", *columns]) + "\n")
             file.write(",".join([str(step), *(f"{float(scalars[name]):.9g}" for name in columns)]) + "\n")
-        for name, value in scalars.items():
-            self.writer.add_scalar(f"{table}/{name}", float(value), step)
+        with self._naming():
+            for name, value in scalars.items():
+                self._writer.add_scalar(f"{table}/{name}", float(value), step)
 
     def add_image(self, name, image, step):
         """Add an (H, W, 3) uint8 picture to TensorBoard."""
-        self.writer.add_image(name, image, step, dataformats="HWC")
+        with self._naming():
+            self._writer.add_image(name, image, step, dataformats="HWC")
+
+    @contextlib.contextmanager
+    def _naming(self):
+        """Context in which TensorBoard may raise what stopped its thread, which does not know the file's name."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or str(self.folder / "tensorboard")
+            raise
+
+    def _hear(self, failure):
+        """For `threading.excepthook`: what stops TensorBoard's thread is raised by the next call, and need not be printed."""
+        if not type(failure.thread).__module__.startswith("tensorboard"):
+            self._hook(failure)
 
     def __enter__(self):
+        self._hook, threading.excepthook = threading.excepthook, self._hear
+        try:
+            with self._naming():
+                self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._purge)
+        except BaseException:
+            threading.excepthook = self._hook
+            raise
         return self
 
     def __exit__(self, *_):
-        self.writer.close()
+        try:
+            with self._naming():
+                self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
 
 def open_log(run_folder, resume_step, processes):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from utils.checkpoint import read_tensors
+from utils.checkpoint import is_state, read_tensors
 from utils.errors import UserError
 from utils.run_dir import atomic_path
 
@@ -56,6 +56,6 @@ def pretrained_weights(choice, url, option):
         return None
     path = weights_file(None if choice == "imagenet" else choice, url, option, f"start from nothing by {option} none")
     state = read_tensors(path)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not is_state(state):
         raise UserError(f"{option} {path} does not hold a state dictionary of tensors; give torchvision's file")
     return state

@@ -14,7 +14,7 @@ from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.pictures import to_8bit
 from utils.plots import overview_figure, profile_figure, spectra_figure
-from utils.result_files import flat_names, write_pictures
+from utils.result_files import drop_others, flat_names, write_pictures
 from utils.run_dir import write_json, write_text
 from utils.tables import format_table, software_versions
 
@@ -113,7 +113,10 @@ def evaluate_refiner(refine, filters, real, fake, keys, folder, device, num_work
     Returns: dict row name -> `ReportRow`: real, fake, each filter, refined.
     """
     rows = {name: ReportRow(keys[name != "real"]) for name in ("real", "fake", *filters, "refined")}
-    real_names, fake_names = iter(flat_names(real.paths)), iter(flat_names(fake.paths))
+    names = {role: flat_names(images.paths) for role, images in (("real", real), ("fake", fake), ("refined", fake))}
+    for role, files in names.items():
+        drop_others(folder, role, files)
+    real_names, fake_names = iter(names["real"]), iter(names["fake"])
     for image in map(to_8bit, batches(real, "writing reals", device, num_workers=num_workers)):
         write_pictures(folder, "real", [next(real_names) for _ in image], image)
         rows["real"].update(image)

@@ -52,6 +52,14 @@ def flat_names(paths):
     return found if _all_differ(found) else _short_enough([Path(f"{index:06d}_{name}") for index, name in enumerate(found)])
 
 
+def drop_others(folder, name, files):
+    """Delete pictures of folder/<name> and folder/<name>_mag that are none of `files`, but of an earlier evaluation."""
+    kept = {str(file) for file in files}
+    for picture in (*(folder / name).glob("*.png"), *(folder / f"{name}_mag").glob("*.png")):
+        if picture.name not in kept:
+            picture.unlink()
+
+
 def write_pictures(folder, name, files, image, with_mag=True):
     """Write 8-bit images (N, 3, H, W) to folder/<name> and, if asked, their magnitude pictures to folder/<name>_mag.
 

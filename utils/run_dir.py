@@ -16,7 +16,8 @@ from utils.locks import NAME, held_by_another, hold
 
 RESULTS = Path("results")
 OPTIONS = "options.json"  # in every run
-ABANDONED = 600  # seconds without a change after which a temporary file is taken for one of a process that was killed
+ABANDONED = 600  # seconds without a change after which a temporary file is taken for one of a process that was killed,
+LONG_ABANDONED = 86_400  # and in a folder that others may be filling
 
 
 @contextlib.contextmanager
@@ -37,8 +38,11 @@ def atomic_path(path):
 
 
 def check_place(folder):
-    """UserError if a folder cannot be made or filled: what it lies in is a file, or may not be written to."""
+    """UserError if a folder cannot be made or filled: what it lies in is a file, leads nowhere, or may not be written to."""
     folder = Path(folder)
+    lost = next((place for place in (folder, *folder.parents) if place.is_symlink() and not place.exists()), None)
+    if lost:
+        raise UserError(f"{lost} is a link to {lost.readlink()}, which is not there (is its disk mounted?); choose another place")
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not nearest.is_dir():
         raise UserError(f"{nearest} is a file, so nothing can be written to {folder}; choose another place")
@@ -145,6 +149,14 @@ def claim(folder, option="--out"):
     folder.mkdir(parents=True, exist_ok=True)
     if not hold(folder):
         raise _filled_by_another(folder, option)
+    sweep(folder)
+
+
+def sweep(folder, age=ABANDONED):
+    """Delete what killed processes left unfinished in a folder (`atomic_path`), and nothing has changed for `age` seconds."""
+    for path in folder.glob(".*.tmp*"):
+        if path.is_file() and time.time() - path.stat().st_mtime > age:
+            path.unlink()
 
 
 def delete(path):
@@ -209,9 +221,6 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     for path in sorted(folder.iterdir(), key=lambda path: path.name == OPTIONS) if overwrite else ():
         if path.name != NAME:
             delete(path)  # last of all that by which the folder is known as this run
-    for path in folder.glob(".*.tmp*"):
-        if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED:
-            path.unlink()
     if settings is not None:
         write_json(folder / OPTIONS, settings)
     return folder
