@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.copies import seen_by_refiner, told_copies
 from data.differences import class_differences
-from data.folder import first_of_other_size, load_folder, refuse_same
+from data.folder import load_folder, refuse_same, require_one_size
 from options import parse_eval
 from utils.arguments import as_plain
 from utils.errors import UserError, script
@@ -74,12 +74,8 @@ def open_folders(paths, options, at_least):
         folders[role], infos[role] = load_folder(path, options.size, options.fit, **arguments)
         if len(folders[role]) < at_least:
             raise UserError(f"{path} holds {len(folders[role])} of the {at_least} images that this --eval_mode needs at least")
-    first, other = infos["real"][0], first_of_other_size(*infos.values()) if options.size is None else None
-    if other:
-        raise UserError(
-            f"{other.path} is {other.width} x {other.height}, but {first.path} is {first.width} x {first.height}; "
-            "all must have one size: give --size N, with --fit crop to keep the artefacts being studied"
-        )
+    if options.size is None:
+        require_one_size(*infos.values())
     copies = told_copies(*(images.paths for images in folders.values()))
     seen = seen_by_refiner(paths["refined"]) if "refined" in paths else []
     return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake"))) + copies + seen

@@ -8,7 +8,7 @@ from torch.utils.data import Subset
 
 from data.checking import warn
 from data.copies import images_seen, total_bytes
-from data.folder import all_of_size, first_of_other_size, load_folder, refuse_mixed, refuse_same
+from data.folder import all_of_size, load_folder, refuse_mixed, refuse_same, require_one_size
 from data.listing import list_images
 from data.shards import is_shards, list_shards
 from data.training import ONE_IMAGE, trained_fakes
@@ -65,12 +65,8 @@ def own_size(options):
         for folder, recursive in ((options.inference_data, True), (options.real, False), (options.fake, False))
     )
     infos = [found for _, found in checked]
-    first, other = infos[0][0], first_of_other_size(*infos, square=True)
-    if other:
-        raise UserError(
-            f"{other.path} is {other.width} x {other.height}; without --size all images must be squares of one size (the first is "
-            f"{first.width} wide): give --size N, with --fit crop to keep the artefacts being studied"
-        )
+    require_one_size(*infos, square=True)
+    first = infos[0][0]
     if first.width % 16:
         raise UserError(
             f"{first.path} is {first.width} x {first.height}, no multiple of 16; give a --size that is one, with --fit crop"

@@ -5,6 +5,7 @@ Those of detect.py and gan.py are in detect_commands/options.py and gan_commands
 
 import dataclasses
 
+from models.stig import Objective
 from utils.arguments import (
     as_options,
     boolean,
@@ -207,14 +208,17 @@ class TrainModel:
     width: int = option("channels of the generator's first level; 16 is a fast one for laptops", 64, type=number(int, 1))
     norm: str = option("normalisation in the generator", "instance", choices=("instance", "batch", "none"))
     upsample: str = option("upsampling in the generator", "bilinear", choices=("bilinear", "bicubic"))
-    image_range: str = option("how refined images come to [0, 1]", "clamp", choices=("clamp", "stretch"))
-    inverse: str = option("what is kept of the inverse transform", "real", choices=("real", "abs"))
+    image_range: str = option("how refined images come to [0, 1]", Objective.image_range, choices=("clamp", "stretch"))
+    inverse: str = option("what is kept of the inverse transform", Objective.inverse, choices=("real", "abs"))
     compensate_rounding: bool = option(
-        "take from refined images the noise that rounding to 8 bit will add", True, type=boolean, metavar="True|False"
+        "take from refined images the noise that rounding to 8 bit will add",
+        Objective.compensate_rounding,
+        type=boolean,
+        metavar="True|False",
     )
     rolled_real_profile: bool = option(
         "as the released code does, weigh the colours of the real profile in the wrong order",
-        False,
+        Objective.rolled_real_profile,
         type=boolean,
         metavar="True|False",
     )
@@ -224,22 +228,24 @@ class TrainModel:
 class TrainObjective:
     """The terms of the generator's loss."""
 
-    lambda_gan: float = option("PatchGAN on the magnitude", 3.0, type=number(float, 0))
-    lambda_psd: float = option("spectral discriminator on the chessboard profile", 3.0, type=number(float, 0))
+    lambda_gan: float = option("PatchGAN on the magnitude", Objective.lambda_gan, type=number(float, 0))
+    lambda_psd: float = option("spectral discriminator on the chessboard profile", Objective.lambda_psd, type=number(float, 0))
     lambda_nce: float = option(
         "patch-wise contrastive cross-entropy of fake after --base and refined, and of real and identity image; "
         "mean over --nce_levels",
-        20.0,
+        Objective.lambda_nce,
         type=number(float, 0),
     )
-    lambda_identity: float = option("1 - SSIM of real and identity image", 3.0, type=number(float, 0))
-    lambda_fake_identity: float = option("1 - SSIM of fake after --base and refined", 1.0, type=number(float, 0))
-    lambda_lf: float = option("low frequencies stay as --base leaves them", 3.0, type=number(float, 0))
-    nce_levels: tuple = option("encoder levels, such as 0,1,2,3,4", (0,), type=number_list(int, 0, 4))
-    sigma: int = option("half the side of the low-frequency box in bins", 8, type=number(int, 1))
-    tau: float = option("temperature of the contrastive term", 0.07, type=number(float, 0, open_low=True))
+    lambda_identity: float = option("1 - SSIM of real and identity image", Objective.lambda_identity, type=number(float, 0))
+    lambda_fake_identity: float = option(
+        "1 - SSIM of fake after --base and refined", Objective.lambda_fake_identity, type=number(float, 0)
+    )
+    lambda_lf: float = option("low frequencies stay as --base leaves them", Objective.lambda_lf, type=number(float, 0))
+    nce_levels: tuple = option("encoder levels, such as 0,1,2,3,4", Objective.nce_levels, type=number_list(int, 0, 4))
+    sigma: int = option("half the side of the low-frequency box in bins", Objective.sigma, type=number(int, 1))
+    tau: float = option("temperature of the contrastive term", Objective.tau, type=number(float, 0, open_low=True))
     patches: int = option(
-        "positions per level and image in the contrastive term; all where there are no more", 256, type=number(int, 2)
+        "positions per level and image in the contrastive term; all where there are no more", Objective.patches, type=number(int, 2)
     )
 
 

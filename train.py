@@ -1,6 +1,5 @@
 """Train STIG on datasets/<data>/{real,fake}; everything it writes goes to results/<dst>."""
 
-import dataclasses
 import functools
 import time
 
@@ -11,7 +10,8 @@ from data.checking import Warnings
 from data.pairs import PairLoader, save_holdout, scene_keys
 from data.training import inputs_of, training_sets
 from models.recording import NotRecorded
-from models.stig import STIG, Objective
+from models.refiners import settings_of
+from models.stig import STIG
 from models.training import Trainer
 from options import PRESETS, parse_train
 from utils.arguments import as_arguments, as_plain
@@ -47,16 +47,6 @@ def check_compiler(device):
         raise UserError(f"--compile: torch finds no compiler that works here ({reason}); leave the option out") from error
 
 
-def model_settings(options):
-    """What `STIG.from_settings` needs, as plain values for the checkpoint."""
-    objective = {field.name: getattr(options, field.name) for field in dataclasses.fields(Objective)}
-    objective["nce_levels"] = list(options.nce_levels)
-    return {name: getattr(options, name) for name in ("size", "norm", "upsample", "width", "centre")} | {
-        "mode": options.generator,
-        "objective": objective,
-    }
-
-
 def when_not_finite(run):
     """What to do about a training that came to something that is no number."""
     kept = f"{run / 'checkpoint.pt'} keeps the last good state if one was saved"
@@ -66,7 +56,7 @@ def when_not_finite(run):
 def save_run(run, trainer, filters, options):
     """Write checkpoint.pt, with all that refining and --resume need; UserError, and nothing written, if a weight is not finite."""
     check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, when_not_finite(run))
-    content = {"settings": model_settings(options), "filters": filters, "options": as_plain(options), "random": random_state()}
+    content = {"settings": settings_of(vars(options)), "filters": filters, "options": as_plain(options), "random": random_state()}
     save_checkpoint(run / "checkpoint.pt", "stig", trainer.state_dict() | content)
 
 
@@ -151,7 +141,7 @@ def fitted_parts(options, sets, resumed, processes):
 
 def make_trainer(options, filters, whitening, steps, resumed, processes):
     """The `Trainer` of a run of so many steps, in the state of the checkpoint that is resumed or at its beginning."""
-    model = STIG.from_settings(model_settings(options), filters.get(options.base), whitening, options.amp).to(processes.device)
+    model = STIG.from_settings(settings_of(vars(options)), filters.get(options.base), whitening, options.amp).to(processes.device)
     if options.compile:
         model.generator.compile_parts()
     record = options.cuda_graphs and not options.deterministic

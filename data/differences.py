@@ -27,7 +27,7 @@ def compare_files(real_infos, fake_infos):
     """Differences between the classes' files.
 
     Args:
-        real_infos, fake_infos: non-empty lists of `ImageInfo`.
+        real_infos, fake_infos: non-empty `ImageTable`s.
     Returns: list of sentences, empty if format, bits per value, JPEG quality and size agree.
     """
     found = []

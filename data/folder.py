@@ -75,6 +75,15 @@ def first_of_other_size(*parts, square=False):
     return None
 
 
+def require_one_size(*parts, square=False, advice="give --size N, with --fit crop to keep the artefacts being studied"):
+    """UserError if images are of several sizes; arguments as `first_of_other_size`."""
+    first, other = parts[0][0], first_of_other_size(*parts, square=square)
+    if other:
+        beside = "" if other is first else f", but {first.path} is {first.width} x {first.height}"
+        wanted = "be squares of" if square else "have"
+        raise UserError(f"{other.path} is {other.width} x {other.height}{beside}; all must {wanted} one size: {advice}")
+
+
 def all_of_size(infos, size):
     """Whether images are (size, size) already."""
     return bool(((column(infos, "width") == size) & (column(infos, "height") == size)).all())
@@ -122,7 +131,7 @@ def load_folder(folder, size, fit="resize", skip_bad=False, cache_gb=0.0, num_wo
         folder, recursive: as `list_images`; or the pattern of tar shards, as `list_shards`.
         skip_bad, num_workers, tell: as `check_images`.
         size, fit, cache_gb: as `ImageFolder`; the budget is this folder's own.
-    Returns: `ImageFolder`, and the list of `ImageInfo`s.
+    Returns: `ImageFolder`, and its `ImageInfo`s (`ImageTable`).
     Raises: UserError, before anything is kept, for each mistake those name. Warns if images will be resized, or are left out.
     """
     listed = list_shards(folder) if is_shards(folder) else list_images(folder, recursive)

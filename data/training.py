@@ -25,7 +25,7 @@ def open_dataset(name, options, tell=warn):
     Args:
         options: has size, fit, skip_bad, num_workers.
         tell: called with each warning, of what gives the classes away apart from the spectrum, too.
-    Returns: dict real, fake -> (`ImageFolder` without a cache, list of `ImageInfo`).
+    Returns: dict real, fake -> (`ImageFolder` without a cache, its `ImageInfo`s).
     Raises: UserError for whatever is missing or unreadable.
     """
     folder = DATASETS / name

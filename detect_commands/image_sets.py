@@ -9,7 +9,7 @@ import numpy as np
 from data.checking import Warnings
 from data.copies import seen_by_refiner, told_copies, total_bytes
 from data.differences import class_differences
-from data.folder import first_of_other_size, load_folder
+from data.folder import load_folder, require_one_size
 from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError
@@ -153,12 +153,8 @@ def open_sets(folders, options):
         cache_gb -= images.cached_gb
         sets[role] = ImageSet(labels[Path(folder).as_posix()], folder, images, options.num_workers)
     first = next(iter(infos.values()))[0]
-    other = first_of_other_size(*infos.values(), square=True) if options.size is None else None
-    if other:
-        raise UserError(
-            f"{other.path} is {other.width} x {other.height}, but detectors take squares of one size; give --size N, with "
-            "--fit crop to keep the artefacts being studied"
-        )
+    if options.size is None:
+        require_one_size(*infos.values(), square=True)
     side = options.size or first.width
     if side < SMALLEST_SIDE:
         least = f"{SMALLEST_SIDE} pixels or more"

@@ -57,12 +57,11 @@ def finetune_step(trainer, real_image, latent, options, threshold):
     terms, total = {"dissimilarity": dissimilarity.detach()}, options.lambda_fourier * dissimilarity
     if options.adv:
         trainer.discriminator_step(from_image(real_image), fake)
-        adversarial = generator_loss(trainer.config.adversarial, trainer.discriminator(fake))
+        with trainer.fixed_discriminator():
+            adversarial = generator_loss(trainer.config.adversarial, trainer.discriminator(fake))
         terms["adversarial"] = adversarial.detach()
         total = total + options.adv * adversarial
-    trainer.generator_optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    trainer.generator_optimiser.step()
+    trainer.update_generator(total)
     trainer.steps += 1
     return terms
 

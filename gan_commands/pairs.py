@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from data.checking import check_images
-from data.folder import ImageFolder, first_of_other_size
+from data.folder import ImageFolder, require_one_size
 from data.listing import ImagePaths, list_images
 from utils.errors import UserError
 from utils.run_dir import read_json
@@ -36,9 +36,7 @@ def open_pairs(folder):
     missing = [path for paths in parts.values() for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} is missing; {folder} must be a folder that gan.py invert wrote")
-    other = first_of_other_size(*(check_images(parts[part])[1] for part in ("real", "fake")), square=True)
-    if other:
-        raise UserError(f"{other.path} is {other.width} x {other.height}; pairs are squares of one size: run gan.py invert again")
+    require_one_size(*(check_images(parts[part])[1] for part in ("real", "fake")), square=True, advice="run gan.py invert again")
     latents = [_read_latent(path) for path in parts["latent"]]
     for path, latent in zip(parts["latent"], latents, strict=True):
         if latent.shape != latents[0].shape:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Subset
 
-from data.folder import first_of_other_size, load_folder, refuse_mixed
+from data.folder import load_folder, refuse_mixed, require_one_size
 from data.shards import expand_pattern, is_shards
 from gan_commands import figures
 from gan_commands.common import BATCH, draw, images_of, label_of, load_run
@@ -43,8 +43,8 @@ def read_folder(folder, options, at_least=1):
     refuse_mixed(folder)
     reading = (options.size, options.fit, options.skip_bad)
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
-    if options.size is None and first_of_other_size(infos, square=True):
-        raise UserError(f"{folder} holds images of several sizes, or not square ones; give --size and --fit crop")
+    if options.size is None:
+        require_one_size(infos, square=True)
     if options.size is None and infos[0].width < SMALLEST_SIDE:
         least = f"{SMALLEST_SIDE} px or more"
         raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {least}: give others")

@@ -4,27 +4,17 @@ All three losses share one generator and one discriminator; what differs is the 
 frequencies. Networks work on images in [-1, 1]: `to_image` and `from_image` translate from and to [0, 1].
 """
 
+import functools
 import itertools
 import math
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from models.batch_norm import BatchNorm
 
 SETUPS = ("BASELINE", *(f"{letter}.1.{kernel}" for kernel in (3, 5, 7) for letter in "NZB"), "N.3.5", "Z.3.5", "B.3.5")
-
-
-def upsample_nearest(features):
-    """N: every value becomes a 2 x 2 box: (N, C, H, W) -> (N, C, 2H, 2W)."""
-    return functional.interpolate(features, scale_factor=2, mode="nearest")
-
-
-def upsample_bilinear(features):
-    """B: linear interpolation that keeps the corners: (N, C, H, W) -> (N, C, 2H, 2W)."""
-    return functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 def upsample_zero(features):
@@ -35,18 +25,18 @@ def upsample_zero(features):
     return spread.view(n, c, 2 * h, 2 * w)
 
 
-UPSAMPLE = {"N": upsample_nearest, "B": upsample_bilinear, "Z": upsample_zero}
-
-
-class Upsample(nn.Module):
-    """One of `UPSAMPLE` as a layer."""
-
-    def __init__(self, letter):
-        super().__init__()
-        self.letter = letter
+class ZeroUpsample(nn.Module):
+    """`upsample_zero` as a layer."""
 
     def forward(self, features):
-        return UPSAMPLE[self.letter](features)
+        return upsample_zero(features)
+
+
+UPSAMPLE = {  # letter of a set-up -> what makes its layer, (N, C, H, W) -> (N, C, 2H, 2W)
+    "N": functools.partial(nn.Upsample, scale_factor=2),  # every value becomes a 2 x 2 box
+    "B": functools.partial(nn.Upsample, scale_factor=2, mode="bilinear", align_corners=True),
+    "Z": ZeroUpsample,
+}
 
 
 def last_layer(setup, channels):
@@ -65,7 +55,7 @@ def last_layer(setup, channels):
     letter, count, kernel = setup[0], int(setup[2]), int(setup[4])
     widths = [channels] * count + [3]
     convolutions = [nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in itertools.pairwise(widths)]
-    return nn.Sequential(Upsample(letter), *convolutions)
+    return nn.Sequential(UPSAMPLE[letter](), *convolutions)
 
 
 def doublings(size):

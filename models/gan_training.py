@@ -1,5 +1,6 @@
 """One step of GAN training: discriminator, generator, moving average, and everything a checkpoint needs."""
 
+import contextlib
 import copy
 import dataclasses
 
@@ -82,10 +83,26 @@ class GanTrainer:
             penalty = gradient_penalty(self.discriminator, real, fake, config.penalty, config.penalty_sample, self.processes)
             terms["penalty"] = penalty.detach()
             total = loss + config.penalty_weight * penalty
-        self.discriminator_optimiser.zero_grad(set_to_none=True)
-        self.processes.backward(total, self.discriminator.parameters())
-        self.discriminator_optimiser.step()
+        self._descend(total, self.discriminator, self.discriminator_optimiser)
         return terms
+
+    def _descend(self, total, network, optimiser):
+        optimiser.zero_grad(set_to_none=True)
+        self.processes.backward(total, network.parameters())
+        optimiser.step()
+
+    def update_generator(self, total):
+        """Update the generator by the gradient of a loss, whose graph came about with a `fixed_discriminator`."""
+        self._descend(total, self.generator, self.generator_optimiser)
+
+    @contextlib.contextmanager
+    def fixed_discriminator(self):
+        """Context in which the discriminator judges, and no gradient of its weights is computed."""
+        self.discriminator.requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.discriminator.requires_grad_(True)
 
     def generator_step(self, real):
         """Update the generator against the current discriminator; `real` (N, 3, S, S) serves the spectral loss alone.
@@ -93,18 +110,15 @@ class GanTrainer:
         Returns: dict of unweighted, detached scalars `generator` and, if it is on, `spectral`.
         """
         config = self.config
-        self.discriminator.requires_grad_(False)
         fake = self.generator(self.latent(len(real)))
-        loss = generator_loss(config.adversarial, self.discriminator(fake))
+        with self.fixed_discriminator():
+            loss = generator_loss(config.adversarial, self.discriminator(fake))
         terms, total = {"generator": loss.detach()}, loss
         if config.spectral_loss:
             spectral = spectral_loss(to_image(fake), to_image(real), self.processes)
             terms["spectral"] = spectral.detach()
             total = loss + config.spectral_loss * spectral
-        self.generator_optimiser.zero_grad(set_to_none=True)
-        self.processes.backward(total, self.generator.parameters())
-        self.generator_optimiser.step()
-        self.discriminator.requires_grad_(True)
+        self.update_generator(total)
         if self.average is not None:
             update_average(self.average, self.generator, config.ema)
         return terms

@@ -2,8 +2,17 @@
 
 import dataclasses
 
+from models.nested_unet import CHANNELS
 from models.stig import STIG, Objective
 from utils.filters import FILTER_PARTS
+
+
+def settings_of(values):
+    """What `STIG.from_settings` needs, as plain values, of options of train.py by name; those of the objective may be missing."""
+    objective = {field.name: values.get(field.name, field.default) for field in dataclasses.fields(Objective)}
+    objective["nce_levels"] = list(objective["nce_levels"])
+    own = {name: values[name] for name in ("size", "norm", "upsample", "width", "centre")}
+    return own | {"mode": values["generator"], "objective": objective}
 
 
 def trained_model(checkpoint):
@@ -29,17 +38,7 @@ def released_model(weights, size, preset):
         size: side of the images in pixels. preset: options of train.py that behave as the released code does.
     Raises: ValueError if the weights do not fit the network.
     """
-    named = {field.name for field in dataclasses.fields(Objective)}
-    objective = dataclasses.asdict(Objective(**{name: value for name, value in preset.items() if name in named}))
-    settings = {
-        "size": size,
-        "mode": preset["generator"],
-        "norm": preset["norm"],
-        "upsample": preset["upsample"],
-        "width": 64,
-        "centre": False,
-    }
-    model = STIG.from_settings(settings | {"objective": objective})
+    model = STIG.from_settings(settings_of(preset | {"size": size, "width": CHANNELS[0]}))
     try:
         problems = model.generator.load_state_dict(weights, strict=False)
     except RuntimeError as error:

@@ -293,12 +293,13 @@ class STIG(nn.Module):
         Raises: KeyError, TypeError or ValueError if a setting is missing, unknown or no setting, or a tensor has another shape.
         """
         objective = Objective(**settings["objective"] | {"nce_levels": tuple(settings["objective"]["nce_levels"])})
-        form = (settings[name] for name in ("mode", "norm", "upsample", "width"))
+        form = {name: settings[name] for name in ("mode", "norm", "upsample", "width")}
+        form["centre"] = settings.get("centre", False)  # older ones have none
         size = settings["size"]
         check_filter(base or {}, size)
         if whitening is not None and whitening.shape != (2, 3, size, size):
             raise ValueError(f"whitening is {tuple(whitening.shape)} and not {(2, 3, size, size)}")
-        return cls(size, objective, *form, base, whitening, settings.get("centre", False), amp)  # older ones have none
+        return cls(size, objective, base=base, whitening=whitening, amp=amp, **form)
 
     def discriminator_parameters(self):
         """Parameters of both discriminators."""

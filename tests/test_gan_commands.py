@@ -751,7 +751,7 @@ def test_study_spectrum_refuses(capsys):
     assert "one image" in refused("study spectrum --real datasets/lonely --dst no --device cpu --inputs base", capsys)
     photographs("datasets/wide", 3, size=20)
     photographs("datasets/wide/c", 2, size=16)
-    assert "several sizes" in refused(f"{base} datasets/wide", capsys)
+    assert "all must be squares of one size" in refused(f"{base} datasets/wide", capsys)
     photographs("datasets/large", 3, size=32)
     photographs("datasets/small", 3, size=8)
     with pytest.MonkeyPatch.context() as patch:
