@@ -3,6 +3,7 @@
 python shared_steps.py FOLDER writes FOLDER/<rank>.pt, and what commands leave in the current folder.
 """
 
+import contextlib
 import functools
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torchvision.models.resnet import Bottleneck, ResNet
 
-import detect
+from detect_commands import training
+from detect_commands.before_after import before_after
+from detect_commands.detect import detect as detect_images
 from detect_commands.judges import NetworkJudge
 from detect_commands.options import parse_detect
 from detect_commands.training import TrainingPlan
@@ -113,11 +116,14 @@ def detector_steps(processes, folder):
     sides, found = [SimpleNamespace(images=images, label="side") for images in (real, fake)], {}
     split = {"real": {"train": range(9), "validation": range(9, 12)}, "fake": {"train": range(5), "validation": range(5, 8)}}
     small = functools.partial(ResNet, Bottleneck, [1, 1, 1, 1])
-    with mock.patch.object(detectors, "VIT", TINY_VIT), mock.patch.object(detectors, "resnet50", small):
+    changes = (detectors, "VIT", TINY_VIT), (detectors, "resnet50", small), (training, "CROP", 24)
+    with contextlib.ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(mock.patch.object(*change))
         for classifier, (domain, epochs) in DETECTORS.items():
             torch.manual_seed(0)
             augment = 0.5 if classifier == "resnet50" else None
-            plan = TrainingPlan(epochs, 5, 1e-3, "sgd", patience=0, augment=augment, crop=24, seed=0, num_workers=0)
+            plan = TrainingPlan(epochs, 5, 1e-3, "sgd", patience=0, augment=augment, seed=0, num_workers=0)
             judge = NetworkJudge(classifier, 32, domain, None, processes, plan, folder / classifier)
             judge.fit(*sides, split)
             found[classifier] = {"state": dict(judge.network.state_dict()), "best": judge.best_epoch, "threshold": judge.threshold}
@@ -138,8 +144,8 @@ def commands(processes, name):
     train(parse_gan([*GAN.split(), "--dst", f"gan_{name}", *begun])[1], processes)
     sample(parse_gan(f"sample --dst gan_one --n 7 --batch_size 2 --out drawn_{name}".split())[1], processes)
     judge = [*DETECT.split(), "--dst", f"detector_{name}"]
-    detect.detect(parse_detect([*judge, "--class_epoch", "3", "--resume"]), processes)
-    detect.before_after(parse_detect([*judge, "--classifier", "cnn", "--class_epoch", "1", "--eval_root", "refined"]), processes)
+    detect_images(parse_detect([*judge, "--class_epoch", "3", "--resume"]), processes)
+    before_after(parse_detect([*judge, "--classifier", "cnn", "--class_epoch", "1", "--eval_root", "refined"]), processes)
     let_go()  # as the scripts do at their end
 
 

@@ -24,6 +24,7 @@ import train
 from data.pairs import PairLoader
 from detect_commands import bench
 from detect_commands.bench import Bench
+from detect_commands.detect import detect as detect_images
 from detect_commands.options import parse_detect
 from gan_commands import train as gan_train
 from gan_commands.options import parse_gan
@@ -130,7 +131,7 @@ def halted(house):
         patch.setattr(bench, "remove_progress", halting)
         first = ["--classifier", "cnn", "--class_epoch", "1", "--dst", "detector_two"]
         with pytest.raises(KeyboardInterrupt):
-            detect.detect(parse_detect([*shared_steps.DETECT.split(), *first]), processes)
+            detect_images(parse_detect([*shared_steps.DETECT.split(), *first]), processes)
     let_go()  # as a script does at its end
     assert (house / "results/detector_two/cnn_classifier/run_00/last.pt").exists()
 
