@@ -174,7 +174,7 @@ class STIG(nn.Module):
         fake_mag, real_mag = mag.chunk(2)
         refined_mag, identity_mag = out_mag.chunk(2)
         refined_image, identity_image = out_image.chunk(2)
-        # The profile is that of the image a user would get: what the inverse transform and the range undo does not count.
+        # The profile is that of the image, not of `refined_mag`: what the inverse transform and the range undo does not count.
         refined_mag_of_image = normalised_log_mag(to_unit_range(refined_image, self.objective.image_range))
         refined_profile = chessboard_profile(refined_mag_of_image)  # (N, R)
         return Translation(

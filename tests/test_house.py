@@ -4,6 +4,7 @@ import ast
 import csv
 import dataclasses
 import errno
+import importlib
 import json
 import os
 import pickle
@@ -699,6 +700,14 @@ def test_documented_commands_can_be_typed(document):
     for script_name, line in commands:
         PARSERS[script_name](shlex.split(line))
     assert commands or "python train.py" not in text
+
+
+def test_documented_imports_are_there():
+    text = "".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    found = re.findall(r"from ((?:benchmarks|data|models|utils|\w+_commands)[\w.]*) import (\w+)", text)
+    assert len(found) > 3
+    for module, name in found:
+        assert hasattr(importlib.import_module(module), name), (module, name)
 
 
 @pytest.mark.parametrize("parse", [*PARSERS.values()], ids=[*PARSERS])

@@ -1,8 +1,9 @@
 """The baselines that need no training: one fixed linear filter from fakes to reals.
 
-"linear" is the filter anybody would try: one gain per channel and frequency, exp(mean log|F| of reals - mean log|F| of fakes). It
-carries the noise of a few dozen images. "cepstral" removes that noise where it can be told from the signal, in the Fourier
-transform of the log-gain itself, and mixes colours, so that their coherence is repaired too (docs/fidelity.md).
+"linear" is the filter anybody would try: one gain per channel and frequency, exp(mean log|F| of reals - mean log|F| of fakes), but
+1 at DC: brightness is the scene's. It carries the noise of a few dozen images. "cepstral" removes that noise where it can be told
+from the signal, in the Fourier transform of the log-gain itself, and mixes colours, so that their coherence is repaired too
+(docs/fidelity.md).
 """
 
 import functools
@@ -168,7 +169,7 @@ def over_rgb(gain):
 
 
 def fit_linear(real, fake):
-    """Plain filter from mean log spectra (C, H, W) of reals and fakes: (C, C, H, W) float32 for `utils.fft.apply_gain`."""
+    """Plain filter from mean log spectra (C, H, W) of reals and fakes, DC kept: (C, C, H, W) float32 for `utils.fft.apply_gain`."""
     return diagonal_gain(_keep_dc(real - fake)).float()
 
 
