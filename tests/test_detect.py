@@ -617,6 +617,8 @@ def test_weights_are_fetched_when_nothing_else_is_amiss():
         options = parse_detect(["--classifier", "resnet50", "--dst", "x", *arguments]).of("resnet50")
         with pytest.raises(UserError, match=words):
             bench_module.Bench("resnet50", size, options, device, fetch)
+    with pytest.raises(UserError, match="multiple of 16"):
+        bench_module.Bench("vit", 40, parse_detect(["--classifier", "vit", "--dst", "x"]).of("vit"), device, fetch)
     saved = ["--classifier", "resnet50", "--dst", "x", "--is_train", "False", "--class_batch_size", "1"]
     bench_module.Bench("resnet50", 32, parse_detect(saved).of("resnet50"), device)  # judges one image at a time
 

@@ -811,6 +811,18 @@ def test_study_setups(capsys):
     assert "'X.1.3' is none of BASELINE" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
 
 
+def test_interrupted_shards_need_no_option(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr("data.streams._write_tar", stop)
+        run("shard --data set --out cut/a --size 16")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("stopped; no file is half written, start the command again\n")
+    run("shard --data set --out cut/a --size 16")
+
+
 def test_shards_train_like_a_folder(capsys):
     run("shard --data set --out shards/set --per_shard 10 --size 16")
     assert "shards/set-{000000..000002}.tar" in capsys.readouterr().out

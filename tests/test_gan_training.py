@@ -1,5 +1,7 @@
 """GAN steps, the monitor and the pieces of the sub-commands, without any command line."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from gan_commands import monitor as monitor_module
 from gan_commands.common import default_threshold, draw, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
+from gan_commands.finetune import finetune_step
 from gan_commands.invert import invert_batch
 from gan_commands.monitor import GanMonitor, choose_monitor
-from models.gan import Generator, generate, seeded_latents
+from models.gan import Generator, from_image, generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer, restore_generator
 from utils.errors import UserError
 from utils.metrics import SpectrumFolds, half_of
@@ -153,6 +156,18 @@ def test_monitor_prefers_the_right_spectrum():
     assert torch.equal(torch.get_rng_state(), state)
     assert few.score(generator) == score
     assert generator.training
+
+
+def test_the_generators_steps_leave_the_discriminator_without_gradients(monkeypatch):
+    trainer = GanTrainer(GanConfig(**TINY), 1e-3, CPU)
+    options = SimpleNamespace(metric="cos", lambda_fourier=1.0, adv=1)
+    monkeypatch.setattr(trainer, "discriminator_step", lambda *_: {})
+    before = [weight.clone() for weight in trainer.generator.parameters()]
+    trainer.processes.begin(4)
+    trainer.generator_step(from_image(reals(4)))
+    finetune_step(trainer, reals(4), torch.randn(4, 6), options, 2)
+    assert not any(torch.equal(*pair) for pair in zip(before, trainer.generator.parameters(), strict=True))
+    assert all(weight.grad is None and weight.requires_grad for weight in trainer.discriminator.parameters())
 
 
 def test_floor_of_the_monitor():

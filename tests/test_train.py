@@ -1,6 +1,7 @@
 """train.py and inference.py from the command line to the files, on a few small images."""
 
 import csv
+import itertools
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -662,6 +664,21 @@ def test_names_too_long_for_a_disk_stop_before_anything_is_deleted(run, house, c
     ]
     assert "255 bytes" in refused(inference.main, command, capsys)
     assert Path("results/long/kept").exists()
+
+
+def test_the_rate_does_not_count_pictures_and_checkpoints(monkeypatch):
+    now = itertools.count()
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+
+    def slow(function):
+        return lambda *arguments: (function(*arguments), [next(now) for _ in range(1000)])
+
+    monkeypatch.setattr(train, "save_run", slow(train.save_run))
+    monkeypatch.setattr(train.Monitor, "show", slow(train.Monitor.show))
+    paced = ["--log_frequency", "1", "--save_frequency", "2", "--sample_frequency", "3"]
+    train.main([*SMALL, "--base", "linear", "--dst", "paced", *paced])
+    with Path("results/paced/log.csv").open() as file:
+        assert [row["images_per_s"] for row in csv.DictReader(file)] == 4 * ["1"]
 
 
 def test_pictures_of_images_that_are_no_longer_evaluated_go(run):
