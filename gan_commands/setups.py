@@ -157,8 +157,8 @@ def compare_setups(options):
 def legend(kind, options):
     """What the columns of the table mean."""
     return (
-        f"{kind.upper()}: distance of {options.n} fakes to the reals, lower is better; of the reals that of two halves of them, "
-        "which of so many images is no lower than the best that fakes can have. <detector> finds: share of a set-up's fakes "
+        f"{kind.upper()}: distance of {options.n} fakes to the reals, lower is better; of the reals: two halves of them, "
+        "the floor (of half as many images, so good fakes may lie below it). <detector> finds: share of a set-up's fakes "
         "that a detector on decay features calls fake, which was trained on reals and BASELINE's fakes; of the reals, the share it "
         "calls real. The published FID is of other photographs and another size: its order compares, its values do not."
     )
