@@ -18,6 +18,7 @@ from models.classical_detectors import CLASSICAL
 from models.gan import from_image, to_image
 from models.gan_losses import fourier_dissimilarity, generator_loss, high_frequencies, one_sided_magnitude
 from models.gan_training import GanConfig, GanTrainer
+from utils.ahead import read_ahead
 from utils.arguments import as_plain
 from utils.checkpoint import fitting, read_resumed
 from utils.distributed import Processes, resolve_device
@@ -106,7 +107,7 @@ class SampleJudge:
 def open_inputs(options):
     """Checkpoint, pairs and threshold of the options; UserError where they do not fit each other."""
     checkpoint = load_run(options.generator, options.checkpoint)
-    real, _, latents = open_pairs(options.pairs)
+    real, _, latents = open_pairs(options.pairs, options.num_workers)
     config = checkpoint["config"]
     if latents.shape[1] != config["latent_dim"] or real[0].shape[-1] != config["size"]:
         raise UserError(f"the pairs in {options.pairs} do not fit the generator {options.generator}; make them with gan.py invert")
@@ -163,12 +164,14 @@ class FinetuneRun(GanRun):
         order = np.random.default_rng([self.options.seed, self.epoch]).permutation(len(real))
         batches = order[: len(real) // size * size].reshape(-1, size)
         bar = tqdm(total=len(batches), initial=self.batch, desc=f"epoch {self.epoch + 1}", unit="step", leave=False, delay=1)
+
+        def read(chosen):
+            return torch.stack([real[int(index)] for index in chosen]), latents[chosen]
+
         with bar:
-            for chosen in batches[self.batch :]:
-                real_image = sent(torch.stack([real[int(index)] for index in chosen]), self.processes.device)
-                terms = finetune_step(
-                    self.trainer, real_image, sent(latents[chosen], self.processes.device), self.options, self.threshold
-                )
+            for parts in read_ahead(read, batches[self.batch :], self.options.num_workers):
+                real_image, latent = (sent(part, self.processes.device) for part in parts)
+                terms = finetune_step(self.trainer, real_image, latent, self.options, self.threshold)
                 self.batch += 1
                 self._count(terms)
                 bar.update()

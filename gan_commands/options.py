@@ -5,7 +5,7 @@ import functools
 
 from models.gan import SETUPS
 from models.gan_losses import METRICS, PENALTIES, PENALTY_SAMPLES
-from options import CachedReading, Machine, Reading, ReadingMachine, ResumableRun, RunFolder, SharedMachine
+from options import CachedReading, Reading, ReadingMachine, ResumableRun, RunFolder, SharedMachine
 from utils.arguments import (
     HelpFormatter,
     Parser,
@@ -202,7 +202,7 @@ class FinetuneSteps:
 
 
 @frozen
-class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, Machine, ResumableRun):
+class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, ReadingMachine, ResumableRun):
     """Options of gan.py finetune."""
 
     generator: str = option("the trained run results/<generator> to start from", required=True, type=run_name)
@@ -238,7 +238,7 @@ class GanSpectrumOptions(GanReading, ReadingMachine, RunFolder):
 
 
 @frozen
-class GanTruncationOptions(Machine, RunFolder):
+class GanTruncationOptions(ReadingMachine, RunFolder):
     """Options of gan.py study truncation."""
 
     pairs: str = path_option(PAIRS, required=True)

@@ -14,8 +14,8 @@ from utils.run_dir import read_json
 PAIRS = "pairs.json"  # in the folder: how it was made
 
 
-def open_pairs(folder):
-    """Triplets of a folder of pairs.
+def open_pairs(folder, num_workers=0):
+    """Triplets of a folder of pairs, which `num_workers` processes check.
 
     Returns: `ImageFolder`s of reals (with names below real/) and fakes, and latents (N, latent_dim) float32, all in the same order.
     Raises: UserError if a part is missing or damaged, or of another size than the first, or the inversion was interrupted.
@@ -36,7 +36,11 @@ def open_pairs(folder):
     missing = [path for paths in parts.values() for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} is missing; {folder} must be a folder that gan.py invert wrote")
-    require_one_size(*(check_images(parts[part])[1] for part in ("real", "fake")), square=True, advice="run gan.py invert again")
+    require_one_size(
+        *(check_images(parts[part], num_workers=num_workers)[1] for part in ("real", "fake")),
+        square=True,
+        advice="run gan.py invert again",
+    )
     latents = [_read_latent(path) for path in parts["latent"]]
     for path, latent in zip(parts["latent"], latents, strict=True):
         if latent.shape != latents[0].shape:

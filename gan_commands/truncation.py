@@ -20,11 +20,12 @@ def study_truncation(options):
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
     check_run_folder(options.dst, options.overwrite, inputs=(options.pairs,))
-    real, fake, _ = open_pairs(options.pairs)
+    real, fake, _ = open_pairs(options.pairs, options.num_workers)
     chosen = images_of(real, options.n, options.seed)
     thresholds = np.arange(1, min(real[0].shape[-2:]) // 2)
     sums = np.zeros((2, len(thresholds)))
-    sides = [batches(Subset(images, chosen), side, device, BATCH) for side, images in (("real", real), ("fake", fake))]
+    reading = (device, BATCH, options.num_workers)
+    sides = [batches(Subset(images, chosen), side, *reading) for side, images in (("real", real), ("fake", fake))]
     for images in zip(*sides, strict=True):
         magnitudes = [one_sided_magnitude(image) for image in images]
         for column, threshold in enumerate(thresholds.tolist()):

@@ -29,6 +29,7 @@ from models.detectors import FAKE, Detector
 from models.gan import SETUPS
 from models.gan_losses import fourier_dissimilarity
 from models.gan_training import restore_generator
+from utils.ahead import read_ahead
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.errors import UserError
@@ -610,6 +611,19 @@ def test_pairs_and_checkpoints_know_the_generator_they_are_of(monkeypatch, capsy
     told = "the generator anew has other weights than when of_old began"
     assert told in refused(command + " --resume --dst of_old", capsys)
     run(command + " --dst of_new")
+
+
+def test_threads_that_read_pairs_change_nothing(monkeypatch):
+    workers = []
+    monkeypatch.setattr(finetune_module, "read_ahead", lambda *work: workers.append(work[2]) or read_ahead(*work))
+    command = "finetune --generator base --pairs pairs --adv 0 --epochs 1 --n 20 --batch_size 8 --device cpu --dst read"
+    for number in (0, 2):
+        run(f"{command}_{number} --num_workers {number}")
+        run(f"study truncation --pairs pairs --dst cut_{number} --num_workers {number} --device cpu")
+    assert workers == [0, 2]
+    weights, again = (load_run(f"read_{number}", "last")["generator"] for number in (0, 2))
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+    assert table("results/cut_0/truncation.csv") == table("results/cut_2/truncation.csv")
 
 
 @pytest.mark.parametrize("terms", ["--adv 1 --metric 2", "--adv 1 --lambda_fourier 0"])
