@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.run_dir import atomic_folder, write_png
+from utils.run_dir import atomic_folder, check_place, write_png
 
 _REAL, _FAKE = 0, 1  # streams of random numbers: no fake shows what a real shows
 _SMALLEST = 0.8  # radius of the smallest disc, pixels
@@ -118,13 +118,14 @@ def make_demo(folder, count=64, size=128, seed=0):
         size: side in pixels, a multiple of 4.
         seed: non-negative integer.
     Returns: the folder's path.
-    Raises: UserError if the folder exists.
+    Raises: UserError if the folder exists, or cannot be made.
     """
     folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder} exists already; delete it to have it made anew")
     if count < 1 or size < 16 or size % 4:
         raise ValueError(f"the demo needs at least one image and a size that is a multiple of 4 from 16 on, not {count} and {size}")
+    check_place(folder)
     with atomic_folder(folder) as temporary:
         for name, stream in (("real", _REAL), ("fake", _FAKE)):
             for number in range(count):

@@ -778,14 +778,6 @@ def test_lists_of_names_count_each_name_once_and_refuse_others(capsys):
         parse_detect(["--dst", "y", "--classifier", "all"])
 
 
-@pytest.mark.parametrize("command", ["finetune --generator g --pairs p --dst y", "study truncation --pairs p --dst y"])
-def test_commands_that_read_no_images_have_no_workers(command, capsys):
-    assert not hasattr(parse_gan(command.split())[1], "num_workers")
-    with pytest.raises(SystemExit):
-        parse_gan([*command.split(), "--num_workers", "2"])
-    assert "unrecognized arguments: --num_workers" in capsys.readouterr().err
-
-
 def test_presets_set_defaults_that_options_override():
     assert options.parse_train(BASE).generator == "residual"
     released = options.parse_train([*BASE, "--preset", "released", "--norm", "instance"])
