@@ -45,7 +45,9 @@ class Machine:
 class ReadingMachine(Machine):
     """The same, for what reads images."""
 
-    num_workers: int = option("processes that check images, threads that read ahead; 0: none", 0, True, type=number(int, 0, 64))
+    num_workers: int = option(
+        "processes that check images, threads that read ahead; 0: none", 0, free=True, type=number(int, 0, 64)
+    )
 
 
 @group("machine")
@@ -98,7 +100,7 @@ class Reading:
 class CachedReading(Reading):
     """The same, of images that are read more than once."""
 
-    cache_gb: float = option("memory for decoded images; 0 reads from disk each time", 2.0, True, type=number(float, 0))
+    cache_gb: float = option("memory for decoded images; 0 reads from disk each time", 2.0, free=True, type=number(float, 0))
 
 
 # ----------------------------------------------------------------------------------------------------------------- train.py

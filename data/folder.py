@@ -59,29 +59,21 @@ def _decoded_bytes(infos, size):
     return int((pixels * (column(infos, "bits").astype(np.int64) // 8 * 3)).sum())
 
 
-def first_of_other_size(*parts, square=False):
-    """The first `ImageInfo` whose size is not that of the very first one, or None if all have one size.
+def require_one_size(*parts, square=False, advice="give --size N, with --fit crop to keep the artefacts being studied"):
+    """UserError, naming the first that is not, unless all images have the size of the very first one.
 
     Args:
         parts: rows of `ImageInfo`s, none of them empty.
-        square: the size is that of a square as wide as the first image, which may then be an other itself.
+        square: the size is that of a square as wide as the first image, which may then be the one to blame itself.
+        advice: what the sentence ends with.
     """
     first = parts[0][0]
-    height = first.width if square else first.height
+    height, wanted = (first.width, "be squares of") if square else (first.height, "have")
     for infos in parts:
         others = np.flatnonzero((column(infos, "width") != first.width) | (column(infos, "height") != height))
-        if len(others):
-            return infos[others[0]]
-    return None
-
-
-def require_one_size(*parts, square=False, advice="give --size N, with --fit crop to keep the artefacts being studied"):
-    """UserError if images are of several sizes; arguments as `first_of_other_size`."""
-    first, other = parts[0][0], first_of_other_size(*parts, square=square)
-    if other:
-        beside = "" if other is first else f", but {first.path} is {first.width} x {first.height}"
-        wanted = "be squares of" if square else "have"
-        raise UserError(f"{other.path} is {other.width} x {other.height}{beside}; all must {wanted} one size: {advice}")
+        for other in (infos[index] for index in others[:1]):
+            beside = "" if other == first else f", but {first.path} is {first.width} x {first.height}"
+            raise UserError(f"{other.path} is {other.width} x {other.height}{beside}; all must {wanted} one size: {advice}")
 
 
 def all_of_size(infos, size):

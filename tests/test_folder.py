@@ -10,7 +10,7 @@ from small import draw
 import data.folder
 from data.checking import check_images
 from data.differences import compare_files
-from data.folder import ImageFolder, first_of_other_size, load_folder
+from data.folder import ImageFolder, load_folder, require_one_size
 from data.listing import list_images
 from data.reading import ImageInfo
 from data.training import training_sets
@@ -192,17 +192,23 @@ def test_test_data_that_is_training_data_by_another_path_is_told(tmp_path, monke
         assert any(f"4 of 4 images of datasets/linked/{side} are copies of images of datasets/one/{side}" in text for text in told)
 
 
-def test_the_first_image_of_another_size(tmp_path):
+def test_all_images_have_one_size(tmp_path):
     put(tmp_path / "a", "0.png", "1.png", size=(4, 6))
     put(tmp_path / "b", "0.png", size=(4, 6))
     put(tmp_path / "b", "1.png", "2.png", size=(6, 4))
     put(tmp_path / "c", "0.png", "1.png", size=(4, 4))
     a, b, c = (load_folder(tmp_path / name, None)[1] for name in "abc")
-    assert first_of_other_size(a, b.take([0]), list(a)) is None and first_of_other_size(c, square=True) is None
-    assert first_of_other_size(a, b, c).path == tmp_path / "b/1.png"
-    assert first_of_other_size(list(a), list(c)).path == tmp_path / "c/0.png"
-    assert first_of_other_size(a, square=True).path == tmp_path / "a/0.png"  # not square itself
-    assert first_of_other_size(c, b, square=True).path == tmp_path / "b/0.png"
+    require_one_size(a, b.take([0]), list(a))
+    require_one_size(c, square=True)
+    for parts, square, told in (
+        ((a, b, c), False, "b/1.png is 6 x 4, but a/0.png is 4 x 6; all must have one size: mend it"),
+        ((list(a), list(c)), False, "c/0.png is 4 x 4, but a/0.png is 4 x 6; all must have one size: mend it"),
+        ((a,), True, "a/0.png is 4 x 6; all must be squares of one size: mend it"),  # not square itself
+        ((c, b), True, "b/0.png is 4 x 6, but c/0.png is 4 x 4; all must be squares of one size: mend it"),
+    ):
+        with pytest.raises(UserError) as error:
+            require_one_size(*parts, square=square, advice="mend it")
+        assert str(error.value).replace(f"{tmp_path}/", "") == told
 
 
 def test_what_is_left_out_is_told(tmp_path):
