@@ -20,14 +20,14 @@ from utils.locks import let_go
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = " ".join(SMALL_NETWORK)
-SETS = "--real datasets/set/real --fake datasets/set/fake --size 32"
+SETS, FEW = (f"--real datasets/{name}/real --fake datasets/{name}/fake --size 32" for name in ("set", "few"))
 COMMANDS = [
     f"train.py --data set --holdout 0.5 --size 32 {NETWORK} --patches 32 --epoch 1 --batch_size 4 --num_workers 1 --dst trained",
     "train.py --data set --preset released --size 32 --width 8 --epoch 1 --batch_size 6 --norm batch --upsample bicubic "
     "--dst released",
     "inference.py --inference_data datasets/set/fake --inference_params results/trained --dst refined",
     f"inference.py --inference_data datasets/set/fake --method polyphase {SETS} --dst filtered",
-    f"eval.py {SETS} --eval_mode image_fid --inception_weights WEIGHTS --dst measured",
+    f"eval.py {FEW} --eval_mode image_fid --inception_weights WEIGHTS --dst measured",
     f"detect.py {SETS} --classifier cnn_whitened,logreg,coherence --split 0.6 --class_epoch 1 --dst found",
     "gan.py train --data set --size 32 --dim 8 --latent_dim 8 --batch_size 6 --epochs 1 --adversarial lsgan "
     "--spectral_loss 0.1 --dst made",
@@ -50,7 +50,8 @@ def commands(weights):
 
 def make_house(folder):
     for seed, side in enumerate(("real", "fake")):
-        draw(folder / "datasets/set" / side, 16, seed)
+        draw(folder / "datasets/set" / side, 12, seed)
+        draw(folder / "datasets/few" / side, 4, seed)
     return folder
 
 

@@ -262,7 +262,7 @@ def test_calls_at_once_keep_each_other_s_rows(tmp_path):
 
 def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     arguments = ["--sets", "small", "--size", "16", "--rows", "base_identity", "--seeds", "0,1", "--quick", "--device", "cpu"]
-    arguments += ["--lr", "0.01"]
+    arguments += ["--lr", "0.01", "--width", "8"]
     results = quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
     seeds = results["small"]["rows"]["base_identity"]
     assert set(seeds) == {"0", "1"} and seeds["0"]["psnr"] != seeds["1"]["psnr"] and seeds["0"]["psnr_identity"] > 20
