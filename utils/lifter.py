@@ -2,7 +2,7 @@
 
 A fixed gain moves the mean log spectrum and leaves how images differ from it, by which a detector still tells them. The deviation
 of an image from the mean is taken to its cepstrum, for each opponent colour, where it is liftered: few coefficients of the lowest
-quefrencies, its overall shape, are moved jointly, the others by a factor per quefrency (docs/fidelity.md).
+quefrencies, its overall shape, are moved jointly, the others by a factor per quefrency (docs/filters.md).
 """
 
 import functools

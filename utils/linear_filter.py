@@ -3,7 +3,7 @@
 "linear" is the filter anybody would try: one gain per channel and frequency, exp(mean log|F| of reals - mean log|F| of fakes), but
 1 at DC: brightness is the scene's. It carries the noise of a few dozen images. "cepstral" removes that noise where it can be told
 from the signal, in the Fourier transform of the log-gain itself, and mixes colours, so that their coherence is repaired too
-(docs/fidelity.md).
+(docs/filters.md).
 """
 
 import functools
@@ -17,7 +17,7 @@ from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings, ring_means
 
 FLOOR = 1e-3  # Magnitudes below this count as this: a quarter of one grey level in one pixel, where a logarithm says nothing.
-# How many times its variance a squared difference must reach to count at all (docs/fidelity.md): cepstral bands, bins, low rings.
+# How many times its variance a squared difference must reach to count at all (docs/filters.md): cepstral bands, bins, low rings.
 BAND_DOUBT, BIN_DOUBT, RING_DOUBT = 1, 9, 4
 OPPONENT = torch.nn.functional.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))  # orthonormal rows
 RGB = OPPONENT.T  # back from opponent colours
