@@ -1,5 +1,6 @@
-"""What several benchmarks need: time, memory, and pictures to read."""
+"""What several benchmarks need: a parser, time, memory, and pictures to read."""
 
+import argparse
 import io
 import statistics
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from utils.arguments import image_size
+from utils.arguments import HelpFormatter, image_size
 
 
 def synchronise(device):
@@ -79,3 +80,8 @@ def draw_pictures(count, size):
 def image_sizes(text):
     """Argparse type: comma-separated `image_size`s -> tuple."""
     return tuple(map(image_size, text.split(",")))
+
+
+def benchmark_parser(name, text):
+    """Parser of benchmarks.<name>, whose help begins with the module's own text and shows defaults; options have one name each."""
+    return argparse.ArgumentParser(prog=f"benchmarks.{name}", description=text, formatter_class=HelpFormatter, allow_abbrev=False)

@@ -6,11 +6,11 @@
 Without `--data` both are parts of a demo set that is as large as asked for; it is drawn once and kept in datasets/quality.
 """
 
-import argparse
 import time
 
 from tqdm import tqdm
 
+from benchmarks.common import benchmark_parser
 from benchmarks.quality import refine_images
 from benchmarks.quality_data import Case, Images, read_images
 from benchmarks.quality_filters import fitted_filter
@@ -61,9 +61,7 @@ def open_parts(options):
 @script
 def main(argv=None):
     """Print one table; returns its rows."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.fitting_size", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser("fitting_size", __doc__)
     parser.add_argument(
         "--counts",
         type=number_list(int, 7),

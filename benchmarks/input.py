@@ -7,7 +7,6 @@ deletes it.
 Start-up is timed once per row, each in its turn, on the same files; reading takes turns and the best round counts.
 """
 
-import argparse
 import contextlib
 import io
 import itertools
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import best_times, draw_pictures, for_each, peak_mib
+from benchmarks.common import benchmark_parser, best_times, draw_pictures, for_each, peak_mib
 from data.checking import check_images
 from data.folder import ImageFolder, load_folder
 from data.listing import list_images
@@ -135,15 +134,13 @@ def reading_parts(folder, pattern, count, num_workers):
 @script
 def main(argv=None):
     """Print both tables."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.input", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--n", type=number(int, 1), default=100_000, help="images (default 100000)")
-    parser.add_argument("--size", type=number(int, 1), default=64, help="their side in pixels (default 64)")
-    parser.add_argument("--num_workers", type=number(int, 0), default=2, help="processes and threads (default 2)")
-    parser.add_argument("--read", type=number(int, 1), default=3000, help="images that are read in each part (default 3000)")
-    parser.add_argument("--rounds", type=number(int, 1), default=3, help="rounds of reading, the best counts (default 3)")
-    parser.add_argument("--folder", help="where the temporary tree is made (default: the system's temporary folder)")
+    parser = benchmark_parser("input", __doc__)
+    parser.add_argument("--n", type=number(int, 1), default=100_000, help="images")
+    parser.add_argument("--size", type=number(int, 1), default=64, help="their side in pixels")
+    parser.add_argument("--num_workers", type=number(int, 0), default=2, help="processes and threads")
+    parser.add_argument("--read", type=number(int, 1), default=3000, help="images that are read in each part")
+    parser.add_argument("--rounds", type=number(int, 1), default=3, help="rounds of reading, the best counts")
+    parser.add_argument("--folder", help="where the temporary tree is made (unset: the system's temporary folder)")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:

@@ -7,7 +7,6 @@ Images are drawn, none are needed. All parts are timed in turn in one run, sever
 ratios hold on a busy machine.
 """
 
-import argparse
 import functools
 import tempfile
 from pathlib import Path
@@ -15,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import best_times, draw_pictures, for_each, image_sizes
+from benchmarks.common import benchmark_parser, best_times, draw_pictures, for_each, image_sizes
 from data.folder import ImageFolder
 from data.listing import list_images
 from utils.aliases import alias_features, alias_lags
-from utils.arguments import HelpFormatter, number, number_list
+from utils.arguments import number, number_list
 from utils.decay import decay_features
 from utils.detection import log_profile
 from utils.distributed import resolve_device
@@ -142,7 +141,7 @@ def feature_parts(count):
 @script
 def main(argv=None):
     """Print both tables."""
-    parser = argparse.ArgumentParser(prog="benchmarks.metrics", description=__doc__, formatter_class=HelpFormatter)
+    parser = benchmark_parser("metrics", __doc__)
     parser.add_argument("--sizes", type=image_sizes, default=(64, 256), help="image sides in pixels, multiples of 16")
     parser.add_argument("--n", type=number(int, 1), default=256, help="files that are read and measured")
     parser.add_argument("--batch_size", type=number(int, 1), default=16, help="images that are read and measured together")

@@ -9,7 +9,6 @@ Options that are not listed here go to train.py; finished trainings in results/q
 while images, checkpoint and the code that refines and judges are the same. Several calls may run at once.
 """
 
-import argparse
 import contextlib
 import functools
 import hashlib
@@ -20,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import quality_data, quality_judge
+from benchmarks.common import benchmark_parser
 from benchmarks.quality_data import HOME, PARTS, Images, available_sets, open_case
 from benchmarks.quality_judge import LEGEND, Judge, mean_psnr
 from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, write_docs
@@ -60,9 +60,7 @@ DECIDING = (  # what makes the numbers of images
 
 def parse(argv=None):
     """Command line -> options; `options.train` holds what train.py gets."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = benchmark_parser("quality", __doc__)
     add_common(parser, ("fake", "linear", "polyphase", "floor"))
     parser.add_argument("--seeds", type=number_list(int, 0), default=(0,), help="of rows that are trained, such as 0,1,2")
     parser.add_argument("--part", choices=PARTS, default="validation", help="what is judged")

@@ -6,11 +6,11 @@ A polyphase filter is fitted on some images of a set and applied to the fakes of
 Numbers are mean log amplitudes of opponent colours: those of the photographs, and how much higher others are.
 """
 
-import argparse
 import functools
 
 import torch
 
+from benchmarks.common import benchmark_parser
 from benchmarks.quality_data import open_case
 from utils.arguments import image_size
 from utils.errors import script
@@ -36,9 +36,7 @@ def levels(images):
 @script
 def main(argv=None):
     """Print one table; returns its rows."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.rounding", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser("rounding", __doc__)
     parser.add_argument("--data", required=True, help="set in datasets/ with real/ and fake/")
     parser.add_argument("--size", type=image_size, default=128, help="side of the centre crops")
     parser.add_argument("--part", choices=("validation", "test"), default="validation", help="what is judged")

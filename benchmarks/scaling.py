@@ -5,7 +5,6 @@
 Images are random numbers, none are needed; the CPU must have as many cores as there are processes.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 
 import torch
 
+from benchmarks.common import benchmark_parser
 from models.stig import STIG
 from models.training import Trainer
 from utils.arguments import image_size, number
@@ -42,12 +42,10 @@ def time_steps(options, processes):
 @script(several=True)
 def main(argv=None):
     """Print one table; in a process that is measured, take the steps."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", type=image_size, default=64, help="image side in pixels, a multiple of 16 (64)")
+    parser = benchmark_parser("scaling", __doc__)
+    parser.add_argument("--size", type=image_size, default=64, help="image side in pixels, a multiple of 16")
     parser.add_argument("--batch_size", type=number(int, 1), default=4, help="pairs per step, over all processes")
-    parser.add_argument("--processes", type=number(int, 1), default=2, help="how many are compared with one (2)")
+    parser.add_argument("--processes", type=number(int, 1), default=2, help="how many are compared with one")
     parser.add_argument("--steps", type=number(int, 1), default=3, help="steps per turn")
     parser.add_argument("--turns", type=number(int, 1), default=3, help="turns of one and of several, alternating")
     parser.add_argument("--out", help="set for the processes that are measured")

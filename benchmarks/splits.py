@@ -8,11 +8,10 @@ every split deals all scenes anew (a fake and the photograph it was made from st
 Options that are not listed here go to train.py; finished trainings in results/quality are not repeated.
 """
 
-import argparse
-
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.common import benchmark_parser
 from benchmarks.quality import add_common, completed, refine_images
 from benchmarks.quality_data import FEWEST, HOME, PARTS, Case, read_images, scene, source_folder, write_part
 from benchmarks.quality_judge import COLUMNS, Judge, fold_of_scenes
@@ -92,9 +91,7 @@ def spelt(numbers):
 @script
 def main(argv=None):
     """Print two tables of every set; returns {set: list of `judge_split`}."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.splits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = benchmark_parser("splits", __doc__)
     add_common(parser, ("fake", "linear", "cepstral", "lifter", "polyphase", "floor"))
     parser.add_argument("--splits", type=number(int, 2), default=10, help="random halves")
     parser.add_argument("--cnn", action="store_true", help="judge by the CNNs, too")

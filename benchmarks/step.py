@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import image_sizes, peak_mib, seconds
+from benchmarks.common import benchmark_parser, image_sizes, peak_mib, seconds
 from models import stig
 from models.losses import ssim
 from models.recording import WARM_UP
@@ -185,16 +185,14 @@ def print_profile(size, batch, args, device, parts):
 @script
 def main(argv=None):
     """Print one table, and profiles where they are asked for."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=image_sizes, default=(64, 128), help="image sides in pixels, multiples of 16 (64,128)")
+    parser = benchmark_parser("step", __doc__)
+    parser.add_argument("--sizes", type=image_sizes, default=(64, 128), help="image sides in pixels, multiples of 16")
     parser.add_argument("--batches", type=number_list(int, 1), default=(1,), help="pairs per step")
-    variants = {"type": lambda text: list(map(variant, text.split(","))), "default": [frozenset({"eager"})]}
-    parser.add_argument("--variants", **variants, help="plain, eager, and graph, amp, compile joined by +; comma-separated (eager)")
+    variants = {"type": lambda text: list(map(variant, text.split(","))), "default": "eager"}
+    parser.add_argument("--variants", **variants, help="plain, eager, and graph, amp, compile joined by +; comma-separated")
     parser.add_argument("--width", type=number(int, 1), default=64, help="channels of the generator's first level")
     parser.add_argument("--levels", type=number_list(int, 0, 4), default=(0,), help="NCE levels")
-    parser.add_argument("--turns", type=number(int, 1), default=3, help="rounds in which the variants take turns (3)")
+    parser.add_argument("--turns", type=number(int, 1), default=3, help="rounds in which the variants take turns")
     parser.add_argument("--steps", type=number(int, 1), default=1, help="per turn")
     parser.add_argument("--warm_up", type=number(int, 1), default=1, help="steps before; at least 4 of graphs")
     parser.add_argument("--profile", type=number(int, 0), default=0, metavar="N", help="print the N kernels that take longest")

@@ -6,13 +6,12 @@ and bilinear upsampling on GPUs with `--deterministic`.
 Maps are random numbers, no images are needed.
 """
 
-import argparse
 import statistics
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.common import median_ratio, seconds
+from benchmarks.common import benchmark_parser, median_ratio, seconds
 from models.nested_unet import upsample_as_products
 from utils.arguments import number
 from utils.distributed import resolve_device
@@ -50,9 +49,7 @@ def compare(channels, side, mode, args, device):
 @script
 def main(argv=None):
     """Print one table."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.upsample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = benchmark_parser("upsample", __doc__)
     parser.add_argument("--batch", type=number(int, 1), default=2, help="maps at once")
     parser.add_argument("--turns", type=number(int, 1), default=9, help="rounds in which both take turns")
     parser.add_argument("--device", default="auto", help="as train.py")
