@@ -8,7 +8,6 @@ import dataclasses
 from models.stig import Objective
 from utils.arguments import (
     as_options,
-    boolean,
     data_name,
     flag,
     frozen,
@@ -24,6 +23,7 @@ from utils.arguments import (
     reworded,
     run_name,
     side,
+    switch,
 )
 from utils.filters import FILTERS
 
@@ -167,13 +167,7 @@ class TrainSteps:
         "compile and fuse what lies between the generator's convolutions (slower start, faster steps on a GPU, slower ones on a "
         "CPU)"
     )
-    cuda_graphs: bool = option(
-        "on one GPU, record a step's kernels once and replay them, unless --deterministic",
-        True,
-        free=True,
-        type=boolean,
-        metavar="True|False",
-    )
+    cuda_graphs: bool = switch("on one GPU, record a step's kernels once and replay them, unless --deterministic", True, free=True)
 
 
 @group("model")
@@ -194,35 +188,22 @@ class TrainModel:
         "polyphase",
         choices=("identity", *FILTERS),
     )
-    centre: bool = option(
+    centre: bool = switch(
         "take from the network's corrections their mean over fakes, which is the filter's business: without a filter (--base "
         "identity) or with --generator direct there is none",
         True,
-        type=boolean,
-        metavar="True|False",
     )
-    whiten: bool = option(
-        "networks see each bin of the magnitude relative to its mean and deviation over the training reals",
-        True,
-        type=boolean,
-        metavar="True|False",
-    )
+    whiten: bool = switch("networks see each bin of the magnitude relative to its mean and deviation over the training reals", True)
     width: int = option("channels of the generator's first level; 16 is a fast one for laptops", 64, type=number(int, 1))
     norm: str = option("normalisation in the generator", "instance", choices=("instance", "batch", "none"))
     upsample: str = option("upsampling in the generator", "bilinear", choices=("bilinear", "bicubic"))
     image_range: str = option("how refined images come to [0, 1]", Objective.image_range, choices=("clamp", "stretch"))
     inverse: str = option("what is kept of the inverse transform", Objective.inverse, choices=("real", "abs"))
-    compensate_rounding: bool = option(
-        "take from refined images the noise that rounding to 8 bit will add",
-        Objective.compensate_rounding,
-        type=boolean,
-        metavar="True|False",
+    compensate_rounding: bool = switch(
+        "take from refined images the noise that rounding to 8 bit will add", Objective.compensate_rounding
     )
-    rolled_real_profile: bool = option(
-        "as the released code does, weigh the colours of the real profile in the wrong order",
-        Objective.rolled_real_profile,
-        type=boolean,
-        metavar="True|False",
+    rolled_real_profile: bool = switch(
+        "as the released code does, weigh the colours of the real profile in the wrong order", Objective.rolled_real_profile
     )
 
 

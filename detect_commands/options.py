@@ -5,7 +5,6 @@ import dataclasses
 from options import CachedReading, ResumableRun, SharedMachine
 from utils.arguments import (
     as_options,
-    boolean,
     flag,
     frozen,
     group,
@@ -18,6 +17,7 @@ from utils.arguments import (
     refuse_unread,
     reworded,
     side,
+    switch,
 )
 from utils.filters import FILTERS
 
@@ -59,7 +59,7 @@ class Detecting:
         "detect",
         choices=("detect", "before_after", "features"),
     )
-    is_train: bool = option("False evaluates detectors that are there already", True, type=boolean, metavar="True|False")
+    is_train: bool = switch("False evaluates detectors that are there already", True)
     classifier: tuple = option(
         "cnn, vit (paper); cnn_whitened (the strongest on spectra: each bin in units of its spread over the training images); "
         "resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
@@ -123,11 +123,8 @@ class DetectorTraining:
     augment: float = option("resnet50: probability of blur and of JPEG in training", 0.5, type=number(float, 0, 1))
     vit_weights: str = option("what the vit starts from", "imagenet", metavar="imagenet|none|PATH")
     resnet_weights: str = option("what the resnet50 starts from", "imagenet", metavar="imagenet|none|PATH")
-    profile_corners: bool = option(
-        "logreg: also the frequencies that only the spectrum's corners hold; False keeps the complete rings",
-        True,
-        type=boolean,
-        metavar="True|False",
+    profile_corners: bool = switch(
+        "logreg: also the frequencies that only the spectrum's corners hold; False keeps the complete rings", True
     )
 
 

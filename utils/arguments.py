@@ -37,7 +37,7 @@ def number(kind, low=None, high=None, open_low=False):
 
 
 def boolean(text):
-    """Argparse type for `--flag True|False`."""
+    """Argparse type: true or false."""
     value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower())
     if value is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
@@ -136,6 +136,11 @@ def option(help, default=None, free=False, **arguments):
 def flag(help, free=False):
     """A field that is an option without a value: True where it is given."""
     return option(help, False, free, action="store_true")
+
+
+def switch(help, default, free=False):
+    """A field that is an option `--name True|False`."""
+    return option(help, default, free, type=boolean, metavar="True|False")
 
 
 def images_option(help, **arguments):
