@@ -92,30 +92,40 @@ def names_within(paths):
     return [name[start:] for name in names] if start else names
 
 
-def _by_stem(names):
-    groups = defaultdict(list)
+def scene_name(name):
+    """A POSIX name without suffix in Unicode's composed form (macOS gives names in the other one): images of one show one scene."""
+    return unicodedata.normalize("NFC", name.rpartition(".")[0] or name)
+
+
+def version_key(name):
+    """What versions of one image have in common: `scene_name` with folders joined to it.
+
+    A tar may hold faces/001.png; among pictures that lie in one folder its version is called faces_001.png.
+    """
+    return scene_name(name).replace("/", "_")
+
+
+def joined_name(name):
+    """A POSIX name, suffix and all, with its folders joined to it, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", name).replace("/", "_")
+
+
+def _places(names, key):
+    places = defaultdict(list)
     for index, name in enumerate(names):
-        groups[unicodedata.normalize("NFC", name[: name.rindex(".")])].append(index)  # macOS gives names in the other form
-    return groups
+        places[key(name)].append(index)
+    return places
 
 
 def _grouped(real, fake):
-    """Places of images by the name (without suffix) that those of one scene share: a dict for each of two `ImagePaths`.
+    """Places of images by the key that those of one scene share: a dict for each of two `ImagePaths`.
 
-    Names are taken within the folder that a side's images all share, or with it, or with folders joined to them (faces/001 as
-    faces_001): whichever way finds most names on both sides, the first of equal ones.
+    Keys are `scene_name` or `version_key` of names within the folder that a side's images all share, or with it: whichever way
+    finds most keys on both sides, the first of equal ones.
     """
     ways = [[names_within(paths), *([paths.names] if paths.root != Path() else [])] for paths in (real, fake)]
-    sides = [[_by_stem(names) for names in way] for way in ways]
-    sides = [[*side, *(_joined(groups) for groups in side)] for side in sides]
+    sides = [[_places(names, key) for key in (scene_name, version_key) for names in way] for way in ways]
     return max(itertools.product(*sides), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
-
-
-def _joined(groups):
-    joined = defaultdict(list)
-    for stem, places in groups.items():
-        joined[stem.replace("/", "_")] += places
-    return joined
 
 
 def scene_keys(real_paths, fake_paths):

@@ -1,7 +1,6 @@
 """Folders of images as detectors see them: checked, with names, and with features that are computed once."""
 
 import functools
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from data.checking import Warnings
 from data.copies import seen_by_refiner, told_copies, total_bytes
 from data.differences import class_differences
 from data.folder import load_folder, require_one_size
+from data.pairs import version_key
 from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError
@@ -20,19 +20,6 @@ from utils.perturbations import PERTURBATIONS
 from utils.pictures import to_8bit
 
 FEATURE_BATCH = 8
-
-
-def version_key(name):
-    """What versions of one image have in common: its POSIX name without suffix, folders joined to it, in Unicode's composed form.
-
-    A tar may hold faces/001.png; among pictures that lie in one folder its version is called faces_001.png.
-    """
-    return joined_name(name.rpartition(".")[0] or name)
-
-
-def joined_name(name):
-    """A POSIX name with its folders joined to it, in Unicode's composed form (macOS gives names in the other one)."""
-    return unicodedata.normalize("NFC", name.replace("/", "_"))
 
 
 class Chosen:

@@ -10,10 +10,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from data.folder import ImageFolder
 from data.listing import ImagePaths
-from data.pairs import split_holdout
+from data.pairs import joined_name, split_holdout, version_key
 from data.reading import read_image
 from data.shards import is_shards, list_shards
-from detect_commands.image_sets import joined_name, version_key
 from utils.errors import UserError
 from utils.profiles import to_grey
 from utils.run_dir import real_path

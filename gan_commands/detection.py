@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from detect_commands.image_sets import joined_name, version_key
+from data.pairs import joined_name, version_key
 from detect_commands.judges import saved_judge
 from models.classical_detectors import classical_scores, fit_classical
 from utils.checkpoint import fitting, load_checkpoint
