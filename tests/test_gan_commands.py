@@ -830,7 +830,7 @@ def test_interrupted_shards_need_no_option(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr("data.streams._write_tar", stop)
+        patch.setattr("gan_commands.shard._write_tar", stop)
         run("shard --data set --out cut/a --size 16")
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith("stopped; no file is half written, start the command again\n")

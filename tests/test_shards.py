@@ -21,7 +21,7 @@ from data.checking import check_images
 from data.folder import load_folder
 from data.listing import list_images
 from data.shards import expand_pattern, is_shards, list_shards, shards_beside
-from data.streams import write_shards
+from gan_commands.shard import write_shards
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from data import streams
-from data.streams import ImageStream, find_photographs, is_shards, open_stream, write_shards
+from data.streams import ImageStream, find_photographs, is_shards, open_stream
+from gan_commands import shard
+from gan_commands.shard import write_shards
 from utils.errors import UserError
 
 
@@ -92,13 +93,13 @@ def test_shards_are_all_written_or_none(workplace, monkeypatch):
     pattern = write_shards("set", "shards/set", 3, 8)
     before = {path: path.read_bytes() for path in folder.iterdir()}
 
-    def pack(array, png=streams._png):
+    def pack(array, png=shard._png):
         packed.append(array)
         if len(packed) == 8:
             raise KeyboardInterrupt
         return png(array)
 
-    monkeypatch.setattr(streams, "_png", pack)
+    monkeypatch.setattr(shard, "_png", pack)
     for prefix, overwrite in (("shards/set", True), ("shards/other", False)):
         packed.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -111,7 +112,7 @@ def test_shards_are_all_written_or_none(workplace, monkeypatch):
 
 
 def test_shards_that_another_process_wrote_meanwhile_stay(workplace, monkeypatch):
-    monkeypatch.setattr(streams, "_png", lambda array: (workplace / "shards/set-000000.tar").touch() or b"")
+    monkeypatch.setattr(shard, "_png", lambda array: (workplace / "shards/set-000000.tar").touch() or b"")
     with pytest.raises(UserError, match="exists already"):
         write_shards("set", "shards/set", 4, 8)
     assert [path.stat().st_size for path in (workplace / "shards").iterdir()] == [0]
