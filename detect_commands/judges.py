@@ -112,17 +112,15 @@ class NetworkJudge:
             images = batches(train.unlabelled(), "spectra for whitening", "cpu", 1, self.plan.num_workers)
             fitted = self.processes.once(lambda: fit_whitening(images, SPECTRA[self.network.domain], SMALLEST_DEVIATION))
             self.network.whitening.copy_(fitted)
-        self.best_epoch = train_network(
-            self.network, train, validation, self.plan, self.processes.device, self.folder, self.processes, self.origin
-        )
+        self.best_epoch = train_network(self.network, train, validation, self.plan, self.folder, self.processes, self.origin)
         sides = (("real", real), ("fake", fake))
         self.threshold = best_threshold(*(self.scores(images, split[side]["validation"]) for side, images in sides))
 
     def scores(self, image_set, indices, perturbation="none"):
         """(N,) in [0, 1], higher = more likely fake."""
         images, plan = Chosen(image_set.images, indices, PERTURBATIONS[perturbation]), self.plan
-        reading = f"judging {image_set.label}", plan.batch_size, self.processes.device, self.processes, plan.num_workers
-        logits = network_logits(self.network, images, *reading)
+        title = f"judging {image_set.label}"
+        logits = network_logits(self.network, images, title, plan.batch_size, self.processes, plan.num_workers)
         return fake_probability(logits).numpy()
 
     @torch.no_grad()

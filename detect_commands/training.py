@@ -14,7 +14,6 @@ from detect_commands.image_sets import Chosen
 from models.detectors import FAKE, REAL
 from utils.ahead import read_ahead
 from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
-from utils.distributed import Processes
 from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.logging import open_log
@@ -114,11 +113,12 @@ def epoch_batches(count, plan, epoch):
     return [order[start : start + plan.batch_size] for start in range(0, len(order), plan.batch_size)]
 
 
-def _train_epoch(network, images, optimizer, plan, device, processes, stop):
+def _train_epoch(network, images, optimizer, plan, processes, stop):
     """One pass in the order of `epoch_batches`.
 
     Returns: the mean loss, or None if the user asked a process to stop.
     """
+    device = processes.device
     parts = [processes.own(part) for part in epoch_batches(len(images), plan, images.epoch)]
     weights, parameters = images.class_weights.to(device), list(network.parameters())
     network.train()
@@ -137,10 +137,9 @@ def _train_epoch(network, images, optimizer, plan, device, processes, stop):
     return processes.sum(total).item() / count
 
 
-def validate(network, images, batch_size, device, processes=None, num_workers=0):
+def validate(network, images, batch_size, processes, num_workers=0):
     """Loss and balanced accuracy over `LabelledImages`, both classes counting alike; the same in all `processes`."""
-    processes = processes or Processes()
-    logits = network_logits(network, images.unlabelled(), "validation", batch_size, device, processes, num_workers)
+    logits = network_logits(network, images.unlabelled(), "validation", batch_size, processes, num_workers)
     labels = images.labels
     right = logits.argmax(1) == labels
     accuracy = sum(right[labels == label].double().mean().item() for label in (FAKE, REAL)) / 2
@@ -149,7 +148,7 @@ def validate(network, images, batch_size, device, processes=None, num_workers=0)
 
 
 @torch.no_grad()
-def network_logits(network, images, title, batch_size, device, processes=None, num_workers=0):
+def network_logits(network, images, title, batch_size, processes, num_workers=0):
     """Logits (N, 2) of a dataset of images, float64 on the CPU.
 
     Args:
@@ -157,9 +156,9 @@ def network_logits(network, images, title, batch_size, device, processes=None, n
         processes: `Processes` that share the images in whole batches; each of them gets all logits.
     """
     network.eval()
-    processes = processes or Processes()
     mine = Chosen(images, processes.block(len(images), batch_size))
-    gathered = processes.gather([network(image).cpu().double() for image in batches(mine, title, device, batch_size, num_workers)])
+    read = batches(mine, title, processes.device, batch_size, num_workers)
+    gathered = processes.gather([network(image).cpu().double() for image in read])
     return processes.once(lambda: torch.cat([part for parts in gathered for part in parts]))
 
 
@@ -182,14 +181,14 @@ def check_origin(path, found, wanted, advice):
         raise UserError(f"{path} was made of images of these names, but of other contents than they have now; {advice}")
 
 
-def train_network(network, train, validation, plan, device, folder, processes=None, origin=None):
+def train_network(network, train, validation, plan, folder, processes, origin=None):
     """Train in place and end at the epoch with the lowest validation loss.
 
     Every epoch leaves folder/last.pt, from which a later call with the same arguments goes on, on any number of processes; at the
     end it is removed.
 
     Args:
-        network: images (N, 3, S, S) -> logits (N, 2), fake and real; on `device`.
+        network: images (N, 3, S, S) -> logits (N, 2), fake and real; on the device of `processes`.
         train, validation: `LabelledImages`.
         folder: gets log.csv, tensorboard/ and, while training, last.pt and best.pt.
         processes: `Processes` that share each batch; every one of them trains, all stay alike, and the main one writes.
@@ -198,7 +197,7 @@ def train_network(network, train, validation, plan, device, folder, processes=No
     Raises: KeyboardInterrupt in all processes, after a step, if one was asked to stop; UserError if what is resumed is
             damaged or of another origin, or a loss is not finite.
     """
-    folder, processes, origin = Path(folder), processes or Processes(), origin or {}
+    folder, origin = Path(folder), origin or {}
     optimizer, scheduler = _optimizer(network, plan)
     start, best_epoch, best_loss = 0, -1, float("inf")
     if processes.once((folder / "last.pt").is_file):
@@ -210,11 +209,11 @@ def train_network(network, train, validation, plan, device, folder, processes=No
             if plan.patience and epoch - 1 - best_epoch >= plan.patience:
                 break
             train.epoch = epoch
-            train_loss = _train_epoch(network, train, optimizer, plan, device, processes, stop)
+            train_loss = _train_epoch(network, train, optimizer, plan, processes, stop)
             if train_loss is None:
                 break
             scheduler.step()
-            loss, accuracy = validate(network, validation, plan.batch_size, device, processes, plan.num_workers)
+            loss, accuracy = validate(network, validation, plan.batch_size, processes, plan.num_workers)
             if not math.isfinite(train_loss + loss):
                 raise UserError(f"the loss is not finite in epoch {epoch + 1} of {folder}; try a lower --lr, with --overwrite")
             bar.set_postfix(loss=f"{train_loss:.3f}", validation=f"{loss:.3f}", accuracy=f"{accuracy:.2f}", refresh=False)

@@ -35,10 +35,10 @@ SHOWN, FEWEST_PAIRS = 8, 10
 LOG_EVERY = 20  # steps between two looks at their numbers, for which a GPU has to be waited for
 
 
-def start_trainer(checkpoint, lr, device):
+def start_trainer(checkpoint, lr, processes):
     """`GanTrainer` with the networks of a trained run (its average where it has one) and fresh optimisers."""
     config = dataclasses.replace(GanConfig(**checkpoint["config"]), ema=0.0)
-    trainer = GanTrainer(config, lr, device)
+    trainer = GanTrainer(config, lr, processes)
     trainer.generator.load_state_dict(checkpoint["average"] or checkpoint["generator"])
     trainer.discriminator.load_state_dict(checkpoint["discriminator"])
     # the running BatchNorm statistics stay: with them the latents were found, and with them images are drawn
@@ -138,7 +138,7 @@ class FinetuneRun(GanRun):
     """
 
     def __init__(self, options, checkpoint, threshold, device):
-        super().__init__(options, start_trainer(checkpoint, options.lr, device), Processes(device))
+        super().__init__(options, start_trainer(checkpoint, options.lr, Processes(device)))
         self.threshold, self.sums, self.origin = threshold, {}, weights_digest(checkpoint)
         self._unlogged = []  # step and terms of what is not logged yet
 

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 
 from gan_commands.common import BATCH, MONITOR, draw_batches
-from utils.distributed import Processes
 from utils.errors import UserError
 from utils.feature_metrics import Moments, kernel_distance
 from utils.inception import find_weights, inception_features, load_inception
@@ -44,14 +43,12 @@ class GanMonitor:
         real_batches: iterable of (N, 3, S, S) in [0, 1]; read in the main process alone.
         count: reals (as far as there are that many) and fakes that are used.
         seed: of the fakes.
-        device: where everything runs.
-        processes: `Processes` that share the fakes.
+        processes: `Processes` that share the fakes; everything runs on their device.
     """
 
-    def __init__(self, kind, weights, real_batches, count, seed, device, processes=None):
-        self.kind, self.count, self.seed, self.device = kind, count, seed, device
-        self.processes = processes or Processes()
-        self.network = None if kind == "lfd" else load_inception(weights, device)
+    def __init__(self, kind, weights, real_batches, count, seed, processes):
+        self.kind, self.count, self.seed, self.processes = kind, count, seed, processes
+        self.network = None if kind == "lfd" else load_inception(weights, processes.device)
         self.real = self.summary(_first(real_batches, count) if self.processes.main else ())
 
     def summary(self, batches):
@@ -62,10 +59,10 @@ class GanMonitor:
         if self.kind == "lfd":
             spectra = SpectrumFolds()
             for image in batches:
-                spectra.update(image.to(self.device))
+                spectra.update(image.to(self.processes.device))
             parts = self.processes.gather(spectra)
             return parts and functools.reduce(operator.add, parts)
-        parts = self.processes.gather([inception_features(self.network, image.to(self.device)) for image in batches])
+        parts = self.processes.gather([inception_features(self.network, image.to(self.processes.device)) for image in batches])
         return parts and np.concatenate([*itertools.chain(*parts)])
 
     def distance(self, other):

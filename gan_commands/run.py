@@ -15,15 +15,14 @@ class GanRun:
 
     Args:
         options: of the command; `dst` names the run's folder.
-        trainer: `GanTrainer`.
-        processes: `Processes` that share each batch; the main one alone writes.
+        trainer: `GanTrainer`; of its processes the main one alone writes.
     Attributes: epoch and batch, where the next step is.
     """
 
     PROGRESS: ClassVar = {"epoch": int, "batch": int}  # attributes that a checkpoint keeps as numbers, and their types
 
-    def __init__(self, options, trainer, processes):
-        self.options, self.folder, self.trainer, self.processes = options, run_folder(options.dst), trainer, processes
+    def __init__(self, options, trainer):
+        self.options, self.folder, self.trainer, self.processes = options, run_folder(options.dst), trainer, trainer.processes
         self.epoch, self.batch = 0, 0
 
     def own_state(self):

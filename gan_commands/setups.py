@@ -128,7 +128,7 @@ def compare_setups(options):
 
     seed_everything(options.seed, options.deterministic)
     reals = functools.partial(batches, Subset(images, chosen), "photographs", "cpu", BATCH, options.num_workers)
-    monitor = GanMonitor(kind, weights, reals(), options.n, options.seed, device)
+    monitor = GanMonitor(kind, weights, reals(), options.n, options.seed, Processes(device))
     real = features_of("svm", reals())
     scores, fakes = {}, {}
     for setup, run in runs.items():

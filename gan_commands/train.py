@@ -42,7 +42,7 @@ class Run(GanRun):
     PROGRESS = GanRun.PROGRESS | {"best": float, "stale": int}
 
     def __init__(self, options, processes):
-        super().__init__(options, GanTrainer(config_of(options), options.lr, processes.device, processes), processes)
+        super().__init__(options, GanTrainer(config_of(options), options.lr, processes))
         # one factor per plateau, such that a rate that falls in every epoch ends at LOWEST_RATE (published)
         factor = min((LOWEST_RATE / options.lr) ** (1 / options.epochs), 0.999)
         self.schedulers = [
@@ -162,7 +162,7 @@ def train(options, processes, study=None):
             run.load(resumed)
     monitor = None  # of a finished run nothing is scored
     if not run.finished:
-        monitor = GanMonitor(kind, weights, stream.once(), options.monitor_samples, options.seed, device, processes)
+        monitor = GanMonitor(kind, weights, stream.once(), options.monitor_samples, options.seed, processes)
         print(f"{kind}, lower is better; {told_floor(kind, processes.once(monitor.floor))}")
     processes.once(lambda: open_run(options))
     with open_log(folder, run.trainer.steps if resumed else None, processes) as log, StopRequest(processes.world > 1) as stop:

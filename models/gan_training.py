@@ -10,7 +10,6 @@ from models.batch_norm import share_statistics
 from models.gan import Discriminator, Generator, from_image, to_image, update_average
 from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
 from utils.checkpoint import load_optimiser
-from utils.distributed import Processes
 from utils.transfer import sent
 
 BETAS = (0.5, 0.999)
@@ -47,13 +46,13 @@ class GanTrainer:
     Args:
         config: `GanConfig`.
         lr: Adam's rate of both networks.
-        device: where they live.
-        processes: `Processes` that share each batch; every one of them has a trainer, and all stay alike.
+        processes: `Processes` that share each batch; every one of them has a trainer on its device, and all stay alike.
     """
 
-    def __init__(self, config, lr, device, processes=None):
-        self.config, self.processes = config, processes or Processes()
-        self.generator, self.discriminator = config.generator().to(device), config.discriminator().to(device)
+    def __init__(self, config, lr, processes):
+        self.config, self.processes = config, processes
+        self.generator = config.generator().to(processes.device)
+        self.discriminator = config.discriminator().to(processes.device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False) if config.ema else None
         self.generator_optimiser = torch.optim.Adam(self.generator.parameters(), lr, BETAS)
         self.discriminator_optimiser = torch.optim.Adam(self.discriminator.parameters(), lr, BETAS)
@@ -69,7 +68,7 @@ class GanTrainer:
     def latent(self, count):
         """(count, latent_dim) drawn from torch's CPU generator, so that every device sees the same."""
         latent = self.processes.draw(lambda whole: torch.randn(whole, self.config.latent_dim), count)
-        return sent(latent, next(self.generator.parameters()).device)
+        return sent(latent, self.processes.device)
 
     def discriminator_step(self, real, fake):
         """Update the discriminator on images (N, 3, S, S) in [-1, 1]; the fakes' graph is not followed.

@@ -85,7 +85,7 @@ def gan_steps(processes):
     images[:, 1] *= 0.05  # unlike the others: the statistics of a part are not those of the whole
     for case, settings in GANS.items():
         torch.manual_seed(0)
-        trainer = GanTrainer(GanConfig(size=16, dim=4, latent_dim=6, **settings), 1e-4, torch.device("cpu"), processes)
+        trainer = GanTrainer(GanConfig(size=16, dim=4, latent_dim=6, **settings), 1e-4, processes)
         networks = torch.nn.ModuleDict({"generator": trainer.generator, "discriminator": trainer.discriminator})
         for number, batch in enumerate(images):
             terms = trainer.step(processes.own(batch), len(batch))
@@ -102,7 +102,7 @@ def monitor_scores(generator, images, processes):
     features = mock.patch.object(monitor, "inception_features", lambda _, image: image.flatten(1)[:, :5].numpy())
     with mock.patch.object(monitor, "load_inception"), features:
         kinds = ("lfd", "fid", "kid")
-        monitors = [monitor.GanMonitor(kind, None, images, 70, 0, torch.device("cpu"), processes) for kind in kinds]
+        monitors = [monitor.GanMonitor(kind, None, images, 70, 0, processes) for kind in kinds]
         return {one.kind: one.score(generator) for one in monitors}
 
 

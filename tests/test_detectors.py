@@ -38,6 +38,7 @@ from utils.linear_filter import OPPONENT, RGB, mixed
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
 from utils.pretrained import pretrained_weights
 
+ALONE = Processes(torch.device("cpu"))
 TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
 
 
@@ -81,7 +82,7 @@ def test_whitened_bins_have_mean_0_and_deviation_1_over_the_training_images(tmp_
     real, fake = photographs(12, seed=1), photographs(12, seed=2)
     sides = [SimpleNamespace(images=images, label="side") for images in (real, fake)]
     split = {side: {"train": range(8), "validation": range(8, 12)} for side in ("real", "fake")}
-    judge = NetworkJudge("cnn_whitened", 32, domain, None, Processes(torch.device("cpu")), plan(epochs=1), tmp_path)
+    judge = NetworkJudge("cnn_whitened", 32, domain, None, ALONE, plan(epochs=1), tmp_path)
     judge.fit(*sides, split)
     seen = judge.network.prepare(torch.cat([real[:8], fake[:8]])).double()
     varies = judge.network.whitening[1] > SMALLEST_DEVIATION  # the zero frequency is the largest magnitude of every image
@@ -92,7 +93,7 @@ def test_whitened_bins_have_mean_0_and_deviation_1_over_the_training_images(tmp_
 @pytest.mark.parametrize("classifier, optimizer, rate", [("cnn", "sgd", 2e-4), ("cnn_whitened", "adam", 1e-3)])
 def test_each_cnn_is_trained_its_own_way(tmp_path, classifier, optimizer, rate):
     options = parse_detect(["--dst", "x", "--classifier", classifier]).of(classifier)
-    chosen = Bench(classifier, 32, options, Processes(torch.device("cpu"))).new_judge(0, tmp_path).plan
+    chosen = Bench(classifier, 32, options, ALONE).new_judge(0, tmp_path).plan
     assert (chosen.optimizer, chosen.lr) == (optimizer, rate)
 
 
@@ -109,7 +110,7 @@ def test_opponent_colours_show_what_varies_in_colour_alone(tmp_path):
     for classifier in ("cnn", "cnn_whitened"):
         chosen = plan(epochs=8, lr=1e-3, optimizer="adam", batch_size=8)
         torch.manual_seed(0)
-        domain, processes = detectors.DOMAINS[classifier][0], Processes(torch.device("cpu"))
+        domain, processes = detectors.DOMAINS[classifier][0], ALONE
         judge = NetworkJudge(classifier, 32, domain, None, processes, chosen, tmp_path / classifier)
         judge.fit(*sides, split)
         scores = [judge.scores(side, range(40, 60)) > 0.5 for side in sides]
@@ -322,15 +323,15 @@ def train_tiny(folder, **changes):
     network = Detector("cnn", 32, "image")
     train = LabelledImages(real, range(8), fake, range(8), plan(**changes))
     validation = LabelledImages(real, range(8, 12), fake, range(8, 12))
-    best = train_network(network, train, validation, plan(**changes), torch.device("cpu"), folder)
+    best = train_network(network, train, validation, plan(**changes), folder, ALONE)
     return network, best, validation
 
 
 def test_training_learns_and_scores_the_right_way_round(tmp_path):
     network, _, validation = train_tiny(tmp_path, epochs=15)
-    assert validate(network, validation, 4, torch.device("cpu"))[1] == 1.0
+    assert validate(network, validation, 4, ALONE)[1] == 1.0
     real, fake = tiny_problem()
-    scores = [fake_probability(network_logits(network, images, "judging", 5, torch.device("cpu"))) for images in (real, fake)]
+    scores = [fake_probability(network_logits(network, images, "judging", 5, ALONE)) for images in (real, fake)]
     assert scores[0].max() < 0.5 < scores[1].min()
     assert (FAKE, REAL) == (0, 1)
 
@@ -375,7 +376,7 @@ def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path):
     losses = [float(row[2]) for row in rows]
     assert len(rows) == best + 4 < 60
     assert min(losses) == losses[best]
-    assert validate(network, validation, 8, torch.device("cpu"))[0] == pytest.approx(losses[best], rel=1e-6)
+    assert validate(network, validation, 8, ALONE)[0] == pytest.approx(losses[best], rel=1e-6)
 
 
 def test_rate_schedule_is_the_papers(tmp_path, monkeypatch):
@@ -413,7 +414,7 @@ def test_a_lonely_last_image_does_not_stop_batch_normalisation(tmp_path):
     network = Detector("resnet50", 32, "image")
     settings = plan(epochs=1, batch_size=4, optimizer="adam", lr=1e-4, augment=0.5)
     train = LabelledImages(real, range(5), fake, range(4), settings)  # 9 images: 4 + 4 + 1
-    best = train_network(network, train, LabelledImages(real, [5], fake, [5]), settings, torch.device("cpu"), tmp_path)
+    best = train_network(network, train, LabelledImages(real, [5], fake, [5]), settings, tmp_path, ALONE)
     assert best == 0 and all(value.isfinite().all() for value in network.state_dict().values())
 
 
@@ -449,7 +450,7 @@ def test_augmentation_takes_any_place_and_side():
 
 def test_networks_choose_their_threshold_by_validation_images(monkeypatch):
     monkeypatch.setattr("detect_commands.judges.train_network", lambda *_: 0)
-    judge, asked = NetworkJudge("cnn", 32, "image", None, Processes(torch.device("cpu")), plan()), []
+    judge, asked = NetworkJudge("cnn", 32, "image", None, ALONE, plan()), []
     monkeypatch.setattr(judge, "scores", lambda images, indices: asked.append(list(indices)) or np.linspace(0, 1, len(indices)))
     split = {
         "real": {"train": [0, 1], "validation": [2, 3], "test": [4]},
@@ -506,7 +507,7 @@ def test_classical_detectors_choose_their_threshold_by_images_they_never_saw(mon
 def test_each_run_has_a_seed_of_its_own(tmp_path):
     for classifier in ("logreg", "cnn"):
         options = parse_detect(["--classifier", classifier, "--dst", "x", "--seed", "5"]).of(classifier)
-        bench = Bench(classifier, 32, options, Processes(torch.device("cpu")))
+        bench = Bench(classifier, 32, options, ALONE)
         made = [bench.new_judge(run, tmp_path) for run in (0, 1)]
         assert [judge.plan.seed if classifier == "cnn" else judge.seed for judge in made] == [5, 6]
     first, second = (next(judge.network.parameters()) for judge in made)
@@ -525,5 +526,5 @@ def test_validation_counts_both_classes_alike():
     network = torch.nn.Identity()
     network.forward = lambda image: logits.expand(len(image), 2)
     images = LabelledImages(torch.zeros(9, 3, 8, 8), range(9), torch.zeros(3, 3, 8, 8), range(3))
-    loss, accuracy = validate(network, images, 4, torch.device("cpu"))
+    loss, accuracy = validate(network, images, 4, ALONE)
     assert accuracy == 0.5 and loss == pytest.approx(-logits.log_softmax(0).mean().item())

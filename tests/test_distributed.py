@@ -181,7 +181,7 @@ def test_steps_of_two_processes_equal_those_of_one(steps_of_two):
 
 def test_gan_steps_of_two_processes_equal_those_of_one(steps_of_two):
     """Batch normalisation, both sides of it; gradient penalties; a spectrum and a spread that are not means over images."""
-    found, expected = steps_of_two[1]["gan"], shared_steps.gan_steps(Processes())
+    found, expected = steps_of_two[1]["gan"], shared_steps.gan_steps(Processes(torch.device("cpu")))
     assert found.pop("scores") == pytest.approx(expected.pop("scores"), rel=1e-9)
     assert found.keys() == expected.keys()
     for case, alone in expected.items():

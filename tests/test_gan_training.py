@@ -15,10 +15,12 @@ from gan_commands.invert import invert_batch
 from gan_commands.monitor import GanMonitor, choose_monitor
 from models.gan import Generator, from_image, generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer, restore_generator
+from utils.distributed import Processes
 from utils.errors import UserError
 from utils.metrics import SpectrumFolds, half_of
 
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 TINY = {"size": 16, "dim": 4, "latent_dim": 6}
 
 
@@ -55,13 +57,13 @@ def test_generate_keeps_mode_and_statistics():
 def test_state_makes_training_repeatable(settings):
     def trained(stop=None):
         torch.manual_seed(0)
-        trainer = GanTrainer(GanConfig(**TINY, **settings), 1e-3, CPU)
+        trainer = GanTrainer(GanConfig(**TINY, **settings), 1e-3, ALONE)
         for step in range(4):
             if step == stop:
                 state, random = trainer.state(), torch.get_rng_state()
                 state = torch.load(saved(state), weights_only=True)
                 torch.manual_seed(99)
-                trainer = GanTrainer(GanConfig(**state["config"]), 1.0, CPU)
+                trainer = GanTrainer(GanConfig(**state["config"]), 1.0, ALONE)
                 trainer.load_state(state)
                 torch.set_rng_state(random)
             trainer.step(reals(seed=step))
@@ -83,7 +85,7 @@ def test_state_makes_training_repeatable(settings):
 
 def test_generator_moves_only_with_every_critic_step():
     torch.manual_seed(0)
-    trainer = GanTrainer(GanConfig(**TINY, adversarial="wgan-gp", penalty="zero", critic_steps=3), 1e-3, CPU)
+    trainer = GanTrainer(GanConfig(**TINY, adversarial="wgan-gp", penalty="zero", critic_steps=3), 1e-3, ALONE)
     weight = trainer.generator.last.weight.detach().clone()
     assert set(trainer.step(reals())) == {"discriminator", "penalty"}
     trainer.step(reals())
@@ -97,7 +99,7 @@ def test_spectral_weight_counts_once():
     gradients = []
     for weight in (1.0, 2.0):
         torch.manual_seed(0)
-        trainer = GanTrainer(GanConfig(**TINY, spectral_loss=weight), 1e-9, CPU)
+        trainer = GanTrainer(GanConfig(**TINY, spectral_loss=weight), 1e-9, ALONE)
         for parameter in trainer.discriminator.parameters():
             parameter.data.zero_()
         trainer.generator_step(2 * reals() - 1)
@@ -108,7 +110,7 @@ def test_spectral_weight_counts_once():
 
 def test_average_is_what_is_drawn():
     torch.manual_seed(0)
-    trainer = GanTrainer(GanConfig(**TINY, ema=0.5), 1e-2, CPU)
+    trainer = GanTrainer(GanConfig(**TINY, ema=0.5), 1e-2, ALONE)
     trainer.step(reals())
     restored = restore_generator(trainer.state())
     assert torch.equal(restored.last.weight, trainer.average.last.weight)
@@ -118,7 +120,7 @@ def test_average_is_what_is_drawn():
 
 def test_drawn_images_are_those_of_any_other_start():
     torch.manual_seed(0)
-    state = GanTrainer(GanConfig(**TINY), 1e-3, CPU).state()
+    state = GanTrainer(GanConfig(**TINY), 1e-3, ALONE).state()
     whole = torch.cat(list(draw(state, 70, 5, CPU)))
     assert whole.shape == (70, 3, 16, 16) and whole.dtype == torch.float32
     assert torch.equal(whole, (whole * 255).round() / 255)
@@ -144,11 +146,11 @@ def test_inversion_finds_images_of_the_generator_whatever_the_batch():
 
 def test_monitor_prefers_the_right_spectrum():
     photographs = reals(16).cumsum(-1) / 16
-    monitor = GanMonitor("lfd", None, [photographs[:8], photographs[8:]], 16, 0, CPU)
+    monitor = GanMonitor("lfd", None, [photographs[:8], photographs[8:]], 16, 0, ALONE)
     assert monitor.real.total.count == 16
     assert monitor.distance(monitor.summary([photographs])) == pytest.approx(0, abs=1e-6)
     assert monitor.distance(monitor.summary([reals(16, 5)])) > 1
-    few = GanMonitor("lfd", None, iter([photographs[:8], photographs[8:]]), 10, 0, CPU)
+    few = GanMonitor("lfd", None, iter([photographs[:8], photographs[8:]]), 10, 0, ALONE)
     assert few.real.total.count == 10
     generator = Generator(16, dim=4, latent_dim=4)
     state = torch.get_rng_state()
@@ -159,7 +161,7 @@ def test_monitor_prefers_the_right_spectrum():
 
 
 def test_the_generators_steps_leave_the_discriminator_without_gradients(monkeypatch):
-    trainer = GanTrainer(GanConfig(**TINY), 1e-3, CPU)
+    trainer = GanTrainer(GanConfig(**TINY), 1e-3, ALONE)
     options = SimpleNamespace(metric="cos", lambda_fourier=1.0, adv=1)
     monkeypatch.setattr(trainer, "discriminator_step", lambda *_: {})
     before = [weight.clone() for weight in trainer.generator.parameters()]
@@ -172,24 +174,24 @@ def test_the_generators_steps_leave_the_discriminator_without_gradients(monkeypa
 
 def test_floor_of_the_monitor():
     photographs = reals(16).cumsum(-1) / 16
-    monitor = GanMonitor("lfd", None, [photographs[:8], photographs[8:]], 16, 0, CPU)
+    monitor = GanMonitor("lfd", None, [photographs[:8], photographs[8:]], 16, 0, ALONE)
     folds = SpectrumFolds()
     folds.update(photographs)
     assert monitor.floor() == pytest.approx(folds.floor()["lfd"])
-    assert GanMonitor("lfd", None, [photographs[:3]], 16, 0, CPU).floor() is None
+    assert GanMonitor("lfd", None, [photographs[:3]], 16, 0, ALONE).floor() is None
 
 
 @pytest.mark.parametrize("kind", ["fid", "kid"])
 def test_monitor_with_features(kind, monkeypatch):
     monkeypatch.setattr(monitor_module, "load_inception", lambda path, device: None)
     monkeypatch.setattr(monitor_module, "inception_features", lambda network, image: image.flatten(1)[:, :5].numpy())
-    monitor = GanMonitor(kind, "weights", [reals(64)], 64, 0, CPU)
+    monitor = GanMonitor(kind, "weights", [reals(64)], 64, 0, ALONE)
     same, shifted = (monitor.distance(monitor.summary([reals(64, seed) + shift])) for seed, shift in ((1, 0), (1, 3)))
     assert shifted > 10 * abs(same)
     halves = [torch.stack([image for i, image in enumerate(reals(64)) if half_of(i) == half]) for half in (0, 1)]
-    other = GanMonitor(kind, "weights", [halves[0]], 64, 0, CPU)
+    other = GanMonitor(kind, "weights", [halves[0]], 64, 0, ALONE)
     assert monitor.floor() == pytest.approx(other.distance(other.summary([halves[1]])))
-    assert GanMonitor(kind, "weights", [reals(3)], 64, 0, CPU).floor() is None
+    assert GanMonitor(kind, "weights", [reals(3)], 64, 0, ALONE).floor() is None
     if kind == "fid":
         assert monitor.distance(monitor.summary([reals(64) + 3])) == pytest.approx(5 * 9, rel=1e-4)
 
@@ -232,5 +234,5 @@ def test_small_helpers():
 
 def test_samples_are_computed_in_double_precision():
     """Single precision would let the 8-bit images depend on batch size and device."""
-    state = GanTrainer(GanConfig(**TINY), 1e-3, CPU).state()
+    state = GanTrainer(GanConfig(**TINY), 1e-3, ALONE).state()
     assert {value.dtype for value in sampling_generator(state, CPU).parameters()} == {torch.float64}
