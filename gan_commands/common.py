@@ -52,10 +52,10 @@ def draw_batches(generator, indices, seed, stream, batch_size=BATCH):
         yield chosen, to_8bit(generate(generator, seeded_latents(chosen, generator.latent_dim, seed, stream)))
 
 
-def draw(checkpoint, count, seed, device, stream=SAMPLE, start=0):
+def draw(checkpoint, count, seed, device, stream=SAMPLE):
     """Yield 8-bit images (N, 3, S, S) of a run, those that `gan.py sample` writes for the same seed."""
     generator = sampling_generator(checkpoint, device)
-    for _, image in draw_batches(generator, range(start, start + count), seed, stream):
+    for _, image in draw_batches(generator, range(count), seed, stream):
         yield image.float()
 
 

@@ -5,6 +5,7 @@ import functools
 
 from models.gan import SETUPS
 from models.gan_losses import METRICS, PENALTIES, PENALTY_SAMPLES
+from models.gan_training import GanConfig
 from options import CachedReading, Reading, ReadingMachine, ResumableRun, RunFolder, SharedMachine
 from utils.arguments import (
     HelpFormatter,
@@ -70,16 +71,16 @@ class GanData:
     """What a GAN is trained on."""
 
     data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
-    size: int = option("side of the images in pixels, a power of two", 64, type=power_of_two)
+    size: int = option("side of the images in pixels, a power of two", GanConfig.size, type=power_of_two)
 
 
 @group("networks")
 class GanNetworks:
     """Loss and size of a GAN."""
 
-    adversarial: str = option("loss: DCGAN, LSGAN or WGAN with gradient penalty", "gan", choices=GAN_FAMILIES)
-    dim: int = option("channels before the last layer", 32, type=number(int, 1, 512))
-    latent_dim: int = option("length of the latent vector", 128, type=number(int, 1, 4096))
+    adversarial: str = option("loss: DCGAN, LSGAN or WGAN with gradient penalty", GanConfig.adversarial, choices=GAN_FAMILIES)
+    dim: int = option("channels before the last layer", GanConfig.dim, type=number(int, 1, 512))
+    latent_dim: int = option("length of the latent vector", GanConfig.latent_dim, type=number(int, 1, 4096))
 
 
 @group("training (without a value: the published one of --adversarial)")
@@ -96,12 +97,14 @@ class GanSteps:
     )
     penalty_sample: str = option(
         "at which images: between reals and fakes, at either, or (dragan) between reals and noisy reals",
-        "line",
+        GanConfig.penalty_sample,
         choices=PENALTY_SAMPLES,
     )
-    penalty_weight: float = option("its weight", 10.0, type=number(float, 0))
-    spectral_loss: float = option("weight of the spectral regularisation (power profile)", 0.0, type=number(float, 0))
-    ema: float = option("decay of an averaged generator that is used; 0: none", 0.0, type=number(float, 0, 0.99999))
+    penalty_weight: float = option("its weight", GanConfig.penalty_weight, type=number(float, 0))
+    spectral_loss: float = option(
+        "weight of the spectral regularisation (power profile)", GanConfig.spectral_loss, type=number(float, 0)
+    )
+    ema: float = option("decay of an averaged generator that is used; 0: none", GanConfig.ema, type=number(float, 0, 0.99999))
 
 
 @group("monitoring")
@@ -137,7 +140,7 @@ class GanReading(Reading):
 class GanTrainOptions(GanTraining, SharedMachine, ResumableRun):
     """Options of gan.py train."""
 
-    setup: str = option("last upsampling, see above", "BASELINE", choices=SETUPS)
+    setup: str = option("last upsampling, see above", GanConfig.setup, choices=SETUPS)
     batch_size: int = reworded(GanSteps, "batch_size", "images per step, over all processes")
 
 
@@ -261,7 +264,7 @@ class SetupsStudy:
 class GanSetupsOptions(SetupsStudy, GanTraining, ReadingMachine, ResumableRun):
     """Options of gan.py study setups: those of train, for several set-ups."""
 
-    setup: str = "BASELINE"  # no option: each training has another one
+    setup: str = GanConfig.setup  # no option: each training has another one
     size: int = reworded(
         GanData, "size", "side of the images in pixels, a power of two from 16", type=functools.partial(power_of_two, least=16)
     )

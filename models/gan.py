@@ -76,7 +76,7 @@ class Generator(nn.Module):
         latent_dim: length of the latent vector.
     """
 
-    def __init__(self, size=128, setup="BASELINE", dim=32, latent_dim=128):
+    def __init__(self, size, setup, dim, latent_dim):
         super().__init__()
         steps = doublings(size)
         self.latent_dim = latent_dim
@@ -106,7 +106,7 @@ class Discriminator(nn.Module):
         norm: "batch", or "layer" (GroupNorm with one group) where a gradient penalty needs each sample by itself.
     """
 
-    def __init__(self, size=128, dim=32, norm="batch"):
+    def __init__(self, size, dim, norm):
         super().__init__()
         widths = [min(dim * 2**i, 16 * dim) for i in range(doublings(size))]
         layers = [nn.Conv2d(3, dim, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]

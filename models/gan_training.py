@@ -19,7 +19,7 @@ BETAS = (0.5, 0.999)
 class GanConfig:
     """Everything that decides the networks and their objective; each weight is applied once, in `GanTrainer`."""
 
-    size: int = 128
+    size: int = 64
     setup: str = "BASELINE"
     dim: int = 32
     latent_dim: int = 128

@@ -98,7 +98,7 @@ def test_published_widths_at_128():
     generator = Generator(128, "N.3.5", dim=32, latent_dim=128)
     assert [block[0].out_channels for block in generator.body] == [512, 256, 128, 64, 32]
     assert [layer.out_channels for layer in generator.last if hasattr(layer, "out_channels")] == [32, 32, 3]
-    critic = Discriminator(128, dim=32)
+    critic = Discriminator(128, dim=32, norm="batch")
     assert [m.out_channels for m in critic.body if isinstance(m, torch.nn.Conv2d)] == [32, 64, 128, 256, 512]
 
 
@@ -136,7 +136,7 @@ def test_ranges():
 
 
 def test_moving_average():
-    average, module = Generator(8, dim=2, latent_dim=2), Generator(8, dim=2, latent_dim=2)
+    average, module = Generator(8, "BASELINE", dim=2, latent_dim=2), Generator(8, "BASELINE", dim=2, latent_dim=2)
     before = [p.clone() for p in average.parameters()]
     module(torch.randn(4, 2))  # moves the BatchNorm statistics
     update_average(average, module, 0.9)

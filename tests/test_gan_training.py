@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gan_commands import monitor as monitor_module
-from gan_commands.common import default_threshold, draw, images_of, sampling_generator
+from gan_commands.common import SAMPLE, default_threshold, draw, draw_batches, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
 from gan_commands.finetune import finetune_step
@@ -38,7 +38,7 @@ def test_latents_depend_on_their_index_alone():
 
 
 def test_generate_keeps_mode_and_statistics():
-    generator = Generator(16, dim=4, latent_dim=4)
+    generator = Generator(16, "BASELINE", dim=4, latent_dim=4)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     image = generate(generator, seeded_latents(range(3), 4, 0))
     assert image.min() >= 0 and image.max() <= 1
@@ -124,12 +124,15 @@ def test_drawn_images_are_those_of_any_other_start():
     whole = torch.cat(list(draw(state, 70, 5, CPU)))
     assert whole.shape == (70, 3, 16, 16) and whole.dtype == torch.float32
     assert torch.equal(whole, (whole * 255).round() / 255)
-    assert torch.equal(torch.cat(list(draw(state, 10, 5, CPU, start=60))), whole[60:])
+    assert torch.equal(
+        torch.cat([image for _, image in draw_batches(sampling_generator(state, CPU), range(60, 70), 5, SAMPLE)]).float(),
+        whole[60:],
+    )
 
 
 def test_inversion_finds_images_of_the_generator_whatever_the_batch():
     torch.manual_seed(0)
-    generator = Generator(16, dim=4, latent_dim=4).eval().requires_grad_(False)
+    generator = Generator(16, "BASELINE", dim=4, latent_dim=4).eval().requires_grad_(False)
     for module in generator.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_var.fill_(1e-3)  # an untrained network draws nothing but grey
@@ -152,7 +155,7 @@ def test_monitor_prefers_the_right_spectrum():
     assert monitor.distance(monitor.summary([reals(16, 5)])) > 1
     few = GanMonitor("lfd", None, iter([photographs[:8], photographs[8:]]), 10, 0, ALONE)
     assert few.real.total.count == 10
-    generator = Generator(16, dim=4, latent_dim=4)
+    generator = Generator(16, "BASELINE", dim=4, latent_dim=4)
     state = torch.get_rng_state()
     score = few.score(generator)
     assert torch.equal(torch.get_rng_state(), state)
