@@ -1,8 +1,8 @@
 """Measure fake and refined images against real ones: FID and KID of images or of spectra, log frequency distance, profile gap."""
 
-import sys
 from pathlib import Path
 
+from data.checking import warn
 from data.copies import seen_by_refiner, told_copies
 from data.differences import class_differences
 from data.folder import load_folder, refuse_same, require_one_size
@@ -130,7 +130,7 @@ def measure(options, processes, modes, paths, cache):
     counts = {role: len(images) for role, images in folders.items()}
     warnings += doubtful_counts(counts, bool(fid_modes))
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
 
     backend, measured, spectra = {"device": str(device)}, [], {}
     if fid_modes:

@@ -1,7 +1,6 @@
-"""What the sub-commands share: trained runs, images drawn from them, folders that are filled."""
+"""What the sub-commands share: trained runs, images drawn from them, and which images of a folder are used."""
 
 import shlex
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -64,17 +63,6 @@ def sampling_generator(checkpoint, device):
     return restore_generator(checkpoint).to(double_device(device), torch.float64)
 
 
-def default_threshold(size):
-    """20 at 256 px, and as much of the spectrum at other sizes."""
-    return round(20 * size / 256)
-
-
 def images_of(folder, count, seed):
     """At most `count` positions of a dataset, drawn without replacement, in order."""
     return np.sort(np.random.default_rng(seed).permutation(len(folder))[:count]).tolist()
-
-
-def label_of(text):
-    """`LABEL=NAME` or `NAME` -> (label, name)."""
-    label, separator, name = text.partition("=")
-    return (label, name) if separator else (Path(text).name if Path(text).is_dir() else text, text)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from data.checking import warn
 from gan_commands import figures
-from gan_commands.common import DETECTOR, JUDGED, KIND, default_threshold, draw, load_run, run_checkpoint, weights_digest
+from gan_commands.common import DETECTOR, JUDGED, KIND, draw, load_run, run_checkpoint, weights_digest
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
 from gan_commands.pairs import open_pairs, pairs_weights
 from gan_commands.run import GanRun
@@ -33,6 +33,11 @@ from utils.transfer import sent
 
 SHOWN, FEWEST_PAIRS = 8, 10
 LOG_EVERY = 20  # steps between two looks at their numbers, for which a GPU has to be waited for
+
+
+def default_threshold(size):
+    """20 at 256 px, and as much of the spectrum at other sizes."""
+    return round(20 * size / 256)
 
 
 def start_trainer(checkpoint, lr, processes):

@@ -3,10 +3,10 @@
 import functools
 import itertools
 import operator
-import sys
 
 import numpy as np
 
+from data.checking import warn
 from gan_commands.common import BATCH, MONITOR, draw_batches
 from utils.errors import UserError
 from utils.feature_metrics import Moments, kernel_distance
@@ -30,7 +30,7 @@ def choose_monitor(kind, weights):
     except UserError:
         if kind or weights:
             raise
-        print("warning: the Inception weights are missing, so the monitor is lfd; --inception_weights gives them", file=sys.stderr)
+        warn("the Inception weights are missing, so the monitor is lfd; --inception_weights gives them")
         return "lfd", None
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 from data.folder import load_folder, refuse_mixed, require_one_size
 from data.shards import expand_pattern, is_shards
 from gan_commands import figures
-from gan_commands.common import BATCH, draw, images_of, label_of, load_run
+from gan_commands.common import BATCH, draw, images_of, load_run
 from utils.arguments import as_plain, run_name
 from utils.decay import DECAY_NAMES, SMALLEST_SIDE, decay_features
 from utils.distributed import resolve_device
@@ -62,6 +62,12 @@ def _is_images(name):
 def _files_of(name):
     """What lies where images are: shards, or their folder."""
     return expand_pattern(name) if is_shards(name) else [name]
+
+
+def label_of(text):
+    """`LABEL=NAME` or `NAME` -> (label, name)."""
+    label, separator, name = text.partition("=")
+    return (label, name) if separator else (Path(text).name if Path(text).is_dir() else text, text)
 
 
 def sources(options, device):

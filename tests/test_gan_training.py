@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gan_commands import monitor as monitor_module
-from gan_commands.common import SAMPLE, default_threshold, draw, draw_batches, images_of, sampling_generator
+from gan_commands.common import SAMPLE, draw, draw_batches, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
-from gan_commands.finetune import finetune_step
+from gan_commands.finetune import default_threshold, finetune_step
 from gan_commands.invert import invert_batch
 from gan_commands.monitor import GanMonitor, choose_monitor
 from models.gan import Generator, from_image, generate, seeded_latents
