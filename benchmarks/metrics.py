@@ -20,14 +20,13 @@ from data.listing import list_images
 from utils.aliases import alias_features, alias_lags
 from utils.arguments import number, number_list
 from utils.decay import decay_features
-from utils.detection import log_profile
 from utils.distributed import resolve_device
 from utils.errors import script
 from utils.feature_metrics import Moments, kernel_distance
 from utils.fft import fourier
 from utils.measure import batches as read_batches
 from utils.metrics import GREY_LEVEL, SpectrumFolds, SpectrumMean, psnr, ssim
-from utils.profiles import radial_rings, ring_means, to_grey
+from utils.profiles import log_profile, radial_rings, ring_means, to_grey
 
 DISTINCT = 200  # pictures that differ; the files repeat them
 IN_MEMORY = 32  # images of which each part is timed

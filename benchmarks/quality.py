@@ -31,7 +31,6 @@ from utils import (
     chunks,
     constants,
     decay,
-    detection,
     feature_metrics,
     fft,
     fresh_detector,
@@ -53,7 +52,7 @@ BATCH = 8
 FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(aliases, chunks, constants, decay, detection, feature_metrics, fft),
+    *(aliases, chunks, constants, decay, feature_metrics, fft),
     *(fresh_detector, linear_filter, metrics, moments, precision, profiles, whitening),
 )
 

@@ -8,8 +8,8 @@ from detect_commands.common import run_folders
 from detect_commands.image_sets import open_sets
 from utils.arguments import as_plain
 from utils.decay import DECAY_NAMES, decay_features
-from utils.detection import log_profile
 from utils.errors import UserError
+from utils.profiles import log_profile
 from utils.run_dir import atomic_path, check_run_folder, open_run_folder, run_folder
 from utils.tables import write_csv
 

@@ -35,12 +35,13 @@ from models.classical_detectors import CLASSICAL
 from utils import fitting, run_dir
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
-from utils.detection import MEASURES, log_profile
+from utils.detection import MEASURES
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.filters import fit_filters
 from utils.measure import evenly_spaced
 from utils.perturbations import PERTURBATIONS
+from utils.profiles import log_profile
 from utils.run_dir import write_json
 
 COUNT, SIZE = 24, 32

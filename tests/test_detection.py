@@ -12,14 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from utils.detection import (
-    MEASURES,
-    best_threshold,
-    curves,
-    log_profile,
-    scores_with_intervals,
-)
+from utils.detection import MEASURES, best_threshold, curves, scores_with_intervals
 from utils.fresh_detector import fit_logreg, fold_numbers, fresh_accuracy, out_of_fold, standardisation
+from utils.profiles import log_profile
 
 SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size=30)
 

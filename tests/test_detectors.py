@@ -29,7 +29,6 @@ from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
 from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
-from utils.detection import log_profile
 from utils.distributed import Processes
 from utils.errors import UserError
 from utils.fresh_detector import classical_features
@@ -37,6 +36,7 @@ from utils.interrupts import StopRequest, handling
 from utils.linear_filter import OPPONENT, RGB, mixed
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
 from utils.pretrained import pretrained_weights
+from utils.profiles import log_profile
 
 ALONE = Processes(torch.device("cpu"))
 TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}

@@ -22,10 +22,10 @@ from models.training import Trainer
 from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint
 from utils.decay import decay_features
-from utils.detection import log_profile
 from utils.distributed import Processes
 from utils.filters import FILTERS, filtered, fit_filters, to_device
 from utils.metrics import SpectrumMean, psnr, ssim
+from utils.profiles import log_profile
 from utils.whitening import fit_whitening
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -7,11 +7,6 @@ Everything is float64 NumPy.
 import numpy as np
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from utils.chunks import in_chunks
-from utils.fft import half_fourier
-from utils.precision import to_double
-from utils.profiles import half_ring_means, to_grey
-
 MEASURES = {
     "accuracy": "share of all images judged right, at the detector's own decision",
     "balanced_accuracy": "mean of the next two: 0.5 is guessing however many images each class has",
@@ -22,25 +17,6 @@ MEASURES = {
     "real_right_at_threshold": "share of reals called real at the threshold chosen on validation images",
     "fake_right_at_threshold": "share of fakes called fake at that threshold",
 }
-
-
-def log_profile(image, corners=False):
-    """Natural logarithm of the mean power in each radial ring: what the `logreg` detector sees.
-
-    Args:
-        image: (N, 3, H, W) in [0, 1].
-        corners: False keeps the complete rings 0..min(H, W) // 2; True adds those that only the corners of the spectrum reach.
-    Returns: (N, R) float64.
-    """
-    profile = in_chunks(_ring_power, image).clamp_min(1e-12).log()  # (N, all rings)
-    return profile if corners else profile[:, : min(image.shape[-2:]) // 2 + 1]
-
-
-def _ring_power(image):
-    """Mean power in each radial ring of the grey image: (N, 3, H, W) -> (N, all rings) float64."""
-    spectrum = half_fourier(to_grey(to_double(image)))
-    power = spectrum.real.square() + spectrum.imag.square()  # (N, H, W // 2 + 1)
-    return half_ring_means(power, image.shape[-1])
 
 
 def scores_with_intervals(real_scores, fake_scores, threshold, decision=0.5, rounds=1000, seed=0):

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from utils.aliases import alias_features
 from utils.decay import decay_features
-from utils.detection import log_profile
+from utils.profiles import log_profile
 
 FEATURES = {"decay": decay_features, "profile": log_profile, "aliases": alias_features}
 LOOKS_AT = {"knn": "decay", "svm": "decay", "mlp": "decay", "logreg": "profile", "coherence": "aliases"}

@@ -7,7 +7,10 @@ import functools
 
 import torch
 
+from utils.chunks import in_chunks
 from utils.constants import constant
+from utils.fft import half_fourier
+from utils.precision import to_double
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
@@ -101,3 +104,22 @@ def chessboard_profile(mag):
     profile = ring_means(to_grey(mag), chessboard_rings(*mag.shape[-2:]))  # (N, R)
     low, high = profile.amin(1, keepdim=True), profile.amax(1, keepdim=True)
     return (profile - low) / (high - low).clamp_min(1e-12)
+
+
+def log_profile(image, corners=False):
+    """Natural logarithm of the mean power in each radial ring: what the `logreg` detector sees.
+
+    Args:
+        image: (N, 3, H, W) in [0, 1].
+        corners: False keeps the complete rings 0..min(H, W) // 2; True adds those that only the corners of the spectrum reach.
+    Returns: (N, R) float64.
+    """
+    profile = in_chunks(_ring_power, image).clamp_min(1e-12).log()  # (N, all rings)
+    return profile if corners else profile[:, : min(image.shape[-2:]) // 2 + 1]
+
+
+def _ring_power(image):
+    """Mean power in each radial ring of the grey image: (N, 3, H, W) -> (N, all rings) float64."""
+    spectrum = half_fourier(to_grey(to_double(image)))
+    power = spectrum.real.square() + spectrum.imag.square()  # (N, H, W // 2 + 1)
+    return half_ring_means(power, image.shape[-1])
