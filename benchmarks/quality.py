@@ -29,15 +29,14 @@ from models import batch_norm, classical_detectors, detectors
 from utils import (
     aliases,
     chunks,
-    constants,
     decay,
+    devices,
     feature_metrics,
     fft,
     fresh_detector,
     linear_filter,
     metrics,
     moments,
-    precision,
     profiles,
     whitening,
 )
@@ -52,8 +51,8 @@ BATCH = 8
 FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(aliases, chunks, constants, decay, feature_metrics, fft),
-    *(fresh_detector, linear_filter, metrics, moments, precision, profiles, whitening),
+    *(aliases, chunks, decay, devices, feature_metrics, fft),
+    *(fresh_detector, linear_filter, metrics, moments, profiles, whitening),
 )
 
 

@@ -19,8 +19,8 @@ from options import TrainOptions, parse_train
 from utils import aliases, filters, lifter, linear_filter, moments, pictures, polyphase, rounding, transport
 from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import load_checkpoint
+from utils.devices import double_device
 from utils.errors import UserError
-from utils.precision import double_device
 from utils.run_dir import read_json, run_folder
 
 ROWS = {

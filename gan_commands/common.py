@@ -8,9 +8,9 @@ import torch
 from models.gan import generate, seeded_latents
 from models.gan_training import restore_generator
 from utils.checkpoint import digest_of, fitting, load_checkpoint
+from utils.devices import double_device
 from utils.errors import UserError
 from utils.pictures import to_8bit
-from utils.precision import double_device
 from utils.run_dir import run_folder
 
 KIND = "gan"

@@ -21,15 +21,14 @@ from models.gan_training import GanConfig, GanTrainer
 from utils.ahead import read_ahead
 from utils.arguments import as_plain
 from utils.checkpoint import fitting, read_resumed
+from utils.devices import double_device, sent, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
-from utils.precision import double_device, to_double
 from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 from utils.tables import read_csv
-from utils.transfer import sent
 
 SHOWN, FEWEST_PAIRS = 8, 10
 LOG_EVERY = 20  # steps between two looks at their numbers, for which a GPU has to be waited for

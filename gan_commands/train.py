@@ -15,12 +15,12 @@ from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
 from utils.arguments import as_plain
 from utils.checkpoint import fitting, load_scheduler, read_resumed
+from utils.devices import sent
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import open_log
 from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_png
 from utils.seeding import seed_everything
-from utils.transfer import sent
 
 LOWEST_RATE = 1e-6
 GRID_IMAGES = 64

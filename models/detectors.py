@@ -8,9 +8,9 @@ from torchvision.models import ResNet50_Weights, ViT_B_16_Weights, resnet50
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from models.batch_norm import BatchNorm
+from utils.devices import to_double
 from utils.fft import fourier, normalised_log_mag
 from utils.linear_filter import OPPONENT, log_amplitude, mixed
-from utils.precision import to_double
 
 FAKE, REAL = 0, 1  # the paper's classes: places of a network's logits, and nothing else
 DOMAINS = {  # the first is the default

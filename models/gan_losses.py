@@ -7,10 +7,10 @@ Every function returns an unweighted scalar.
 import torch
 from torch.nn import functional
 
+from utils.devices import sent
 from utils.distributed import Processes
 from utils.fft import fourier
 from utils.profiles import radial_rings, ring_means, to_grey
-from utils.transfer import sent
 
 ADVERSARIAL = ("gan", "lsgan", "wgan-gp")
 PENALTIES = ("none", "zero", "one", "lipschitz")

@@ -5,7 +5,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from utils.constants import on_device
+from utils.devices import on_device
 
 
 def adversarial_loss(score, is_real):

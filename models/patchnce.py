@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.nested_unet import CHANNELS, initialise
-from utils.transfer import sent
+from utils.devices import sent
 
 WIDTH = 256  # of a head
 SHORTEST = 1e-3  # length of a projection that has a direction; lengthened to 1, the gradient of others would drown all the rest

@@ -145,7 +145,7 @@ def run(lines):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     importlib.import_module("utils.distributed").resolve_device = lambda _text: torch.device(DEVICE)
     if not has_float64:  # what the scripts know of Apple's GPUs holds for this one
-        importlib.import_module("utils.precision").double_device = lambda _device: torch.device("cpu")
+        importlib.import_module("utils.devices").double_device = lambda _device: torch.device("cpu")
     in_steps = collections.Counter()
     watch(importlib.import_module("models.training").Trainer, "train_step", in_steps)
     watch(importlib.import_module("models.gan_training").GanTrainer, "step", in_steps)

@@ -30,13 +30,13 @@ from detect_commands.options import DetectOptions, parse_detect
 from gan_commands.options import parse_gan
 from utils import checkpoint, locks, report, run_dir
 from utils.arguments import as_plain, free_on_resume
+from utils.devices import double_device, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
 from utils.fresh_detector import fresh_accuracy
 from utils.interrupts import leaving
 from utils.locks import held_by_another, let_go
 from utils.logging import ScalarLog, open_log
-from utils.precision import double_device, to_double
 from utils.pretrained import pretrained_weights
 from utils.result_files import flat_names, output_names
 from utils.seeding import seed_everything

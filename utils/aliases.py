@@ -11,9 +11,8 @@ import torch
 from torch.nn.functional import pad
 
 from utils.chunks import in_chunks
-from utils.constants import on_device
+from utils.devices import on_device, to_double
 from utils.fft import fourier, to_lags
-from utils.precision import to_double
 from utils.profiles import to_grey
 
 PERIOD = 4  # pixels: shifts are multiples of 1 / PERIOD, those that the last two doublings of the size leave

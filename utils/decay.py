@@ -10,9 +10,8 @@ from typing import NamedTuple
 import torch
 
 from utils.chunks import in_chunks
-from utils.constants import on_device
+from utils.devices import on_device, to_double
 from utils.fft import half_fourier, whole_from_half
-from utils.precision import to_double
 
 MATLAB_GREY = (0.298936021, 0.587043074, 0.114020904)
 SMALLEST_SIDE = 16  # side of an image in pixels

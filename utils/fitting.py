@@ -4,9 +4,9 @@ import functools
 
 from torch.utils.data import Subset
 
+from utils.devices import double_device
 from utils.filters import fit_filters, to_device
 from utils.measure import batches, evenly_spaced
-from utils.precision import double_device
 
 FITTING_IMAGES = 1000  # at least, of those that are there; and of small ones as many as these have pixels at 128 x 128
 

@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from utils.constants import constant, on_device
+from utils.devices import constant, on_device
 from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
 from utils.linear_filter import OPPONENT, RGB, high_band, log_amplitude, mixed, trust
 from utils.moments import RunningMoments

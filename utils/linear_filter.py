@@ -11,7 +11,7 @@ import functools
 import torch
 
 from utils.chunks import chunks
-from utils.constants import on_device
+from utils.devices import on_device
 from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings, ring_means

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from utils.chunks import chunks
-from utils.constants import constant
+from utils.devices import constant, to_double
 from utils.fft import half_fourier, whole_from_half
-from utils.precision import to_double
 from utils.profiles import GREY_WEIGHTS, half_ring_means
 
 PSNR_CEILING = 100.0  # dB that count for equal images in a mean over images, which would be infinite

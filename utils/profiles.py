@@ -8,9 +8,8 @@ import functools
 import torch
 
 from utils.chunks import in_chunks
-from utils.constants import constant
+from utils.devices import constant, to_double
 from utils.fft import half_fourier
-from utils.precision import to_double
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 

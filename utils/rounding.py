@@ -6,7 +6,7 @@ An image that has a photograph's spectrum before it is rounded has up to twice a
 
 import torch
 
-from utils.constants import on_device
+from utils.devices import on_device
 from utils.fft import fourier, inverse_fourier
 from utils.linear_filter import OPPONENT, RGB, log_amplitude, mixed
 from utils.profiles import radial_rings, ring_means
