@@ -9,11 +9,12 @@ from data.folder import load_folder, refuse_same, require_one_size
 from options import parse_eval
 from utils.arguments import as_plain
 from utils.errors import UserError, script
+from utils.files import check_place, read_json, real_path, write_json
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra
 from utils.metrics import TITLES
 from utils.plots import profile_figure
-from utils.run_dir import check_place, read_json, real_path, run_folder, write_json
+from utils.run_dir import run_folder
 from utils.seeding import seed_everything
 from utils.tables import format_table, software_versions
 

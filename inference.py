@@ -17,6 +17,7 @@ from options import PRESETS, InferenceOptions, parse_inference
 from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
 from utils.errors import UserError, script
+from utils.files import read_json, real_path
 from utils.filters import check_filter, filter_refiner
 from utils.fitting import fitted_filters
 from utils.interrupts import leaving
@@ -24,7 +25,7 @@ from utils.launch import run_processes
 from utils.measure import batches
 from utils.pictures import to_8bit
 from utils.result_files import output_names, write_pictures
-from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, read_json, real_path, run_folder
+from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 
 

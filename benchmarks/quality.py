@@ -43,9 +43,10 @@ from utils import (
 from utils.arguments import image_size, name_list, number, number_list
 from utils.distributed import resolve_device
 from utils.errors import script
+from utils.files import read_json, write_json
 from utils.locks import lock
 from utils.pictures import to_8bit
-from utils.run_dir import RESULTS, read_json, write_json
+from utils.run_dir import RESULTS
 
 BATCH = 8
 FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets

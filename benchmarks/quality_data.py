@@ -13,8 +13,9 @@ from data.listing import list_images
 from data.reading import read_image
 from data.training import DATASETS, DEMO
 from utils.errors import UserError
+from utils.files import atomic_folder
+from utils.pictures import write_png
 from utils.result_files import output_names
-from utils.run_dir import atomic_folder, write_png
 
 HOME = "quality"  # crops lie in datasets/quality, runs in results/quality
 PARTS = {"validation": ("fit", "validation"), "test": ("development", "test")}  # what is judged -> (fitted on, judged)

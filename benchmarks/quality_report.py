@@ -8,9 +8,10 @@ import numpy as np
 from benchmarks.quality_judge import COLUMNS, DETECTORS
 from utils.errors import UserError
 from utils.fft import normalised_log_mag
+from utils.files import write_text
 from utils.metrics import psnr
+from utils.pictures import to_uint8
 from utils.plots import save_figure
-from utils.run_dir import to_uint8, write_text
 from utils.tables import format_table
 
 DOCS = Path("docs")

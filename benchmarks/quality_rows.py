@@ -21,7 +21,8 @@ from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import load_checkpoint
 from utils.devices import double_device
 from utils.errors import UserError
-from utils.run_dir import read_json, run_folder
+from utils.files import read_json
+from utils.run_dir import run_folder
 
 ROWS = {
     "linear": functools.partial(fitted_filter, kind="linear"),

@@ -18,8 +18,8 @@ from models.stig import STIG
 from models.training import Trainer
 from utils.arguments import image_size, number
 from utils.errors import script
+from utils.files import read_json, write_json
 from utils.launch import run_processes, start, supervise
-from utils.run_dir import read_json, write_json
 from utils.tables import format_table
 
 

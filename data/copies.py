@@ -8,7 +8,8 @@ import numpy as np
 
 from data.listing import ImagePaths
 from utils.errors import UserError
-from utils.run_dir import OPTIONS, read_json
+from utils.files import read_json
+from utils.run_dir import OPTIONS
 
 MOST = 10_000  # images among which copies are looked for: a fraction of a second on a local disk
 WITHIN = "they count twice, and what is trained on some and judged by others looks too good; leave them out"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import UserError
-from utils.run_dir import atomic_folder, check_place, write_png
+from utils.files import atomic_folder, check_place
+from utils.pictures import write_png
 
 _REAL, _FAKE = 0, 1  # streams of random numbers: no fake shows what a real shows
 _SMALLEST = 0.8  # radius of the smallest disc, pixels

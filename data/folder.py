@@ -10,7 +10,8 @@ from data.listing import ImagePaths, list_images, passed_over
 from data.reading import fit_error, read_array, to_tensor
 from data.shards import is_shards, list_shards
 from utils.errors import UserError
-from utils.run_dir import OPTIONS, real_path
+from utils.files import real_path
+from utils.run_dir import OPTIONS
 
 
 class ImageFolder:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.run_dir import atomic_path
+from utils.files import atomic_path
 
 FORMAT = 3
 ROW = np.dtype([("width", "i4"), ("height", "i4"), *((name, "u1") for name in ("format", "jpeg_quality", "bits", "several"))])

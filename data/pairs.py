@@ -18,7 +18,7 @@ from data.listing import ImagePaths
 from utils.ahead import read_ahead
 from utils.distributed import dealt
 from utils.errors import UserError
-from utils.run_dir import read_json, write_json
+from utils.files import read_json, write_json
 
 _REAL, _FAKE, _HOLDOUT = 0, 1, 2  # streams of random numbers that must not share a seed
 PARTS = ("train_real", "train_fake", "holdout_real", "holdout_fake")

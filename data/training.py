@@ -11,7 +11,8 @@ from data.listing import ImagePaths, list_images
 from data.pairs import load_holdout, names_within, split_holdout
 from data.shards import is_shards, list_shards, shards_beside
 from utils.errors import UserError
-from utils.run_dir import OPTIONS, read_json, real_path
+from utils.files import read_json, real_path
+from utils.run_dir import OPTIONS
 
 DATASETS = Path("datasets")
 DEMO = "demo"

@@ -10,8 +10,9 @@ from detect_commands.records import Record, beside, keep, setting_of, setting_te
 from detect_commands.report import chosen, distinct, write_evaluation, write_matrix
 from utils.arguments import as_plain
 from utils.errors import UserError
+from utils.files import check_place, real_path
 from utils.perturbations import PERTURBATIONS
-from utils.run_dir import check_place, check_run_folder, claim, open_run_folder, real_path, refuse_held, run_folder
+from utils.run_dir import check_run_folder, claim, open_run_folder, refuse_held, run_folder
 
 
 def find_home(options, classifier):

@@ -9,8 +9,9 @@ from detect_commands.image_sets import open_sets
 from utils.arguments import as_plain
 from utils.decay import DECAY_NAMES, decay_features
 from utils.errors import UserError
+from utils.files import atomic_path
 from utils.profiles import log_profile
-from utils.run_dir import atomic_path, check_run_folder, open_run_folder, run_folder
+from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.tables import write_csv
 
 

@@ -14,8 +14,8 @@ from data.pairs import joined_name, split_holdout, version_key
 from data.reading import read_image
 from data.shards import is_shards, list_shards
 from utils.errors import UserError
+from utils.files import real_path
 from utils.profiles import to_grey
-from utils.run_dir import real_path
 
 PARTS = ("train", "validation", "test")
 VALIDATION = 0.2  # of the training part: best epoch and threshold

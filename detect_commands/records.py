@@ -15,7 +15,7 @@ from detect_commands.image_sets import folder_labels
 from detect_commands.options import DETECT_DEFAULTS
 from detect_commands.report import Judged, write_runs_csv
 from utils.checkpoint import fitting
-from utils.run_dir import read_json, write_text
+from utils.files import read_json, write_text
 
 SCORES = "scores.json"
 TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")

@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from utils.detection import MEASURES, curves
+from utils.files import write_text
 from utils.plots import legible, save_figure
-from utils.run_dir import write_text
 from utils.tables import format_table, write_csv
 
 INTERVAL_NOTE = (

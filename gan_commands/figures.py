@@ -6,8 +6,8 @@ from matplotlib.ticker import MaxNLocator
 from torchvision.utils import make_grid
 
 from utils.metrics import SpectrumMean
+from utils.pictures import to_uint8
 from utils.plots import legible, save_figure
-from utils.run_dir import to_uint8
 
 
 def moving(values, width):

@@ -17,8 +17,10 @@ from models.gan_training import restore_generator
 from utils.arguments import as_plain, free_on_resume
 from utils.distributed import resolve_device
 from utils.errors import UserError
+from utils.files import atomic_path, check_place, delete, real_path, write_json
+from utils.pictures import write_png
 from utils.result_files import output_names
-from utils.run_dir import atomic_path, check_place, claim, delete, real_path, refuse_deleting, refuse_held, write_json, write_png
+from utils.run_dir import claim, refuse_deleting, refuse_held
 from utils.seeding import seed_everything
 from utils.tables import read_csv, write_csv
 

@@ -9,7 +9,7 @@ from data.checking import check_images
 from data.folder import ImageFolder, require_one_size
 from data.listing import ImagePaths, list_images
 from utils.errors import UserError
-from utils.run_dir import read_json
+from utils.files import read_json
 
 PAIRS = "pairs.json"  # in the folder: how it was made
 

@@ -7,7 +7,9 @@ from tqdm import tqdm
 
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator, weights_digest
 from utils.errors import UserError
-from utils.run_dir import check_place, claim, read_json, refuse_held, write_json, write_png
+from utils.files import check_place, read_json, write_json
+from utils.pictures import write_png
+from utils.run_dir import claim, refuse_held
 from utils.seeding import seed_everything
 
 ORIGIN = ".sample.json"  # in the filled folder: where its images are from

@@ -18,8 +18,9 @@ from utils.checkpoint import read_resumed
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
+from utils.files import write_json, write_text
 from utils.measure import batches
-from utils.run_dir import check_run_folder, open_run_folder, run_folder, write_json, write_text
+from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv
 

@@ -15,7 +15,7 @@ from data.shards import is_shards
 from data.streams import files_of, open_photographs
 from utils.ahead import read_ahead
 from utils.errors import UserError
-from utils.run_dir import LONG_ABANDONED, atomic_path, check_place, real_path, sweep
+from utils.files import LONG_ABANDONED, atomic_path, check_place, real_path, sweep
 
 
 def shard(options):

@@ -19,7 +19,8 @@ from utils.devices import sent
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import open_log
-from utils.run_dir import check_run_folder, open_run_folder, run_folder, to_uint8, write_png
+from utils.pictures import to_uint8, write_png
+from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 
 LOWEST_RATE = 1e-6

@@ -38,11 +38,11 @@ from utils.decay import decay_features
 from utils.detection import MEASURES
 from utils.distributed import Processes
 from utils.errors import UserError
+from utils.files import write_json
 from utils.filters import fit_filters
 from utils.measure import evenly_spaced
 from utils.perturbations import PERTURBATIONS
 from utils.profiles import log_profile
-from utils.run_dir import write_json
 
 COUNT, SIZE = 24, 32
 TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}

@@ -17,7 +17,7 @@ from data import listing
 from options import parse_eval
 from utils import inception
 from utils.fft import image_to_mag
-from utils.run_dir import write_png
+from utils.pictures import write_png
 
 NAMES = {
     "image_fid": ["image_fid", "image_kid", "image_kid_std"],

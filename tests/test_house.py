@@ -28,7 +28,7 @@ import options
 from data.listing import ImagePaths, list_images
 from detect_commands.options import DetectOptions, parse_detect
 from gan_commands.options import parse_gan
-from utils import checkpoint, locks, report, run_dir
+from utils import checkpoint, files, locks, report, run_dir
 from utils.arguments import as_plain, free_on_resume
 from utils.devices import double_device, to_double
 from utils.distributed import Processes, resolve_device
@@ -56,13 +56,13 @@ def test_imports_go_one_way(package, allowed):
         imported |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
         assert {name.partition(".")[0] for name in imported} & ours <= allowed, path
         if package == "models":
-            assert not imported & {"utils.errors", "utils.run_dir", "pathlib"}, path  # no files
+            assert not imported & {"utils.errors", "utils.files", "utils.run_dir", "pathlib"}, path  # no files
 
 
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
     path = tmp_path / "file.txt"
-    run_dir.write_text(path, "old")
-    with pytest.raises(RuntimeError), run_dir.atomic_path(path) as temporary:
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.atomic_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -471,7 +471,7 @@ def test_script_turns_user_errors_into_exit_2(capsys, tmp_path):
 
     @script
     def no_room(argv=None):
-        with run_dir.atomic_path(tmp_path / "table.json"):
+        with files.atomic_path(tmp_path / "table.json"):
             raise OSError(errno.ENOSPC, "No space left on device")  # as writing does, without a name
 
     mistakes = [(mistaken, "the folder is empty"), (full, "results/x.png"), (no_room, "table.json")]
@@ -493,7 +493,7 @@ def test_interrupted_scripts_say_how_to_go_on_and_leave_nothing_half_written(num
     @script
     def main(argv=None):
         folder = tmp_path / ("none" if option is None else "run")
-        with leaving(folder, lambda: option), run_dir.atomic_path(tmp_path / "run/file") as temporary:
+        with leaving(folder, lambda: option), files.atomic_path(tmp_path / "run/file") as temporary:
             temporary.write_text("half")
             signal.raise_signal(number)
 
@@ -792,16 +792,16 @@ def test_presets_set_defaults_that_options_override():
 
 def test_folders_are_made_whole_or_not_at_all(tmp_path):
     path = tmp_path / "sets" / "crops"
-    with pytest.raises(KeyboardInterrupt), run_dir.atomic_folder(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), files.atomic_folder(path) as temporary:
         (temporary / "0.png").touch()
         raise KeyboardInterrupt
     assert not list(path.parent.iterdir())
-    with run_dir.atomic_folder(path) as first, run_dir.atomic_folder(path) as second:  # two calls at once
+    with files.atomic_folder(path) as first, files.atomic_folder(path) as second:  # two calls at once
         for number, temporary in enumerate((first, second)):
             (temporary / f"{number}.png").touch()
     assert [file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*")] == ["crops", "crops/1.png"]
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"), run_dir.atomic_folder(tmp_path / "file") as temporary:
+    with pytest.raises(OSError, match="file"), files.atomic_folder(tmp_path / "file") as temporary:
         (temporary / "0.png").touch()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "sets"]
 
@@ -809,7 +809,7 @@ def test_folders_are_made_whole_or_not_at_all(tmp_path):
 def test_files_are_written_under_the_users_umask(tmp_path):
     before = os.umask(0o077)
     try:
-        run_dir.write_text(tmp_path / "private", "x")
+        files.write_text(tmp_path / "private", "x")
     finally:
         os.umask(before)
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600

@@ -28,9 +28,9 @@ from data.demo import dead_leaves, make_demo, through_generator
 from models import nested_unet, refiners, stig
 from utils import aliases, filters, lifter, linear_filter, polyphase
 from utils.errors import UserError
+from utils.files import read_json
 from utils.filters import FILTERS
 from utils.fresh_detector import balanced_interval
-from utils.run_dir import read_json
 
 SIZE = 32
 
@@ -211,7 +211,7 @@ def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
 NOT_DECIDING = {  # imported by what decides, and without a say: the judged images and the trained weights are hashed themselves
     *("data.checking", "data.demo", "data.listing", "data.reading", "data.training"),
     *("models.discriminators", "models.losses", "models.patchnce"),
-    *("utils.errors", "utils.interrupts", "utils.result_files", "utils.run_dir"),
+    *("utils.errors", "utils.files", "utils.interrupts", "utils.pictures", "utils.result_files", "utils.run_dir"),
 }
 
 

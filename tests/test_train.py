@@ -29,8 +29,8 @@ from utils import report, result_files
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.filters import FILTERS
+from utils.pictures import write_png
 from utils.result_files import write_pictures
-from utils.run_dir import write_png
 
 ROOT = Path(__file__).parents[1]
 SMALL = [*SMALL_NETWORK, "--data", "tiny", "--size", "32", "--device", "cpu", "--epoch", "1"]

@@ -11,8 +11,8 @@ import torch
 
 from utils.arguments import as_plain, free_on_resume
 from utils.errors import REFUSALS, UserError, out_of_memory
+from utils.files import atomic_path
 from utils.interrupts import to_resume
-from utils.run_dir import atomic_path
 
 RELEASED_NAME = "Generator"  # what the released code's file of a generator begins with
 RELEASED_ORDER = (2, 0, 1)  # channel c of a released network is channel RELEASED_ORDER[c] of the image

@@ -13,9 +13,9 @@ from pytorch_fid import inception
 from utils.checkpoint import read_tensors
 from utils.errors import UserError
 from utils.feature_metrics import Moments
+from utils.files import atomic_path
 from utils.metrics import half_of
 from utils.pretrained import weights_file
-from utils.run_dir import atomic_path
 
 DIMENSIONS = 2048
 KEPT_FEATURES = 10_000

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.checkpoint import fitting
-from utils.run_dir import write_text
+from utils.files import write_text
 
 
 class ScalarLog:

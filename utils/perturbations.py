@@ -8,8 +8,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import gaussian_blur
 
-from utils.pictures import to_8bit
-from utils.run_dir import to_uint8
+from utils.pictures import to_8bit, to_uint8
 
 
 def jpeg(image, quality):

@@ -9,7 +9,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from utils.fft import normalised_log_mag
-from utils.run_dir import atomic_path, to_uint8
+from utils.files import atomic_path
+from utils.pictures import to_uint8
 
 plt.rcParams["text.parse_math"] = False  # names of folders may hold dollar signs
 COLOURS = {

@@ -8,7 +8,7 @@ import torch
 
 from utils.checkpoint import is_state, read_tensors
 from utils.errors import UserError
-from utils.run_dir import atomic_path
+from utils.files import atomic_path
 
 PATIENCE = 15  # seconds without an answer before a download is given up
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils.files import write_json, write_text
 from utils.filters import FILTERS, filtered, filters_legend
 from utils.fresh_detector import classical_features, fresh_accuracy
 from utils.measure import batches, evenly_spaced
@@ -15,7 +16,6 @@ from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_di
 from utils.pictures import to_8bit
 from utils.plots import overview_figure, profile_figure, spectra_figure
 from utils.result_files import drop_others, flat_names, write_pictures
-from utils.run_dir import write_json, write_text
 from utils.tables import format_table, software_versions
 
 COLUMNS = {

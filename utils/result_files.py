@@ -5,8 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.pictures import mag_picture
-from utils.run_dir import write_png
+from utils.pictures import mag_picture, write_png
 
 LONGEST_NAME = 255  # bytes of a file or folder: what ext4, XFS, NTFS and APFS take
 

@@ -1,93 +1,14 @@
-"""Run folders under results/, and files that are written whole or not at all."""
+"""Run folders under results/: which may be made, deleted or gone on with, and by whom."""
 
-import contextlib
-import json
 import os
-import shutil
-import time
-import uuid
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from utils.errors import UserError
+from utils.files import check_place, delete, read_json, real_path, sweep, write_json
 from utils.locks import NAME, held_by_another, hold
 
 RESULTS = Path("results")
 OPTIONS = "options.json"  # in every run
-ABANDONED = 600  # seconds without a change after which a temporary file is taken for one of a process that was killed,
-LONG_ABANDONED = 86_400  # and in a folder that others may be filling
-
-
-@contextlib.contextmanager
-def atomic_path(path):
-    """Give a temporary path beside `path`; rename it to `path` on success, delete it on any failure."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp{path.suffix}"
-    try:
-        temporary.touch(exist_ok=False)
-        yield temporary
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and str(error.filename) in ("None", str(temporary)):
-            error.filename = str(path)  # what a full disk refused, for the user's eyes
-        raise
-
-
-def check_place(folder):
-    """UserError if a folder cannot be made or filled: what it lies in is a file, leads nowhere, or may not be written to."""
-    folder = Path(folder)
-    lost = next((place for place in (folder, *folder.parents) if place.is_symlink() and not place.exists()), None)
-    if lost:
-        raise UserError(f"{lost} is a link to {lost.readlink()}, which is not there (is its disk mounted?); choose another place")
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
-    if not nearest.is_dir():
-        raise UserError(f"{nearest} is a file, so nothing can be written to {folder}; choose another place")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{nearest} is read-only for this user, so nothing can be written to {folder}; choose another place")
-
-
-def write_text(path, text):
-    """Write a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")  # names of files may be any bytes
-
-
-def write_json(path, value):
-    """Write `value` as indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path, advice="delete it and run again"):
-    """Read a JSON file that holds an object: a dictionary; UserError with its name and this advice if it is none."""
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable JSON ({error}); {advice}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged, it holds no JSON object; {advice}")
-    return found
-
-
-def to_uint8(image):
-    """Image tensor (3, H, W) or (1, H, W), values clamped to [0, 1] -> (H, W, 3) or (H, W) uint8 array, rounded."""
-    array = (image.detach().float().clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
-    return array[..., 0] if array.shape[-1] == 1 else array
-
-
-def write_png(path, image):
-    """Write an image tensor (C, H, W) in [0, 1], or a uint8 array, as 8-bit PNG atomically."""
-    array = image if isinstance(image, np.ndarray) else to_uint8(image)
-    with atomic_path(Path(path).with_suffix(".png")) as temporary:
-        Image.fromarray(array).save(temporary, format="PNG", compress_level=1)
-
-
-def real_path(path):
-    """The absolute path without links; of links that lead in a circle, as far as they can be followed."""
-    return Path(os.path.realpath(path))
 
 
 def run_folder(dst, root=None):
@@ -152,21 +73,6 @@ def claim(folder, option="--out"):
     sweep(folder)
 
 
-def sweep(folder, age=ABANDONED):
-    """Delete what killed processes left unfinished in a folder (`atomic_path`), and nothing has changed for `age` seconds."""
-    for path in folder.glob(".*.tmp*"):
-        if path.is_file() and time.time() - path.stat().st_mtime > age:
-            path.unlink()
-
-
-def delete(path):
-    """Delete a file, a link or a folder with all that is in it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
 def _dst_of(path):
     """--dst of the run that an options.json is of; None if it does not say."""
     try:
@@ -224,24 +130,3 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     if settings is not None:
         write_json(folder / OPTIONS, settings)
     return folder
-
-
-@contextlib.contextmanager
-def atomic_folder(path):
-    """Give a temporary folder beside `path`; rename it to `path` on success, delete it on any failure.
-
-    If there is a `path` by then, another process was faster: its folder stays, and this one is deleted.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
-        yield temporary
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -6,7 +6,7 @@ import io
 import platform
 
 from utils.checkpoint import fitting
-from utils.run_dir import write_text
+from utils.files import write_text
 
 
 def format_table(rows, titles, corner=""):
