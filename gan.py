@@ -5,10 +5,10 @@ import importlib
 from pathlib import Path
 
 from gan_commands.options import parse_gan
-from utils.checkpoint import WayOn
 from utils.errors import refuse_several, script
 from utils.interrupts import leaving, to_resume
 from utils.launch import run_processes
+from utils.resume import WayOn
 from utils.run_dir import RESULTS
 
 COMMANDS = {  # sub-command -> module of gan_commands and its function; imported when it is wanted, for that takes seconds

@@ -15,7 +15,7 @@ from data.training import ONE_IMAGE, trained_fakes
 from models.refiners import released_model, trained_model
 from options import PRESETS, InferenceOptions, parse_inference
 from utils.arguments import as_plain, free_on_resume
-from utils.checkpoint import WayOn, check_same_options, digest_of, fitting, load_checkpoint, released_file, released_generator
+from utils.checkpoint import digest_of, fitting, load_checkpoint
 from utils.errors import UserError, script
 from utils.files import read_json, real_path
 from utils.filters import check_filter, filter_refiner
@@ -24,7 +24,9 @@ from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.measure import batches
 from utils.pictures import to_8bit
+from utils.released import released_file, released_generator
 from utils.result_files import output_names, write_pictures
+from utils.resume import WayOn, check_same_options
 from utils.run_dir import OPTIONS, RESULTS, check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 

@@ -15,7 +15,7 @@ from models.stig import STIG
 from models.training import Trainer
 from options import PRESETS, parse_train
 from utils.arguments import as_arguments, as_plain
-from utils.checkpoint import WayOn, fitting, read_resumed, save_checkpoint
+from utils.checkpoint import fitting, save_checkpoint
 from utils.errors import UserError, check_finite, script
 from utils.filters import FILTERS, check_filter, to_device
 from utils.fitting import fitted_filters, fitting_batches, fitting_indices
@@ -24,6 +24,7 @@ from utils.launch import run_processes
 from utils.logging import open_log
 from utils.monitor import Monitor
 from utils.report import evaluate_refiner, run_section, write_report
+from utils.resume import WayOn, read_resumed
 from utils.run_dir import RESULTS, check_run_folder, open_run_folder, run_folder
 from utils.seeding import random_state, seed_everything, set_random_state
 from utils.whitening import fit_whitening

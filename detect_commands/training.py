@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from detect_commands.image_sets import Chosen
 from models.detectors import FAKE, REAL
+from models.optimisers import load_optimiser, load_scheduler
 from utils.ahead import read_ahead
-from utils.checkpoint import fitting, load_checkpoint, load_optimiser, load_scheduler, save_checkpoint
+from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.logging import open_log

@@ -20,12 +20,13 @@ from models.gan_losses import fourier_dissimilarity, generator_loss, high_freque
 from models.gan_training import GanConfig, GanTrainer
 from utils.ahead import read_ahead
 from utils.arguments import as_plain
-from utils.checkpoint import fitting, read_resumed
+from utils.checkpoint import fitting
 from utils.devices import double_device, sent, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
+from utils.resume import read_resumed
 from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 from utils.tables import read_csv

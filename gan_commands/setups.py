@@ -14,12 +14,12 @@ from gan_commands.options import GanTrainOptions
 from gan_commands.train import train
 from models.gan_losses import ADVERSARIAL
 from utils.arguments import as_plain
-from utils.checkpoint import read_resumed
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
 from utils.files import write_json, write_text
 from utils.measure import batches
+from utils.resume import read_resumed
 from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv

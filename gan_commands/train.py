@@ -13,13 +13,15 @@ from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.run import GanRun
 from models.gan import generate, seeded_latents
 from models.gan_training import GanConfig, GanTrainer
+from models.optimisers import load_scheduler
 from utils.arguments import as_plain
-from utils.checkpoint import fitting, load_scheduler, read_resumed
+from utils.checkpoint import fitting
 from utils.devices import sent
 from utils.errors import UserError
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import open_log
 from utils.pictures import to_uint8, write_png
+from utils.resume import read_resumed
 from utils.run_dir import check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 

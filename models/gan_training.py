@@ -9,7 +9,7 @@ import torch
 from models.batch_norm import share_statistics
 from models.gan import Discriminator, Generator, from_image, to_image, update_average
 from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
-from utils.checkpoint import load_optimiser
+from models.optimisers import load_optimiser
 from utils.devices import sent
 
 BETAS = (0.5, 0.999)

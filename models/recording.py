@@ -7,12 +7,9 @@ import dataclasses
 
 import torch
 
+from models.optimisers import parameters_of
+
 WARM_UP = 3  # steps before one is recorded: kernels are compiled and constants copied in them
-
-
-def parameters_of(optimiser):
-    """All parameters of an optimiser, as a list."""
-    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 class NotRecorded(RuntimeError):

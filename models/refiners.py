@@ -34,7 +34,7 @@ def released_model(weights, size, preset):
     """`STIG` with a generator of the released code.
 
     Args:
-        weights: its state dictionary, with the image's order of channels (`utils.checkpoint.released_generator`).
+        weights: its state dictionary, with the image's order of channels (`utils.released.released_generator`).
         size: side of the images in pixels. preset: options of train.py that behave as the released code does.
     Raises: ValueError if the weights do not fit the network.
     """

@@ -5,8 +5,8 @@ import contextlib
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.recording import StepRecorder, parameters_of
-from utils.checkpoint import load_optimiser, load_scheduler
+from models.optimisers import load_optimiser, load_scheduler, parameters_of
+from models.recording import StepRecorder
 from utils.distributed import Processes
 
 

@@ -12,8 +12,8 @@ from models.refiners import released_model
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer
 from options import PRESETS
-from utils import checkpoint
 from utils.fft import image_to_mag, mag_to_image
+from utils.released import released_generator as read_released
 
 ROLL = list(RELEASED_ORDER)
 ADVERSARIAL = ("g_patch", "loss_G_GAN"), ("g_spectral", "loss_SG_GAN")
@@ -46,7 +46,7 @@ def released_stig(released):
     """The released objective with the golden weights; channels are in the image's order, as of `released_generator`."""
     objective = Objective(image_range="stretch", inverse="abs", rolled_real_profile=True, nce_levels=(0,))
     model = STIG(64, objective, "direct", "batch", "bicubic")
-    model.generator.load_state_dict(checkpoint.released_generator(released), strict=False)
+    model.generator.load_state_dict(read_released(released), strict=False)
     first, back = "stage_1.block.0.weight", [ROLL.index(channel) for channel in range(3)]
     weights = golden_weights("discriminator")
     model.discriminator.load_state_dict(weights | {first: weights[first][:, back]})
@@ -90,7 +90,7 @@ def test_refined_image():
 
 
 def test_a_released_checkpoint_refines_as_the_released_code(released):
-    objective = released_model(checkpoint.released_generator(released), 64, PRESETS["released"]).objective
+    objective = released_model(read_released(released), 64, PRESETS["released"]).objective
     assert (objective.image_range, objective.inverse, objective.compensate_rounding) == ("stretch", "abs", False)
 
 

@@ -28,7 +28,8 @@ import options
 from data.listing import ImagePaths, list_images
 from detect_commands.options import DetectOptions, parse_detect
 from gan_commands.options import parse_gan
-from utils import checkpoint, files, locks, report, run_dir
+from models import optimisers
+from utils import checkpoint, files, locks, released, report, run_dir
 from utils.arguments import as_plain, free_on_resume
 from utils.devices import double_device, to_double
 from utils.distributed import Processes, resolve_device
@@ -56,7 +57,7 @@ def test_imports_go_one_way(package, allowed):
         imported |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
         assert {name.partition(".")[0] for name in imported} & ours <= allowed, path
         if package == "models":
-            assert not imported & {"utils.errors", "utils.files", "utils.run_dir", "pathlib"}, path  # no files
+            assert not imported & {"utils.checkpoint", "utils.errors", "utils.files", "utils.run_dir", "pathlib"}, path  # no files
 
 
 def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
@@ -421,18 +422,18 @@ def test_a_file_of_anything_is_no_checkpoint(tmp_path, content):
 
 
 def test_released_checkpoint_needs_its_parts(tmp_path):
-    assert checkpoint.released_file(tmp_path) is None
+    assert released.released_file(tmp_path) is None
     file = tmp_path / "Generator.pt"
     torch.save({"x": torch.zeros(1)}, file)
     with pytest.raises(UserError, match="missing"):
-        checkpoint.released_generator(file)
+        released.released_generator(file)
     flat = {name: torch.zeros(3) for name in ("conv0_0.conv1.weight", "final.weight", "final.bias")}
     torch.save(flat, file)
     with pytest.raises(UserError, match="shape"):
-        checkpoint.released_generator(file)
+        released.released_generator(file)
     torch.save(golden_weights("generator"), file)
-    assert checkpoint.released_file(tmp_path) == checkpoint.released_file(file) == file
-    assert checkpoint.released_generator(file).keys() == golden_weights("generator").keys()
+    assert released.released_file(tmp_path) == released.released_file(file) == file
+    assert released.released_generator(file).keys() == golden_weights("generator").keys()
 
 
 def test_devices():
@@ -557,12 +558,12 @@ def test_states_that_do_not_fit_are_noticed_when_they_are_loaded():
         return optimiser, torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.9)
 
     optimiser, scheduler = adam(3)
-    checkpoint.load_optimiser(optimiser, adam(3)[0].state_dict())
+    optimisers.load_optimiser(optimiser, adam(3)[0].state_dict())
     with pytest.raises(ValueError, match="of shape"):
-        checkpoint.load_optimiser(optimiser, adam(4)[0].state_dict())
+        optimisers.load_optimiser(optimiser, adam(4)[0].state_dict())
     for state, error in (({}, KeyError), (scheduler.state_dict() | {"last_epoch": "x"}, TypeError)):
         with pytest.raises(error):
-            checkpoint.load_scheduler(scheduler, state)
+            optimisers.load_scheduler(scheduler, state)
 
 
 def test_a_log_is_closed_by_an_error_too(tmp_path, monkeypatch):
