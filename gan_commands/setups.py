@@ -12,15 +12,16 @@ from gan_commands.detection import SplitDetector, features_of, training_rows
 from gan_commands.monitor import GanMonitor, choose_monitor
 from gan_commands.options import GanTrainOptions
 from gan_commands.train import train
+from models.gan import SETUPS
 from models.gan_losses import ADVERSARIAL
 from utils.arguments import as_plain
 from utils.decay import DECAY_NAMES
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError
-from utils.files import write_json, write_text
+from utils.files import read_json, write_json, write_text
 from utils.measure import batches
 from utils.resume import read_resumed
-from utils.run_dir import check_run_folder, open_run_folder, run_folder
+from utils.run_dir import OPTIONS, check_run_folder, open_run_folder, run_folder
 from utils.seeding import seed_everything
 from utils.tables import format_table, write_csv
 
@@ -50,8 +51,15 @@ def setup_options(options, setup):
     return GanTrainOptions(**values | {"setup": setup, "dst": dst, "resume": begun, "overwrite": not begun})
 
 
+def is_study(folder):
+    """Whether a folder is that of a study of set-ups."""
+    return (folder / OPTIONS).is_file() and "setups" in read_json(folder / OPTIONS)
+
+
 def check_begun(options):
-    """UserError if a set-up that is to be continued was begun with other options."""
+    """UserError if what is to be continued is no study, or a set-up was begun with other options."""
+    if not is_study(run_folder(options.dst)):
+        raise UserError(f"{run_folder(options.dst)} is no gan.py study setups and cannot be resumed as one; choose another --dst")
     for setup in options.setups:
         own = setup_options(options, setup)
         if own.resume:
@@ -120,11 +128,12 @@ def compare_setups(options):
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
     options = dataclasses.replace(options, monitor=kind)
     inputs = [path for data in (options.data, options.reference) if data for path in files_of(data)]
-    check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs, own_runs=True)
+    parts = SETUPS if is_study(run_folder(options.dst)) else ()
+    check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs, parts=parts)
     if options.resume:
         check_begun(options)
     images, chosen = open_reals(options)
-    folder = open_run_folder(options.dst, options.overwrite, options.resume, own_runs=True, settings=as_plain(options))
+    folder = open_run_folder(options.dst, options.overwrite, options.resume, parts=parts, settings=as_plain(options))
     runs = {setup: train_setup(options, setup) for setup in options.setups}
 
     seed_everything(options.seed, options.deterministic)

@@ -36,16 +36,16 @@ def refuse_deleting(folder, inputs, advice):
             raise UserError(f"--overwrite would delete {lost}, which this command reads; {advice}")
 
 
-def _refuse_deleting_runs(folder, root, own_runs):
+def _refuse_deleting_runs(folder, root, parts):
     """UserError if a folder that is to be deleted holds another run, or is no run and a part of one below `root`.
 
     Args:
-        own_runs: whether runs in the folder are parts of its own run.
+        parts: names of folders in it that are runs and parts of its own.
     """
     if (folder / OPTIONS).is_file():
         own = _dst_of(folder / OPTIONS), folder.relative_to(root).as_posix()  # they differ if it was renamed
-        for path in () if own_runs else folder.rglob(OPTIONS):
-            if _dst_of(path) not in (None, *own):
+        for path in folder.rglob(OPTIONS):
+            if _dst_of(path) not in (None, *own) and path.parent not in (folder / part for part in parts):
                 raise UserError(f"--overwrite would delete {path.parent}, another run; move it, or choose another --dst")
         return
     inside = min((path.parent for path in folder.rglob(OPTIONS)), default=None)
@@ -81,14 +81,14 @@ def _dst_of(path):
         return None
 
 
-def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own_runs=False):
+def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), parts=()):
     """Path of results/<dst> after every refusal of `open_run_folder`, with nothing made or deleted: to be called before long work.
 
     Args:
         dst, root: as `run_folder`.
         overwrite, resume: what the user asked for; a script that cannot resume gives None.
         inputs: files and folders that the run reads (None among them is passed over); they must not be deleted by `overwrite`.
-        own_runs: whether other runs in the folder are parts of this one, which `overwrite` may delete.
+        parts: names of runs in the folder that are parts of this one, which `overwrite` may delete.
     Raises: UserError if the folder exists and neither is asked for, or cannot be used, or another process is filling it.
     """
     folder = run_folder(dst, root)
@@ -105,7 +105,7 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), ow
         refuse_held(held, "--dst")
     if overwrite and folder.exists():
         refuse_deleting(folder, inputs, "choose another --dst")
-        _refuse_deleting_runs(folder, RESULTS if root is None else Path(root), own_runs)
+        _refuse_deleting_runs(folder, RESULTS if root is None else Path(root), parts)
     for place in (folder, folder.parent) if overwrite else (folder,):
         check_place(place)
     for place, _, _ in os.walk(folder) if overwrite else ():
@@ -113,7 +113,7 @@ def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), ow
     return folder
 
 
-def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own_runs=False, settings=None):
+def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), parts=(), settings=None):
     """Make results/<dst>, with the settings in its options.json, and return it.
 
     An existing folder is deleted with `overwrite`, kept with `resume`, and refused otherwise: arguments and errors as
@@ -122,7 +122,7 @@ def open_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), own
     Args:
         settings: plain options of the command, by name; None leaves what is there.
     """
-    folder = check_run_folder(dst, overwrite, resume, root, inputs, own_runs)
+    folder = check_run_folder(dst, overwrite, resume, root, inputs, parts)
     claim(folder, "--dst")
     for path in sorted(folder.iterdir(), key=lambda path: path.name == OPTIONS) if overwrite else ():
         if path.name != NAME:
