@@ -2,8 +2,11 @@
 
 import functools
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -14,6 +17,7 @@ from data import manifest
 from data.listing import ImagePaths
 from data.reading import FORMATS, ImageInfo, header_info, inspect
 from utils.errors import UserError
+from utils.locks import forget_inherited
 
 PART = 250  # images a worker process is given at a time
 FORKED = sys.platform == "linux"  # elsewhere a process starts by importing everything again
@@ -78,10 +82,18 @@ def _check_part(paths):
     return rows, errors
 
 
-def _leave_signals():
-    """In a worker process: Ctrl-C is its parent's to handle, and SIGTERM ends it."""
+def _begin_worker(parent):
+    """In a worker process: Ctrl-C is its parent's to handle, SIGTERM ends it, and so does the parent's end, whatever that was."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    forget_inherited()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _check(paths, num_workers):
@@ -99,7 +111,7 @@ def _check(paths, num_workers):
 
         if num_workers > 1 and len(paths) >= PARALLEL_FROM:
             context = multiprocessing.get_context("fork" if FORKED else "spawn")
-            pool = ProcessPoolExecutor(num_workers, context, initializer=_leave_signals)
+            pool = ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=(os.getpid(),))
             try:
                 collect(pool.map(_check_part, given))
             finally:

@@ -1,5 +1,10 @@
 import dataclasses
+import os
 import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +13,7 @@ from PIL import Image
 from small import draw
 
 import data.folder
-from data.checking import check_images
+from data.checking import FORKED, check_images
 from data.differences import compare_files
 from data.folder import ImageFolder, load_folder, require_one_size
 from data.listing import list_images
@@ -16,6 +21,23 @@ from data.reading import ImageInfo
 from data.training import training_sets
 from options import parse_train
 from utils.errors import UserError
+from utils.locks import held_by_another
+
+WORKERS = """
+import os, sys, time
+import data.checking as checking
+from data.listing import list_images
+from utils.locks import hold
+
+def busy(*_):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+checking.PARALLEL_FROM = checking.PART = 1
+checking.header_info = busy
+hold(sys.argv[1])
+checking.check_images(list_images(sys.argv[1]), num_workers=2)
+"""
 
 
 def put(folder, *names, size=(16, 16), **save):
@@ -233,3 +255,27 @@ def test_a_small_shift_of_many_qualities_is_told_and_few_other_formats_are_not()
     jpegs = infos(25, format="JPEG", jpeg_quality=90)
     assert compare_files(infos(85) + jpegs[:15], infos(100)) == []
     assert len(compare_files(infos(75) + jpegs, infos(100))) == 1
+
+
+def lives(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not FORKED, reason="workers are not forked here")
+def test_workers_end_with_the_process_that_started_them_and_hold_nothing(tmp_path):
+    folder = tmp_path / "images"
+    draw(folder, 2, 1)
+    command = [sys.executable, "-c", WORKERS, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as started:
+        workers = [int(started.stdout.readline()) for _ in range(2)]
+        assert held_by_another(folder) and all(map(lives, workers)) and os.getpid() not in workers
+        started.kill()
+        started.wait()
+        assert not held_by_another(folder)
+        until = time.monotonic() + 60
+        while any(map(lives, workers)) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert not any(map(lives, workers))

@@ -80,6 +80,13 @@ def held_by_another(folder):
         return False
 
 
+def forget_inherited():
+    """In a process that was forked: leave the folders that its parent holds to the parent alone, which may end before it."""
+    for file in _held.values():
+        file.close()
+    _held.clear()
+
+
 def let_go():
     """Let other processes have the folders that this one holds."""
     for file in _held.values():
