@@ -162,15 +162,16 @@ def run_evaluation(options, processes):
     result, spectra = measure(options, processes, modes, paths, cache)
     if not processes.main:
         return None
-    drawn = f", profiles drawn in {out.with_suffix('.png')}" if "psd" in modes else ""
-    if drawn:
-        profiles = {role: spectrum.profile for role, spectrum in spectra.items()}
-        profile_figure(profiles, out.with_suffix(".png"))
+    profiles = {role: spectrum.profile for role, spectrum in spectra.items()} if "psd" in modes else {}
+    if profiles:
         result["profiles"] = {role: profile.tolist() for role, profile in profiles.items()}
     result = {"mode": options.eval_mode, "direction": "lower is better", **result, "versions": software_versions()}
     result |= {"folders": {role: str(path) for role, path in paths.items()}, "options": as_plain(options)}
     write_json(out, result)
+    if profiles:  # after the result, by which it is known as ours
+        profile_figure(profiles, out.with_suffix(".png"))
     print(format_table(result["rows"], {"n": "real, other"} | {k: v for mode in modes for k, v in COLUMNS[mode].items()}))
+    drawn = f", profiles drawn in {out.with_suffix('.png')}" if profiles else ""
     floor = "; floor = halves of the real images against each other" if "floor" in result["rows"] else ""
     print(f"Lower is better{floor}. Written to {out}{drawn}")
     return result

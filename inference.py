@@ -135,28 +135,34 @@ def made_with(options):
     return trained_fakes(path if path.is_dir() else path.parent)
 
 
-def check_begun(path, made, names):
+def check_begun(path, made, names, changed):
     """What is at `path`; UserError if what --resume goes on with was begun otherwise.
 
     Args:
         path: of the options.json that the run was begun with. made: what it would hold now. names: of all results, below refined/.
+        changed: time in ns of the images' last change; what has changed since the run began is refined again (`_is_newer`).
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
     found, refined = read_json(path), path.parent / "refined"
     compared = {"refiner", "inference_params"} if "refiner" in found else {"refiner"}  # weights, wherever they lie
-    check_same_options(path, found, made, free_on_resume(InferenceOptions) | compared | {"seen"})
+    check_same_options(path, found, made, free_on_resume(InferenceOptions) | compared | {"seen", "bytes"})
     if found.get("refiner", made["refiner"]) != made["refiner"]:
         raise UserError(
             f"{path.parent} was begun by another refiner: it was trained anew since, or the images it is fitted on changed; "
             "start again with --overwrite"
+        )
+    images = made["inference_data"]
+    if found.get("bytes", made["bytes"]) != made["bytes"] and changed <= path.stat().st_mtime_ns:
+        raise UserError(
+            f"{path.parent} was begun on other images than those that are in {images} now; start again with --overwrite"
         )
     whole = [file for file in refined.rglob("*.png") if not file.name.startswith(".")]
     others = {file.relative_to(refined) for file in whole} - set(names)
     if others:
         raise UserError(
             f"{refined} holds images ({len(others)}, the first: {min(others)}) that would not be made of what is in "
-            f"{made['inference_data']} now: some were added, removed or renamed since, or cannot be read any more; start again "
+            f"{images} now: some were added, removed or renamed since, or cannot be read any more; start again "
             "with --overwrite"
         )
     return found
@@ -174,10 +180,14 @@ def open_run(options, refiner):
         warn(
             f"the refiner was made with {seen} of the {len(fakes)} images to refine: judged by those it looks better than by others"
         )
-    made = as_plain(dataclasses.replace(options, fit=fit)) | {"refiner": refiner.origin, "seen": seen}
+    made = as_plain(dataclasses.replace(options, fit=fit)) | {
+        "refiner": refiner.origin,
+        "seen": seen,
+        "bytes": total_bytes(fakes.paths),
+    }
     path = run_folder(options.dst) / OPTIONS
     if options.resume:
-        begun = check_begun(path, made, names)
+        begun = check_begun(path, made, names, fakes.paths.stamps()[:, 1:].max())
         made["seen"] = seen or begun.get("seen")  # what it was made with may have been deleted since
     run = open_run_folder(options.dst, options.overwrite, options.resume, settings=made)
     return fakes, names, run

@@ -63,7 +63,7 @@ class SharedMachine(ReadingMachine):
         "minutes that a process waits for the others before it counts them as lost",
         30.0,
         free=True,
-        type=number(float, 0, 1e6, open_low=True),
+        type=number(float, 0.1, 1e6),
     )
 
 

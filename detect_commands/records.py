@@ -18,6 +18,7 @@ from utils.checkpoint import fitting
 from utils.files import read_json, write_text
 
 SCORES = "scores.json"
+MOVING = ".moving"  # in a classifier's folder, while tables of another setting are put aside
 TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
 # Alike in one table.
 SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit", "size", "fit", "seed", "filters_fitted")
@@ -152,6 +153,25 @@ def merged(old, new):
     return Record(setting, [row for rows in groups.values() for row in rows], warnings)
 
 
+def _put_aside(home):
+    """Move the tables of a classifier to home/earlier_1 (or _2, ...), all or none; returns that folder."""
+    number = next(number for number in itertools.count(1) if not (home / f"earlier_{number}").exists())
+    moving = home / MOVING
+    moving.mkdir()
+    for name in (name for name in TABLES if (home / name).exists()):
+        (home / name).rename(moving / name)
+    return moving.rename(home / f"earlier_{number}")
+
+
+def _undo_interrupted(home):
+    """Take back what an interrupted `_put_aside` had moved."""
+    moving = home / MOVING
+    if moving.is_dir():
+        for path in moving.iterdir():
+            path.rename(home / path.name)
+        moving.rmdir()
+
+
 def keep(home, record):
     """Write a record to its classifier's folder, with the rows that an earlier call left there.
 
@@ -159,15 +179,12 @@ def keep(home, record):
 
     Returns: what was written.
     """
+    _undo_interrupted(home)
     old = read_record(home)
     if old or (home / "evaluation.md").exists():
         reason = difference(record.setting, old.setting) if old else "they do not say which"
         if reason:
-            number = next(number for number in itertools.count(1) if not (home / f"earlier_{number}").exists())
-            aside = home / f"earlier_{number}"
-            aside.mkdir()
-            for name in (name for name in TABLES if (home / name).exists()):
-                (home / name).rename(aside / name)
+            aside = _put_aside(home)
             print(f"earlier tables of {home} are of another setting ({reason}) and now in {aside}")
         else:
             record = merged(old, record)

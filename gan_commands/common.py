@@ -1,5 +1,6 @@
 """What the sub-commands share: trained runs, images drawn from them, and which images of a folder are used."""
 
+import math
 import shlex
 
 import numpy as np
@@ -34,6 +35,11 @@ def load_run(dst, which="best"):
     path = run_checkpoint(dst, which)
     checkpoint = load_checkpoint(path, KIND)
     with fitting(path):
+        if which == "best" and path.name != "best.pt" and math.isfinite(checkpoint["progress"].get("best", math.inf)):
+            raise UserError(
+                f"{path.parent / 'best.pt'}, the run's best epoch, is missing; copy it back, or draw from its last epoch by gan.py "
+                "sample --checkpoint last"
+            )
         restore_generator(checkpoint)
         checkpoint["steps"], checkpoint["progress"]["epoch"] = int(checkpoint["steps"]), int(checkpoint["progress"]["epoch"])
     return checkpoint

@@ -251,7 +251,7 @@ def finetune(options):
         with fitting(run.folder / "checkpoint.pt"):
             run.load(resumed)
     folder = open_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs, settings=as_plain(options))
-    with ScalarLog(folder, run.trainer.steps if resumed else None) as log, StopRequest() as stop:
+    with ScalarLog(folder, run.trainer.steps if resumed else None, run.epoch) as log, StopRequest() as stop:
         while not run.finished:
             if not run.train_epoch(real, latents, log, stop):
                 run.save()

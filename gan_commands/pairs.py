@@ -24,7 +24,7 @@ def open_pairs(folder, num_workers=0):
     if "kept" not in (read_pairs(folder) or {"kept": None}):
         raise UserError(f"the inversion to {folder} was interrupted; start the same gan.py invert again, and it goes on")
     if not (folder / "real").is_dir():
-        what = "holds no pairs" if folder.is_dir() else "does not exist"
+        what = "holds no pairs" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise UserError(
             f"{folder} {what}; give the folder that gan.py invert wrote (if it kept none, give it a higher --threshold)"
         )

@@ -20,7 +20,7 @@ def open_sample_folder(folder, origin, overwrite):
     check_place(folder)
     refuse_held(folder)
     path = folder / ORIGIN
-    if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
+    if not path.is_file() and folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise UserError(f"{folder} holds files that gan.py sample did not write; choose another --out")
     begun = origin if overwrite or not path.is_file() else read_json(path)
     if any(begun.get(name) != origin[name] for name in ("weights", "seed")):

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import io
 import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from data.streams import files_of, open_photographs
 from utils.ahead import read_ahead
 from utils.errors import UserError
 from utils.files import LONG_ABANDONED, atomic_path, check_place, real_path, sweep
+from utils.interrupts import ending_signals, handling
 
 
 def shard(options):
@@ -43,14 +45,16 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     existing = _replaced(prefix, overwrite)
     if is_shards(data) and {*map(real_path, files_of(data))} & {*map(real_path, (*existing, *shards))}:
         raise UserError(f"--out {prefix} names shards that --data {data} reads; choose another")
-    sweep(Path(prefix).parent, LONG_ABANDONED)
+    sweep(Path(prefix).parent, LONG_ABANDONED, ".*.tmp.tar")
     with contextlib.ExitStack() as unnamed:
         for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
             chosen = range(number * per_shard, min((number + 1) * per_shard, len(images)))
             contents = read_ahead(lambda index: _png(images.array(index)), chosen, num_workers)
             _write_tar(unnamed.enter_context(atomic_path(shard)), [f"{keys[index]}.png" for index in chosen], contents)
-        for shard in _replaced(prefix, overwrite):
-            shard.unlink()
+        with handling(signal.SIG_IGN, signal.SIGINT, *ending_signals()):  # a part of them would pass for all
+            for shard in _replaced(prefix, overwrite):
+                shard.unlink()
+            unnamed.close()
     return f"{prefix}-{{000000..{count - 1:06d}}}.tar"
 
 

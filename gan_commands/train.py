@@ -168,7 +168,8 @@ def train(options, processes, study=None):
         monitor = GanMonitor(kind, weights, stream.once(), options.monitor_samples, options.seed, processes)
         print(f"{kind}, lower is better; {told_floor(kind, processes.once(monitor.floor))}")
     processes.once(lambda: open_run(options))
-    with open_log(folder, run.trainer.steps if resumed else None, processes) as log, StopRequest(processes.world > 1) as stop:
+    resume_step = run.trainer.steps if resumed else None
+    with open_log(folder, resume_step, processes, run.epoch) as log, StopRequest(processes.world > 1) as stop:
         while not run.finished:
             if not run.train_epoch(stream, log, stop):
                 run.save()

@@ -557,6 +557,26 @@ def test_later_calls_keep_what_earlier_ones_measured(run, capsys):
         assert len(json.load(file)["rows"][0]["real_scores"]) == COUNT // 2
 
 
+def test_tables_are_put_aside_together(tmp_path, monkeypatch):
+    for name in records.TABLES:
+        (tmp_path / name).write_text(name)
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if path.name == records.TABLES[1]:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", interrupted)
+        records._put_aside(tmp_path)
+    monkeypatch.setattr(records, "read_record", lambda _home: None)
+    monkeypatch.setattr(records, "write_record", lambda *_: None)
+    records.keep(tmp_path, records.Record({}, [], []))
+    assert {path.name for path in tmp_path.iterdir()} == {"earlier_1"}
+    assert {path.name for path in (tmp_path / "earlier_1").iterdir()} == set(records.TABLES)
+
+
 def test_numbers_of_another_setting_are_set_aside_and_not_mixed(run, capsys):
     write_folder(Path("other"), [photograph(900 + i) for i in range(COUNT)])
     detect.main(["--classifier", "svm,knn", *SHORT])

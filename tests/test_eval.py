@@ -292,6 +292,18 @@ def test_out_replaces_results_alone(run, tmp_path, capsys):
         assert out.read_text() == text
 
 
+def test_a_result_stopped_beside_its_picture_is_made_again(run, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out, write = tmp_path / "one.json", eval_script.profile_figure
+    for stopped in (stop, lambda *given: (write(*given), stop())):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(eval_script, "profile_figure", stopped)
+            measure(*folders(run), eval_mode="psd", out=out)
+    measure(*folders(run), eval_mode="psd", out=out)
+
+
 def test_one_folder_is_not_both_classes(run, capsys):
     told = fails(capsys, real=run / "eval/real", fake=run / "eval/../eval/real", eval_mode="lfd", out="same.json")
     assert "is given for both classes" in told and not Path("same.json").exists()

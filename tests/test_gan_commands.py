@@ -401,6 +401,17 @@ class StopAfter:
         return StopAfter.count < 0
 
 
+def kill_before_saving(command, trained, monkeypatch):
+    """Run a command up to its first checkpoint, of which nothing is kept."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(trained, "save", killed)
+        run(command)
+
+
 @pytest.mark.parametrize("steps_before_stop", [1, 3, 4])
 def test_resumed_run_is_bit_identical(steps_before_stop, monkeypatch):
     """Stopped in the middle of an epoch, at its end before it is scored, and in the second epoch."""
@@ -416,6 +427,7 @@ def test_resumed_run_is_bit_identical(steps_before_stop, monkeypatch):
     assert stop.value.code == 130
     assert load_checkpoint("results/halted/checkpoint.pt", "gan")["steps"] == steps_before_stop
     StopAfter.count = 10**9
+    kill_before_saving(command + " --resume --dst halted", train_module.Run, monkeypatch)
     run(command + " --resume --dst halted")
     straight, halted = (load_checkpoint(f"results/{name}/checkpoint.pt", "gan") for name in ("straight", "halted"))
     for part in ("generator", "average", "discriminator"):
@@ -580,6 +592,7 @@ def test_finetuning_goes_on_without_its_log(steps_before_stop, monkeypatch):
     assert len(table("results/halted/log.csv")) == steps_before_stop
     Path("results/halted/log.csv").unlink()
     StopAfter.count = 10**9
+    kill_before_saving(command + " --resume --dst halted", finetune_module.FinetuneRun, monkeypatch)
     run(command + " --resume --dst halted")
     straight, halted = (load_checkpoint(f"results/{name}/checkpoint.pt", "gan") for name in ("straight", "halted"))
     for part in ("generator", "discriminator"):
@@ -817,6 +830,10 @@ def test_study_setups(capsys):
     assert "published FID" in capsys.readouterr().out
     run(command + " --resume")  # trained runs are continued, not trained again
     assert json.loads(Path("results/setups/table.json").read_text()) == numbers
+    assert "results/base is no gan.py study setups" in refused(f"{command} --dst base --resume", capsys)
+    Path("results/setups/mine").mkdir()
+    Path("results/setups/mine/options.json").write_text('{"dst": "setups/mine"}')
+    assert "would delete results/setups/mine, another run" in refused(f"{command} --overwrite", capsys)
     before = contents("results/setups")
     longer = command.replace("--epochs 1", "--epochs 2").replace("BASELINE,N.1.3", "B.1.3,BASELINE")
     assert "--epochs is 2, but results/setups/BASELINE/checkpoint.pt was made with 1" in refused(longer + " --resume", capsys)
@@ -835,6 +852,19 @@ def test_interrupted_shards_need_no_option(monkeypatch, capsys):
     assert ended.value.code == 130
     assert capsys.readouterr().err.endswith("stopped; no file is half written, start the command again\n")
     run("shard --data set --out cut/a --size 16")
+
+
+def test_shards_that_are_named_are_all_named(monkeypatch):
+    rename = Path.replace
+
+    def interrupted(path, target):
+        signal.raise_signal(signal.SIGINT)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        run("shard --data set --out cut/b --per_shard 10 --size 16")
+    assert len(list(Path("cut").glob("b-*.tar"))) == 3
 
 
 def test_shards_train_like_a_folder(capsys):
@@ -873,6 +903,27 @@ def test_an_empty_name_is_a_mistake(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "--data", "", "--dst", "empty"])
     assert stop.value.code == 2 and "--data: it is empty" in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_does_not_stop_the_next():
+    Path("drawn_again").mkdir()
+    for name in (".lock", ".0123.tmp.json"):
+        Path("drawn_again", name).touch()
+    run("sample --dst base --n 2 --out drawn_again --device cpu")
+    assert len(list(Path("drawn_again").glob("*.png"))) == 2
+
+
+def test_a_best_epoch_that_is_gone_is_missed(capsys):
+    shutil.copytree("results/base", "results/bestless")
+    Path("results/bestless/best.pt").unlink()
+    command = "sample --dst bestless --n 1 --out drawn_last --device cpu"
+    assert "results/bestless/best.pt, the run's best epoch, is missing" in refused(command, capsys)
+    run(f"{command} --checkpoint last")
+
+
+def test_a_file_is_no_folder_of_pairs(capsys):
+    Path("file").touch()
+    assert "file is a file; give the folder" in refused("study truncation --pairs file --dst none --device cpu", capsys)
 
 
 def test_overwriting_samples_spares_other_files():

@@ -1,5 +1,6 @@
 """Run folders, checkpoints, logs, devices, options: what every script leans on."""
 
+import argparse
 import ast
 import csv
 import dataclasses
@@ -30,7 +31,7 @@ from detect_commands.options import DetectOptions, parse_detect
 from gan_commands.options import parse_gan
 from models import optimisers
 from utils import checkpoint, files, locks, released, report, run_dir
-from utils.arguments import as_plain, free_on_resume
+from utils.arguments import as_plain, free_on_resume, images_list
 from utils.devices import double_device, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
@@ -134,7 +135,9 @@ def test_overwriting_deletes_no_other_run(tmp_path):
         (tmp_path / dst / "options.json").write_text(json.dumps({"dst": said}))
     with pytest.raises(UserError, match=r"would delete .*kid, another run"):
         run_dir.check_run_folder("full", overwrite=True, root=tmp_path)
-    run_dir.check_run_folder("full", overwrite=True, root=tmp_path, own_runs=True)
+    with pytest.raises(UserError, match=r"would delete .*kid, another run"):
+        run_dir.check_run_folder("full", overwrite=True, root=tmp_path, parts=("other", "full"))
+    run_dir.check_run_folder("full", overwrite=True, root=tmp_path, parts=("kid",))
     shutil.rmtree(tmp_path / "full/kid")
     run_dir.check_run_folder("full", overwrite=True, root=tmp_path)
     run_dir.check_run_folder("eval", overwrite=True, root=tmp_path / "full")  # a script's own part of a run
@@ -618,6 +621,31 @@ def test_waiting_for_ages_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         options.parse_train(["--data", "x", "--dst", "y", "--timeout", "1e13"])
     assert stop.value.code == 2 and "--timeout" in capsys.readouterr().err
+
+
+def test_runs_have_names_that_can_be_written(capsys):
+    for name in ("\udcff", "a\nb"):
+        with pytest.raises(SystemExit) as stop:
+            options.parse_train(["--data", name, "--dst", name])
+        assert stop.value.code == 2 and "argument --dst: " in capsys.readouterr().err  # what is read may be called anything
+
+
+def test_a_closed_standard_output_is_no_mistake(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert script(lambda _argv: 3)() == 3
+
+
+def test_a_list_of_nothing_is_refused():
+    with pytest.raises(argparse.ArgumentTypeError, match="',' names nothing"):
+        images_list(",")
+
+
+def test_what_was_left_below_a_run_is_swept(tmp_path):
+    (tmp_path / "a/refined").mkdir(parents=True)
+    (tmp_path / "a/refined/.0123.tmp.png").touch()
+    os.utime(tmp_path / "a/refined/.0123.tmp.png", (1, 1))
+    run_dir.open_run_folder("a", resume=True, root=tmp_path)
+    assert not list((tmp_path / "a/refined").iterdir())
 
 
 def test_a_fit_that_nothing_reads_is_refused_in_inference(capsys):

@@ -503,6 +503,17 @@ def test_resumed_inference_keeps_no_results_of_other_names(run, house, capsys):
     assert "results/growing/refined holds images (1, the first: 00.png) that would not be made of what is in growing now" in told
 
 
+def test_resumed_inference_sees_another_folder_of_the_same_names(run, house, capsys):
+    shutil.copytree("datasets/tiny/fake", "given")
+    draw(Path("exchanged"), 4, 99)
+    command = ["--inference_data", "given", "--inference_params", str(run), "--dst", "given", "--device", "cpu"]
+    inference.main(command)
+    Path("given").rename("given_before")
+    Path("exchanged").rename("given")
+    told = refused(inference.main, [*command, "--resume"], capsys)
+    assert "results/given was begun on other images than those that are in given now" in told
+
+
 def test_images_that_the_refiner_was_made_with_are_told(house, capsys):
     """Of a checkpoint those trained on, held-out ones not; of a filter those fitted on; wherever they lie."""
     train.main([*SMALL, "--holdout", "0.5", "--dst", "half_seen", "--epoch", "1"])

@@ -92,8 +92,14 @@ def name_in(folder):
     return parse
 
 
-run_name = name_in("results")
 data_name = name_in("datasets")
+
+
+def run_name(text):
+    """Argparse type: the name of a run in results/, of characters that TensorBoard and other programs can write."""
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name; give one of letters, digits and the like, such as my_run")
+    return name_in("results")(text)
 
 
 def tidy_path(text):
@@ -103,7 +109,10 @@ def tidy_path(text):
 
 def images_list(text):
     """Argparse type: comma-separated folders or patterns of shards -> tuple; a comma within braces is the pattern's."""
-    return tuple(tidy_path(part) for part in re.split(r",(?![^{]*\})", text) if part)
+    parts = tuple(tidy_path(part) for part in re.split(r",(?![^{]*\})", text) if part)
+    if not parts:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; give folders or patterns of shards, separated by commas")
+    return parts
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

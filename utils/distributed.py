@@ -29,7 +29,7 @@ def resolve_device(text):
         if not torch.backends.mps.is_available():
             raise UserError("--device mps: this machine has no Apple GPU that torch can use; try --device auto")
         return torch.device("mps")
-    if "," in text:
+    if "," in text.strip(","):
         raise UserError(f"--device {text}: this command runs on one device; name one, such as --device {text.split(',')[0]}")
     number = "0" if text == "cuda" else text.removeprefix("cuda:")
     if not re.fullmatch("[0-9]+", number):

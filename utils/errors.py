@@ -75,7 +75,8 @@ def script(main=None, *, several=False):
                 if not several:
                     refuse_several("this command")
                 result = main(argv)
-                sys.stdout.flush()
+                if sys.stdout:  # None if it was closed from the beginning
+                    sys.stdout.flush()
                 return result
         except UserError as error:
             message, code = str(error), error.exit_code

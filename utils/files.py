@@ -100,8 +100,8 @@ def delete(path):
         path.unlink()
 
 
-def sweep(folder, age=ABANDONED):
+def sweep(folder, age=ABANDONED, pattern="**/.*.tmp*"):
     """Delete what killed processes left unfinished in a folder (`atomic_path`), and nothing has changed for `age` seconds."""
-    for path in folder.glob(".*.tmp*"):
+    for path in folder.glob(pattern):
         if path.is_file() and time.time() - path.stat().st_mtime > age:
             path.unlink()

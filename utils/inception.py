@@ -173,4 +173,4 @@ def statistics_name(paths, **settings):
     digest = hashlib.sha256(repr((FORMAT, DIMENSIONS, sorted(settings.items()))).encode())
     for index, path in enumerate(paths):
         digest.update(os.fsencode(f"{path.name}:{hashlib.sha256(paths.content(index)).hexdigest()}\n"))
-    return f"inception_{paths[0].parent.name}_{digest.hexdigest()[:16]}.npz"
+    return f"inception_{paths[0].parent.name[:40]}_{digest.hexdigest()[:16]}.npz"

@@ -97,7 +97,9 @@ def _joined(work, options, devices):
         store.set_timeout(timeout)
         dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"process {rank} of {world} did not find the others ({reason(error)}); check the address given") from error
+        raise UserError(
+            f"process {rank} of {world} did not find the others ({reason(error)}); check the address given, or raise --timeout"
+        ) from error
     lost = False
     try:
         device, tensors = _device_of(devices), None

@@ -17,22 +17,25 @@ class ScalarLog:
     Args:
         run_folder: the run's folder.
         resume_step: rows after this step are dropped (they will be written again); None starts anew.
+        epochs: how many are finished; later rows of epochs.csv are dropped, too, which may be of the same step.
     """
 
-    def __init__(self, run_folder, resume_step=None):
+    def __init__(self, run_folder, resume_step=None, epochs=None):
         self.folder = Path(run_folder)
         self._columns = {}
         self._purge = None if resume_step is None else resume_step + 1
         for path in self.folder.glob("*.csv") if resume_step is not None else ():
-            self._trim(path, resume_step)
+            self._trim(path, resume_step, epochs if path.stem == "epochs" else None)
 
-    def _trim(self, path, last_step):
+    def _trim(self, path, last_step, epochs):
         with fitting(path), path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
             if not rows or rows[0][:1] != ["step"]:
                 return
-            kept = [rows[0]] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= last_step]
-        write_text(path, "".join(",".join(row) + "\n" for row in kept))
+            kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= last_step]
+            if epochs is not None:
+                kept = [row for row in kept if float(row[rows[0].index("epoch")]) <= epochs]
+        write_text(path, "".join(",".join(row) + "\n" for row in (rows[0], *kept)))
         self._columns[path.stem] = rows[0][1:]
 
     def write(self, step, scalars, table="log"):
@@ -87,6 +90,6 @@ class ScalarLog:
             threading.excepthook = self._hook
 
 
-def open_log(run_folder, resume_step, processes):
+def open_log(run_folder, resume_step, processes, epochs=None):
     """Context that gives the run's `ScalarLog` in the main process and None in the others."""
-    return ScalarLog(run_folder, resume_step) if processes.main else contextlib.nullcontext()
+    return ScalarLog(run_folder, resume_step, epochs) if processes.main else contextlib.nullcontext()
