@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import pickle
+import platform
 import re
 import shlex
 import shutil
@@ -868,3 +869,27 @@ def test_detectors_of_the_closing_table_see_a_bounded_sample(monkeypatch):
         row.update(part)
     assert torch.allclose(torch.cat(row.features["logreg"]), report.LOOKED_AT["logreg"](images[[0, 2, 5, 7]]))
     assert row.spectra.total.count == 10
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from utils.memory import keep_freed_memory
+
+keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.empty(2**27, np.uint8).fill(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_was_freed_is_used_again():
+    """By pages that the system gives for the second array of 32,768 of them; left alone where the environment says something."""
+    home = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    faults = [
+        int(subprocess.run([sys.executable, "-c", FAULTS], env=env, capture_output=True, check=True, cwd=ROOT).stdout)
+        for env in (home, home | {"MALLOC_PERTURB_": "0"})
+    ]
+    assert 10 * faults[0] < faults[1]

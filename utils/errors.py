@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from utils.interrupts import ending_signals, handling
+from utils.memory import keep_freed_memory
 
 # What the operating system refuses for the user's own reasons: no room, no permission, a name that cannot be, a disk that is gone.
 REFUSALS = {
@@ -68,6 +69,7 @@ def script(main=None, *, several=False):
     @functools.wraps(main)
     def run(argv=None):
         code = UserError.exit_code
+        keep_freed_memory()
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
         try:
