@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from data.checking import warn
 from data.copies import seen_by_refiner, told_copies
 from data.differences import class_differences
 from data.folder import load_folder, refuse_same, require_one_size
 from options import parse_eval
 from utils.arguments import as_plain
-from utils.errors import UserError, script
+from utils.errors import UserError, script, warn
 from utils.files import check_place, read_json, real_path, write_json
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from torch.utils.data import Subset
 
-from data.checking import warn
 from data.copies import images_seen, total_bytes
 from data.folder import all_of_size, load_folder, refuse_mixed, refuse_same, require_one_size
 from data.listing import list_images
@@ -16,7 +15,7 @@ from models.refiners import released_model, trained_model
 from options import PRESETS, InferenceOptions, parse_inference
 from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import digest_of, fitting, load_checkpoint
-from utils.errors import UserError, script
+from utils.errors import UserError, script, warn
 from utils.files import read_json, real_path
 from utils.filters import check_filter, filter_refiner
 from utils.fitting import fitted_filters

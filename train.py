@@ -6,7 +6,6 @@ import time
 import torch
 from tqdm import tqdm
 
-from data.checking import Warnings
 from data.pairs import PairLoader, save_holdout, scene_keys
 from data.training import inputs_of, training_sets
 from models.recording import NotRecorded
@@ -16,7 +15,7 @@ from models.training import Trainer
 from options import PRESETS, parse_train
 from utils.arguments import as_arguments, as_plain
 from utils.checkpoint import fitting, save_checkpoint
-from utils.errors import UserError, check_finite, script
+from utils.errors import UserError, Warnings, check_finite, script
 from utils.filters import FILTERS, check_filter, to_device
 from utils.fitting import fitted_filters, fitting_batches, fitting_indices
 from utils.interrupts import StopRequest, exit_stopped, leaving

@@ -16,25 +16,12 @@ from tqdm import tqdm
 from data import manifest
 from data.listing import ImagePaths
 from data.reading import FORMATS, ImageInfo, header_info, inspect
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.locks import forget_inherited
 
 PART = 250  # images a worker process is given at a time
 FORKED = sys.platform == "linux"  # elsewhere a process starts by importing everything again
 PARALLEL_FROM = 500 if FORKED else 50_000
-
-
-def warn(message):
-    """Tell the user on stderr without stopping."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
-class Warnings(list):
-    """Messages that the user was told: as `warn` when called with one, which is then kept."""
-
-    def __call__(self, message):
-        warn(message)
-        self.append(message)
 
 
 class ImageTable(Sequence):

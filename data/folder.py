@@ -5,11 +5,11 @@ import os
 
 import numpy as np
 
-from data.checking import check_images, column, warn
+from data.checking import check_images, column
 from data.listing import ImagePaths, list_images, passed_over
 from data.reading import fit_error, read_array, to_tensor
 from data.shards import is_shards, list_shards
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.files import real_path
 from utils.run_dir import OPTIONS
 

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.checking import warn
 from data.copies import total_bytes
 from data.listing import ImagePaths
 from utils.ahead import read_ahead
 from utils.distributed import dealt
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.files import read_json, write_json
 
 _REAL, _FAKE, _HOLDOUT = 0, 1, 2  # streams of random numbers that must not share a seed

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from data.checking import warn
 from data.copies import told_copies
 from data.demo import make_demo
 from data.differences import class_differences
@@ -10,7 +9,7 @@ from data.folder import ImageFolder, load_folder, refuse_same
 from data.listing import ImagePaths, list_images
 from data.pairs import load_holdout, names_within, split_holdout
 from data.shards import is_shards, list_shards, shards_beside
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.files import read_json, real_path
 from utils.run_dir import OPTIONS
 

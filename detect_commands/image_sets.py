@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.checking import Warnings
 from data.copies import seen_by_refiner, told_copies, total_bytes
 from data.differences import class_differences
 from data.folder import load_folder, require_one_size
 from data.pairs import version_key
 from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
-from utils.errors import UserError
+from utils.errors import UserError, Warnings
 from utils.filters import filtered
 from utils.fitting import fitted_filters
 from utils.measure import batches

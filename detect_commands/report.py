@@ -13,8 +13,9 @@ from utils.tables import format_table, write_csv
 
 INTERVAL_NOTE = (
     "Mean over runs of each number, its 95 % bootstrap interval (images drawn anew within each class; the ends are averaged over "
-    "runs, and say nothing of how runs differ; where every image of a run is judged alike its interval has no width, which only "
-    "says that the sample is small) and, after ±, the standard deviation over runs."
+    "runs, and say nothing of how runs differ; where every image of a run is judged alike its interval has no width, since none is "
+    "drawn that did not occur: of n images of a class, all judged right, 3.84 / (n + 3.84) of all such images may still be judged "
+    "wrong, by Wilson's 95 % interval) and, after ±, the standard deviation over runs."
 )
 
 

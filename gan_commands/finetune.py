@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.checking import warn
 from gan_commands import figures
 from gan_commands.common import DETECTOR, JUDGED, KIND, draw, load_run, run_checkpoint, weights_digest
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
@@ -23,7 +22,7 @@ from utils.arguments import as_plain
 from utils.checkpoint import fitting
 from utils.devices import double_device, sent, to_double
 from utils.distributed import Processes, resolve_device
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
 from utils.resume import read_resumed

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.checking import warn
 from data.copies import total_bytes
 from data.streams import files_of, open_photographs
 from gan_commands.common import INVERT, load_run, weights_digest
@@ -16,7 +15,7 @@ from models.gan import from_image, generate, seeded_latents
 from models.gan_training import restore_generator
 from utils.arguments import as_plain, free_on_resume
 from utils.distributed import resolve_device
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.files import atomic_path, check_place, delete, real_path, write_json
 from utils.pictures import write_png
 from utils.result_files import output_names

@@ -6,9 +6,8 @@ import operator
 
 import numpy as np
 
-from data.checking import warn
 from gan_commands.common import BATCH, MONITOR, draw_batches
-from utils.errors import UserError
+from utils.errors import UserError, warn
 from utils.feature_metrics import Moments, kernel_distance
 from utils.inception import find_weights, inception_features, load_inception
 from utils.metrics import SpectrumFolds, half_of, lfd

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and the one place that prints them."""
+"""Errors that are the user's to mend, warnings, and the one place that prints them."""
 
 import contextlib
 import errno
@@ -21,6 +21,19 @@ REFUSALS = {
 ADVICE = dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or choose another place")
 ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another")
 ADVICE |= {errno.ENAMETOOLONG: "give a shorter name", errno.ENOENT: "check the name"}
+
+
+def warn(message):
+    """Tell the user on stderr without stopping."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class Warnings(list):
+    """Messages that the user was told: as `warn` when called with one, which is then kept."""
+
+    def __call__(self, message):
+        warn(message)
+        self.append(message)
 
 
 class UserError(ValueError):
