@@ -19,6 +19,9 @@ INTERVAL_NOTE = (
 )
 
 
+FEW = 20  # images of a class: that all are judged right leaves a sixth of all such images open
+
+
 @dataclasses.dataclass(frozen=True)
 class Judged:
     """One detector of one run on one folder of generated images."""
@@ -32,6 +35,17 @@ class Judged:
     real_scores: np.ndarray
     fake_scores: np.ndarray
     names: dict | None = None  # "real", "fake" -> names of the images, in the order of their scores
+
+
+def few_images(rows):
+    """Sentences on how little is proved where fewer than `FEW` images of a class judge in each run: one or none."""
+    count = min(len(scores) for row in rows for scores in (row.real_scores, row.fake_scores))
+    if count >= FEW:
+        return []
+    return [
+        f"only {count} images of a class judge in each run: with all {count} judged right, {3.84 / (count + 3.84):.0%} of all such "
+        "images may still be judged wrong (Wilson's 95 % interval, which the one below does not show)"
+    ]
 
 
 def summary(rows, measure):

@@ -30,7 +30,7 @@ from detect_commands.common import judge_rows
 from detect_commands.image_sets import ImageSet, filters_between, open_sets
 from detect_commands.options import parse_detect
 from detect_commands.protocol import draw_samples, split_names, unseen
-from detect_commands.report import Judged, summary, write_before_after
+from detect_commands.report import Judged, few_images, summary, write_before_after
 from models.classical_detectors import CLASSICAL
 from utils import fitting, run_dir
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -555,6 +555,20 @@ def test_later_calls_keep_what_earlier_ones_measured(run, capsys):
     assert "eval/fake" in robustness and "a/fake" not in robustness.replace("eval/fake", "")
     with Path("results/run/logreg_classifier/scores.json").open() as file:
         assert len(json.load(file)["rows"][0]["real_scores"]) == COUNT // 2
+
+
+def test_few_images_are_told(run, capsys):
+    detect.main(["--classifier", "logreg", *SHORT])
+    told = "only 12 images of a class judge in each run: with all 12 judged right, 24% of all such images may still be judged wrong"
+    assert f"warning: logreg: {told}" in capsys.readouterr().err
+    assert f"Warning: {told}" in Path("results/run/logreg_classifier/evaluation.md").read_text()
+    after = ["--mode", "before_after", "--classifier", "logreg", *SHORT, "--split", "0.6"]
+    detect.main([*after, "--eval_root", str(run / "refined")])
+    assert "warning: logreg: only 10 images of a class judge" in capsys.readouterr().err
+    rows = [
+        Judged("logreg", "fake", "fake", "none", 0, {}, *(np.zeros(count) for count in counts)) for counts in ((20, 30), (30, 20))
+    ]
+    assert not few_images(rows)
 
 
 def test_tables_are_put_aside_together(tmp_path, monkeypatch):
