@@ -1,5 +1,6 @@
 """gan.py study setups: several last layers under one budget, and what detectors trained on BASELINE make of the others."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -52,8 +53,10 @@ def setup_options(options, setup):
 
 
 def is_study(folder):
-    """Whether a folder is that of a study of set-ups."""
-    return (folder / OPTIONS).is_file() and "setups" in read_json(folder / OPTIONS)
+    """Whether a folder is that of a study of set-ups, as far as it says so legibly."""
+    with contextlib.suppress(UserError):
+        return (folder / OPTIONS).is_file() and "setups" in read_json(folder / OPTIONS)
+    return False
 
 
 def check_begun(options):
