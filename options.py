@@ -274,7 +274,7 @@ def parse_train(argv=None):
 INFERENCE_TEXT = """Refine a folder of generated images; names, subfolders and order stay, the format becomes PNG.
 
   python inference.py --inference_data more_fakes --inference_params results/my_run/checkpoint.pt --dst refined_more
-  python inference.py --inference_data more_fakes --method cepstral --real photos --fake fakes --dst filtered_more
+  python inference.py --inference_data more_fakes --method polyphase --real photos --fake fakes --dst filtered_more
   python inference.py --inference_data 'fakes-{000000..000003}.tar' --inference_params results/my_run/checkpoint.pt --dst shards
 
 The images go to results/<dst>/refined, those of shards under their keys. A checkpoint of the released code (the folder with

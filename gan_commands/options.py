@@ -71,7 +71,7 @@ class GanData:
     """What a GAN is trained on."""
 
     data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
-    size: int = option("side of the images in pixels, a power of two", GanConfig.size, type=power_of_two)
+    size: int = option("side of the images in pixels, a power of two from 8", GanConfig.size, type=power_of_two)
 
 
 @group("networks")
