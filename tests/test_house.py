@@ -636,6 +636,13 @@ def test_a_closed_standard_output_is_no_mistake(monkeypatch):
     assert script(lambda _argv: 3)() == 3
 
 
+def test_every_script_keeps_freed_memory(monkeypatch):
+    called = []
+    monkeypatch.setattr("utils.errors.keep_freed_memory", lambda: called.append(1))
+    script(lambda _argv: None)()
+    assert called
+
+
 def test_a_list_of_nothing_is_refused():
     with pytest.raises(argparse.ArgumentTypeError, match="',' names nothing"):
         images_list(",")
