@@ -8,10 +8,10 @@ from detect_commands.common import check_records, judge_rows, make_benches, part
 from detect_commands.image_sets import filtered_sets, filters_between, open_sets
 from detect_commands.protocol import PARTS
 from detect_commands.records import Record, beside, keep, setting_of
-from detect_commands.report import distinct, few_images, write_before_after
+from detect_commands.report import distinct, told_few, write_before_after
 from utils.arguments import as_plain
 from utils.checkpoint import fitting, load_checkpoint
-from utils.errors import UserError, warn
+from utils.errors import UserError
 from utils.filters import FILTERS, check_filter, filters_legend
 from utils.run_dir import check_run_folder, open_run_folder, run_folder
 
@@ -98,10 +98,7 @@ def before_after(options, processes):
     for bench in benches:
         rows, setting, home = work_of(bench, processes, before_after_with, options, real, fake, refined, filters)
         if processes.main:
-            few = few_images(rows)
-            keep(home, Record(setting, rows, [*warnings, *(f"Warning: {text}" for text in few)]))
-            for text in few:
-                warn(f"{bench.classifier}: {text}")
+            keep(home, Record(setting, rows, [*warnings, *told_few(rows)]))
     if not processes.main:
         return
     rows, notes = beside(run_folder(options.dst), "before_after", options.classifier)

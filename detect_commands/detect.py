@@ -7,9 +7,9 @@ from detect_commands.common import check_records, judge_rows, make_benches, part
 from detect_commands.image_sets import open_sets
 from detect_commands.protocol import unseen
 from detect_commands.records import Record, beside, keep, setting_of, setting_text
-from detect_commands.report import chosen, distinct, few_images, write_evaluation, write_matrix
+from detect_commands.report import chosen, distinct, told_few, write_evaluation, write_matrix
 from utils.arguments import as_plain
-from utils.errors import UserError, warn
+from utils.errors import UserError
 from utils.files import check_place, real_path
 from utils.perturbations import PERTURBATIONS
 from utils.run_dir import check_run_folder, claim, open_run_folder, refuse_held, run_folder
@@ -131,13 +131,10 @@ def detect(options, processes):
     for bench in benches:
         rows, setting, home, lines = work_of(bench, processes, detect_with, options, sets)
         if processes.main:
-            few = few_images(rows)
-            record = keep(home, Record(setting, rows, [*warnings, *lines, *(f"Warning: {text}" for text in few)]))
+            record = keep(home, Record(setting, rows, [*warnings, *lines, *told_few(rows)]))
             rows = record.rows
             counts = 'No image judges a detector that was trained on it; "real, fake": how many judge it, in each run.'
             print(f"\n{home}\n{write_evaluation(home, rows, [counts, setting_text([record]), *record.warnings])}")
-            for text in few:
-                warn(f"{bench.classifier}: {text}")
             if options.robustness:
                 print(f"After JPEG, resizing, blur and noise: {home / 'evaluation.md'}")
     if processes.main:

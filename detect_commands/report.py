@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from utils.detection import MEASURES, curves
+from utils.errors import warn
 from utils.files import write_text
 from utils.plots import legible, save_figure
 from utils.tables import format_table, write_csv
@@ -37,15 +38,17 @@ class Judged:
     names: dict | None = None  # "real", "fake" -> names of the images, in the order of their scores
 
 
-def few_images(rows):
-    """Sentences on how little is proved where fewer than `FEW` images of a class judge in each run: one or none."""
+def told_few(rows):
+    """Warn where fewer than `FEW` images of a class judge in each run, and return that as sentences for a report: one or none."""
     count = min(len(scores) for row in rows for scores in (row.real_scores, row.fake_scores))
     if count >= FEW:
         return []
-    return [
+    text = (
         f"only {count} images of a class judge in each run: with all {count} judged right, {3.84 / (count + 3.84):.0%} of all such "
-        "images may still be judged wrong (Wilson's 95 % interval, which the one below does not show)"
-    ]
+        "images may still be judged wrong (Wilson's 95 % interval, which the bootstrap's does not show)"
+    )
+    warn(f"{rows[0].classifier}: {text}")
+    return [f"Warning: {text}"]
 
 
 def summary(rows, measure):

@@ -30,7 +30,7 @@ from detect_commands.common import judge_rows
 from detect_commands.image_sets import ImageSet, filters_between, open_sets
 from detect_commands.options import parse_detect
 from detect_commands.protocol import draw_samples, split_names, unseen
-from detect_commands.report import Judged, few_images, summary, write_before_after
+from detect_commands.report import Judged, summary, told_few, write_before_after
 from models.classical_detectors import CLASSICAL
 from utils import fitting, run_dir
 from utils.checkpoint import load_checkpoint, save_checkpoint
@@ -568,7 +568,7 @@ def test_few_images_are_told(run, capsys):
     rows = [
         Judged("logreg", "fake", "fake", "none", 0, {}, *(np.zeros(count) for count in counts)) for counts in ((20, 30), (30, 20))
     ]
-    assert not few_images(rows)
+    assert not told_few(rows)
 
 
 def test_tables_are_put_aside_together(tmp_path, monkeypatch):
