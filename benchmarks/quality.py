@@ -34,6 +34,7 @@ from utils import (
     feature_metrics,
     fft,
     fresh_detector,
+    intervals,
     linear_filter,
     metrics,
     moments,
@@ -53,7 +54,7 @@ FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdo
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
     *(aliases, chunks, decay, devices, feature_metrics, fft),
-    *(fresh_detector, linear_filter, metrics, moments, profiles, whitening),
+    *(fresh_detector, intervals, linear_filter, metrics, moments, profiles, whitening),
 )
 
 

@@ -81,7 +81,7 @@ def judge_rows(bench, judge, run, trained_on, real, generated, perturbations=("n
         real_scores = judge.scores(*real, perturbation)
         for images, indices in generated:
             scores = real_scores, judge.scores(images, indices, perturbation)
-            measures = scores_with_intervals(*scores, judge.threshold, seed=bench.options.seed)
+            measures = scores_with_intervals(*scores, judge.threshold)
             sides = {"real": real, "fake": (images, indices)}
             names = {side: [judged.names[index] for index in chosen] for side, (judged, chosen) in sides.items()}
             rows.append(Judged(bench.classifier, trained_on, images.label, perturbation, run, measures, *scores, names))

@@ -21,7 +21,10 @@ SCORES = "scores.json"
 MOVING = ".moving"  # in a classifier's folder, while tables of another setting are put aside
 TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
 # Alike in one table.
-SHARED = ("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit", "size", "fit", "seed", "filters_fitted")
+SHARED = (
+    *("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit"),
+    *("size", "fit", "seed", "filters_fitted", "intervals"),
+)
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
 
@@ -58,6 +61,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
         "split": training.get("split"),
         "num_samples": training.get("num_samples"),
         "filters_fitted": filters_fitted,
+        "intervals": "closed form",  # not of an earlier version, which drew images anew
         "detector": bench.identity() | training,
         "reals": hashlib.sha256(names).hexdigest(),
         "generated": {images.label: [images.folder.as_posix(), len(images)] for images in generated},

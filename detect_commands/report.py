@@ -13,12 +13,10 @@ from utils.plots import legible, save_figure
 from utils.tables import format_table, write_csv
 
 INTERVAL_NOTE = (
-    "Mean over runs of each number, its 95 % bootstrap interval (images drawn anew within each class; the ends are averaged over "
-    "runs, and say nothing of how runs differ; where every image of a run is judged alike its interval has no width, since none is "
-    "drawn that did not occur: of n images of a class, all judged right, 3.84 / (n + 3.84) of all such images may still be judged "
-    "wrong, by Wilson's 95 % interval) and, after ±, the standard deviation over runs."
+    "Mean over runs of each number, its 95 % interval for images drawn anew (shares: Wilson's, joined by Newcombe's method for the "
+    "accuracies; ap: Wilson's, as if a share of the fakes; auc: Newcombe's of 2006; the ends are averaged over runs, and say "
+    "nothing of how runs differ) and, after ±, the standard deviation over runs."
 )
-
 
 FEW = 20  # images of a class: that all are judged right leaves a sixth of all such images open
 
@@ -45,7 +43,7 @@ def told_few(rows):
         return []
     text = (
         f"only {count} images of a class judge in each run: with all {count} judged right, {3.84 / (count + 3.84):.0%} of all such "
-        "images may still be judged wrong (Wilson's 95 % interval, which the bootstrap's does not show)"
+        "images may still be judged wrong (Wilson's 95 % interval)"
     )
     warn(f"{rows[0].classifier}: {text}")
     return [f"Warning: {text}"]

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 
 from utils.detection import MEASURES, best_threshold, curves, scores_with_intervals
 from utils.fresh_detector import fit_logreg, fold_numbers, fresh_accuracy, out_of_fold, standardisation
+from utils.intervals import auc_interval, wilson
 from utils.profiles import log_profile
 
 SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size=30)
@@ -22,7 +23,7 @@ SCORES = st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=1, max_size
 @settings(max_examples=100)
 @given(SCORES, SCORES, st.floats(0.05, 0.95))
 def test_scores_are_scikit_learns(real, fake, threshold):
-    got = {name: value for name, (value, *_) in scores_with_intervals(real, fake, threshold, rounds=0).items()}
+    got = {name: value for name, (value, *_) in scores_with_intervals(real, fake, threshold).items()}
     labels, scores = np.repeat([0, 1], [len(real), len(fake)]), np.array(real + fake)
     assert set(got) == set(MEASURES)
     assert got["ap"] == pytest.approx(average_precision_score(labels, scores))
@@ -61,20 +62,12 @@ def test_threshold_lies_in_the_middle_of_the_gap():
 
 def test_interval_holds_the_value_and_narrows_with_more_images():
     generator = np.random.default_rng(0)
-    widths = []
+    found = {}
     for count in (20, 2000):
-        result = scores_with_intervals(generator.normal(0.4, 0.2, count), generator.normal(0.6, 0.2, count), 0.5)
-        assert all(low <= value <= high for value, low, high in result.values())
-        widths.append(result["auc"][2] - result["auc"][1])
-    assert widths[1] < widths[0] / 4
-    value, low, high = scores_with_intervals(np.linspace(0.6, 0.7, 8), np.linspace(0.1, 0.2, 8), 0.5, seed=42)["ap"]
-    assert low == value < high  # drawn anew, it was higher in nearly all rounds
-
-
-def test_interval_has_the_width_of_the_binomial():
-    real, fake = np.repeat([0.2, 0.8], 50), np.repeat([0.2, 0.8], [30, 70])
-    _, low, high = scores_with_intervals(real, fake, 0.5, rounds=4000)["real_right"]
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 100), rel=0.1)
+        found[count] = scores_with_intervals(generator.normal(0.4, 0.2, count), generator.normal(0.6, 0.2, count), 0.5)
+        assert all(low <= value <= high for value, low, high in found[count].values())
+    widths = {count: np.array([high - low for _, low, high in found[count].values()]) for count in found}
+    assert (widths[2000] < widths[20] / 4).all()
 
 
 def test_curves_end_where_they_must():
@@ -182,12 +175,18 @@ def test_of_equally_good_thresholds_the_middle_one_is_taken():
     assert best_threshold(real, fake) == pytest.approx(0.35)
 
 
-def test_each_interval_is_that_of_its_own_class_and_seed():
-    real, fake = np.repeat([0.2, 0.8], 50), np.repeat([0.2, 0.8], 200)
-    found, again, other = (scores_with_intervals(real, fake, 0.5, seed=seed) for seed in (0, 0, 1))
-    assert found == again != other
-    for name, count in (("real_right", 100), ("fake_right", 400)):
-        assert found[name][2] - found[name][1] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / count), rel=0.15)
+def test_each_interval_is_that_of_its_own_class():
+    real, fake = np.repeat([0.2, 0.8], [60, 40]), np.repeat([0.2, 0.8], [100, 300])
+    found = scores_with_intervals(real, fake, 0.9)
+    widths = {name: high - low for name, (_, low, high) in found.items()}
+    normal = {"real_right": 0.24 / 100, "fake_right": 0.1875 / 400, "balanced_accuracy": (0.24 / 100 + 0.1875 / 400) / 4}
+    normal["accuracy"] = (100 * 0.24 + 400 * 0.1875) / 500**2
+    for name, variance in normal.items():
+        assert widths[name] == pytest.approx(2 * 1.96 * variance**0.5, rel=0.03), name
+    assert found["real_right_at_threshold"] == pytest.approx((1, *wilson(1, 100)))
+    assert found["fake_right_at_threshold"] == pytest.approx((0, *wilson(0, 400)), abs=1e-15)
+    assert found["ap"][1:] == pytest.approx(wilson(found["ap"][0], 400))
+    assert found["auc"][1:] == auc_interval(found["auc"][0], 100, 400)
 
 
 def test_each_repeat_deals_the_images_anew():

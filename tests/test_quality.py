@@ -30,7 +30,6 @@ from utils import aliases, filters, lifter, linear_filter, polyphase
 from utils.errors import UserError
 from utils.files import read_json
 from utils.filters import FILTERS
-from utils.fresh_detector import balanced_interval
 
 SIZE = 32
 
@@ -161,15 +160,6 @@ def test_folds_keep_scenes_together():
     assert all(np.bincount(list(fold.values())).tolist() == [4] * 5 for fold in folds)
     odd = quality_judge.fold_of_scenes("abcdefg", "ahijklm", 5, 0)
     assert all(sorted(np.bincount(fold).tolist()) == [1, 1, 1, 2, 2] for fold in odd)
-
-
-def test_interval_has_a_width_at_perfection_and_covers():
-    accuracy, low, high = balanced_interval([1.0, 1.0], [12, 12])
-    assert accuracy == high == 1 and 0.75 < low < 0.9
-    generator = np.random.default_rng(0)
-    drawn_rates = generator.binomial(20, [0.6, 0.9], (500, 2)) / 20
-    inside = [low <= 0.75 <= high for _, low, high in (balanced_interval(rates, [20, 20]) for rates in drawn_rates)]
-    assert 0.92 < np.mean(inside) < 0.99
 
 
 def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):

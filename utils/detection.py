@@ -1,11 +1,13 @@
-"""How well a detector tells fakes from reals: scores, thresholds, bootstrap intervals.
+"""How well a detector tells fakes from reals: scores, thresholds, intervals.
 
 A detector gives one score per image: higher means more likely fake. Fakes are the positive class of AP, AUC and curves.
 Everything is float64 NumPy.
 """
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from utils.intervals import auc_interval, balanced_interval, mean_share_interval, wilson
 
 MEASURES = {
     "accuracy": "share of all images judged right, at the detector's own decision",
@@ -19,56 +21,43 @@ MEASURES = {
 }
 
 
-def scores_with_intervals(real_scores, fake_scores, threshold, decision=0.5, rounds=1000, seed=0):
-    """Every number of one detector on one set of reals and one of fakes, each with its 95 % bootstrap interval.
+def scores_with_intervals(real_scores, fake_scores, threshold, decision=0.5):
+    """Every number of one detector on one set of reals and one of fakes, each with its 95 % interval.
+
+    Shares have Wilson's interval, the accuracies Newcombe's of both classes together, the area under the ROC curve Newcombe's of
+    2006. Average precision has Wilson's of a share of the fakes: wider than it need be (`python -m benchmarks.intervals`).
 
     Args:
         real_scores, fake_scores: (N,), (M,), higher = more likely fake.
         threshold: chosen on validation images; the `_at_threshold` rates call scores above it fake.
         decision: the detector's own border, for the accuracies.
-        rounds, seed: of the bootstrap, which draws images anew within each class.
     Raises: ValueError if either class is empty: a rate on fakes alone is no accuracy.
-    Returns: dict over `MEASURES` -> (value, low, high); without rounds low = high = value. An interval that misses its value is
-        stretched to it: average precision of few images is higher where some are drawn twice.
+    Returns: dict over `MEASURES` -> (value, low, high).
     """
     real_scores, fake_scores = np.asarray(real_scores, float), np.asarray(fake_scores, float)
-    if not (len(real_scores) and len(fake_scores)):
+    counts = np.array([len(real_scores), len(fake_scores)])
+    if not counts.all():
         raise ValueError("an accuracy needs both reals and fakes")
-    values, where = np.unique(np.concatenate([real_scores, fake_scores]), return_inverse=True)
-    real_counts = np.bincount(where[: len(real_scores)], minlength=len(values))
-    fake_counts = np.bincount(where[len(real_scores) :], minlength=len(values))
-    exact = _count_measures(real_counts[None], fake_counts[None], values, threshold, decision)
-    generator = np.random.default_rng(seed)
-    drawn = [exact]
-    for start in range(0, rounds, 100):
-        size = min(100, rounds - start)
-        real_drawn = generator.multinomial(len(real_scores), real_counts / len(real_scores), size=size)
-        fake_drawn = generator.multinomial(len(fake_scores), fake_counts / len(fake_scores), size=size)
-        drawn.append(_count_measures(real_drawn, fake_drawn, values, threshold, decision))
-    drawn = np.concatenate(drawn[1:] or drawn, axis=1)  # (measures, rounds)
-    low, high = np.percentile(drawn, (2.5, 97.5), axis=1)
-    low, high = np.minimum(low, exact[:, 0]), np.maximum(high, exact[:, 0])
-    return {name: (float(exact[i, 0]), float(low[i]), float(high[i])) for i, name in enumerate(MEASURES)}
-
-
-def _count_measures(real_counts, fake_counts, values, threshold, decision):
-    """`MEASURES` of B samples at once, each given as how often it holds each of the U sorted scores: (B, U) -> (measures, B)."""
-    n_real, n_fake = real_counts.sum(1), fake_counts.sum(1)  # (B,)
-    real_above = real_counts[:, ::-1].cumsum(1)[:, ::-1]  # (B, U), reals with this score or a higher one
-    fake_above = fake_counts[:, ::-1].cumsum(1)[:, ::-1]
-    precision = fake_above / np.maximum(real_above + fake_above, 1)
-    ap = (precision * fake_counts).sum(1) / n_fake
-    below = n_real[:, None] - real_above + real_counts / 2  # reals with a lower score, ties by half
-    auc = (below * fake_counts).sum(1) / (n_real * n_fake)
 
     def right(border):
-        called_fake = values > border
-        return real_counts[:, ~called_fake].sum(1), fake_counts[:, called_fake].sum(1)
+        return float((real_scores <= border).mean()), float((fake_scores > border).mean())
 
-    (real_right, fake_right), (real_at, fake_at) = right(decision), right(threshold)
-    real_rate, fake_rate = real_right / n_real, fake_right / n_fake
-    accuracy = (real_right + fake_right) / (n_real + n_fake)
-    return np.stack([accuracy, (real_rate + fake_rate) / 2, real_rate, fake_rate, ap, auc, real_at / n_real, fake_at / n_fake])
+    def share(value, count):
+        return value, *map(float, wilson(value, count))
+
+    own, chosen = right(decision), right(threshold)
+    labels, scores = np.repeat([0, 1], counts), np.concatenate([real_scores, fake_scores])
+    auc = float(roc_auc_score(labels, scores))
+    return {
+        "accuracy": mean_share_interval(own, counts, counts / counts.sum()),
+        "balanced_accuracy": balanced_interval(own, counts),
+        "real_right": share(own[0], counts[0]),
+        "fake_right": share(own[1], counts[1]),
+        "ap": share(float(average_precision_score(labels, scores)), counts[1]),
+        "auc": (auc, *auc_interval(auc, *counts.tolist())),
+        "real_right_at_threshold": share(chosen[0], counts[0]),
+        "fake_right_at_threshold": share(chosen[1], counts[1]),
+    }
 
 
 def curves(real_scores, fake_scores):

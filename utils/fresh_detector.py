@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from utils.aliases import alias_features
 from utils.decay import decay_features
+from utils.intervals import balanced_interval
 from utils.profiles import log_profile
 
 FEATURES = {"decay": decay_features, "profile": log_profile, "aliases": alias_features}
@@ -86,24 +87,6 @@ def out_of_fold(fit, sides, folds):
             if (fold == number).any():
                 found[fold == number] = judge(side[fold == number])
     return scores
-
-
-def balanced_interval(rates, counts):
-    """Balanced accuracy and its 95 % interval: Wilson's of each class, joined by Newcombe's method (1998).
-
-    Unlike a bootstrap it has a width where every image was judged right. Both classes count as drawn independently: where others
-    are versions of the reals, it is wider than it need be.
-
-    Args:
-        rates: two shares in [0, 1] that were judged right, of reals and of others. counts: images of each.
-    Returns: (accuracy, low, high).
-    """
-    rates, counts, z = np.asarray(rates, float), np.asarray(counts), 1.96
-    centre = (rates + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    reach = z * np.sqrt(rates * (1 - rates) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
-    accuracy = rates.mean()
-    below, above = (np.sqrt(np.square(distance).sum()) / 2 for distance in (rates - centre + reach, centre + reach - rates))
-    return float(accuracy), float(accuracy - below), float(accuracy + above)
 
 
 def cross_validated(fit, sides, deals):
