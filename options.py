@@ -156,7 +156,7 @@ class TrainData:
 class TrainSteps:
     """How long, how fast and in what form."""
 
-    epoch: int = option("passes over the fakes", 10, type=number(int, 1))
+    epoch: int = option("passes over the fakes; fixed from the start, as --lr falls to 0 over them", 10, type=number(int, 1))
     batch_size: int = option("pairs per step, over all processes", 1, type=number(int, 1))
     lr: float = option("Adam's rate: constant for 20 %%, then to 0", 8e-5, type=number(float, 0, open_low=True))
     ema: float = option("decay of the averaged generator that is used; 0: none", 0.99, type=number(float, 0, 0.99999))
