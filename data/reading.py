@@ -1,21 +1,24 @@
 """One image file -> pixels: any usual format, depth and colour model becomes RGB, whole or not at all.
 
 Grey and palette images are expanded, transparency is composited on white, CMYK is converted without a colour profile, the EXIF
-orientation is applied, and of several frames the first is taken. Sources with 16 bits per channel stay uint16, with one
-exception: of 16-bit PNGs with grey *and* alpha Pillow gives the upper eight bits only.
+orientation is applied, and of several frames the first is taken. Sources with 16 bits per channel stay uint16, with two
+exceptions: of 16-bit PNGs with grey *and* alpha, and of 16-bit CMYK TIFFs, Pillow gives the upper eight bits only.
 """
 
 import dataclasses
 import functools
 import io
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from utils.errors import UserError
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is no mistake; twice that is refused
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 FITS = ("resize", "crop", "none")
@@ -90,8 +93,21 @@ def _low_byte_tiles(image):
     return tiles or None
 
 
+def _keyed(array, key):
+    """A 16-bit PNG's (H, W) or (H, W, 3) pixels with what its colour key says is transparent: (H, W, 4); as given without a key."""
+    if key is None:
+        return array
+    colours = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
+    alpha = np.where((colours == np.asarray(key, np.uint16)).all(2, keepdims=True), 0, 65535)
+    return np.concatenate([colours, alpha.astype(np.uint16)], axis=2)
+
+
 def _pixels(image, content):
     """Pillow image of the file's bytes -> (H, W), (H, W, 3) or (H, W, 4) array, uint8 or uint16, not yet upright."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8:
+        raise ValueError("colours of 16 bits in planes of their own are not read, save it with its colours interleaved")
+    key = image.info.get("transparency") if image.format == "PNG" else None
     tiles = _low_byte_tiles(image)
     image.load()
     if tiles:
@@ -99,11 +115,14 @@ def _pixels(image, content):
             again.tile = tiles
             again.load()
             low = np.asarray(again)
-        return np.asarray(image).astype(np.uint16) << 8 | low
+        return _keyed(np.asarray(image).astype(np.uint16) << 8 | low, key)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return np.asarray(image).astype(np.uint16)
+        array = np.asarray(image).astype(np.uint16)
+        return _keyed(65535 - array if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else array, key)
     if image.mode in ("I", "F"):
         raise ValueError("pixels of 32 bits have no agreed range, save it with 8 or 16 bits")
+    if image.mode in ("1", "L") and isinstance(key, int):
+        image.info["transparency"] = key * 255 // (2 ** content[24] - 1)  # as Pillow spread the pixels of less than 8 bits
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
@@ -166,7 +185,11 @@ def _decode(path, read):
         reason = "it is no PNG, JPEG, WebP, BMP or TIFF image" if content else "it is empty"
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from None
     except Exception as error:  # decoders raise anything on damaged files
-        reason = "it is a link to nothing" if _is_dangling(path) else getattr(error, "strerror", None) or error
+        reason = (
+            "it is a link to nothing"
+            if _is_dangling(path)
+            else getattr(error, "strerror", None) or str(error) or type(error).__name__
+        )
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from error
     return np.ascontiguousarray(_to_rgb(array)), image_format, tables, several
 

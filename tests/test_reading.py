@@ -25,8 +25,13 @@ def smooth(height=40, width=48):
     return np.stack([rows * 4, columns * 4, 255 - rows * 2 - columns * 2], axis=2).clip(0, 255).astype(np.uint8)
 
 
-def png16(array):
-    """Bytes of a 16-bit PNG whose rows use all five filter types; (H, W, 1..4) uint16."""
+def chunk(kind, data):
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png16(array, key=b""):
+    """Bytes of a 16-bit PNG whose rows use all five filter types; (H, W, 1..4) uint16, and its transparency chunk's data."""
     height, width, channels = array.shape
     step, previous, rows = 2 * channels, np.zeros(2 * channels * width, np.uint8), b""
     for number, row in enumerate(array.astype(">u2")):
@@ -40,11 +45,21 @@ def png16(array):
         rows += bytes([number % 5]) + (line - guesses[number % 5]).astype(np.uint8).tobytes()
         previous = line
 
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    transparency = chunk(b"tRNS", key) if key else b""
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + transparency
+    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def grey_png(array, bits, key):
+    """Bytes of a PNG with 1, 2, 4 or 8 bits of grey; (H, W) integers, a whole number of bytes wide; one value is transparent."""
+    height, width = array.shape
+    places = np.arange(8)[-bits:]
+    packed = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, places]) for row in array.astype(np.uint8)]
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)), (b"tRNS", struct.pack(">H", key))]
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def tiff16(array, order="<", deflate=False):
@@ -165,6 +180,51 @@ def test_16_bit_grey_tiff_keeps_every_bit(tmp_path, compression):
     array = noise(3, (9, 7), np.uint16)
     Image.fromarray(array).save(tmp_path / "x.tif", compression=compression)
     np.testing.assert_array_equal(decode(tmp_path / "x.tif"), np.repeat(array[..., None], 3, axis=2))
+
+
+def test_16_bit_tiff_whose_zero_is_white(tmp_path):
+    array = noise(3, (9, 7), np.uint16)
+    Image.fromarray(array).save(tmp_path / "x.tif")
+    black, white = (struct.pack("<HHII", 262, 3, 1, value) for value in (1, 0))
+    content = (tmp_path / "x.tif").read_bytes()
+    assert content.count(black) == 1
+    (tmp_path / "x.tif").write_bytes(content.replace(black, white))
+    np.testing.assert_array_equal(decode(tmp_path / "x.tif")[..., 0], 65535 - array)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_tiff_in_planes_is_refused(tmp_path, order):
+    """Pillow takes such planes for 8 bits each."""
+    joined, apart = (struct.pack(order + "HHII", 284, 4, 1, value) for value in (1, 2))
+    content = tiff16(noise(2, (9, 7, 3), np.uint16), order)
+    assert content.count(joined) == 1
+    (tmp_path / "x.tif").write_bytes(content.replace(joined, apart))
+    with pytest.raises(UserError, match=r"x\.tif cannot be read: colours of 16 bits in planes of their own"):
+        decode(tmp_path / "x.tif")
+
+
+def test_a_colour_that_is_transparent_becomes_white_at_16_bits(tmp_path):
+    array = noise(4, (6, 5, 3), np.uint16)
+    array[2, 3] = array[4, 1] = 258, 772, 65534
+    array[0, 0] = 258, 772, 65535  # not that colour
+    (tmp_path / "x.png").write_bytes(png16(array, key=struct.pack(">HHH", 258, 772, 65534)))
+    expected = array.copy()
+    expected[2, 3] = expected[4, 1] = 65535
+    np.testing.assert_array_equal(decode(tmp_path / "x.png"), expected)
+    (tmp_path / "x.png").write_bytes(png16(array[..., :1], key=struct.pack(">H", 258)))
+    expected = np.where(array[..., :1] == 258, 65535, array[..., :1]).repeat(3, axis=2)
+    np.testing.assert_array_equal(decode(tmp_path / "x.png"), expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_grey_that_is_transparent_becomes_white(tmp_path, bits):
+    array = np.arange(32).reshape(4, 8) % 2**bits
+    (tmp_path / "x.png").write_bytes(grey_png(array, bits, key=1))
+    expected = np.where(array == 1, 255, array * 255 // (2**bits - 1))
+    np.testing.assert_array_equal(decode(tmp_path / "x.png")[..., 0], expected)
+    (tmp_path / "x.png").write_bytes(grey_png(array, bits, key=0))
+    expected = np.where(array == 0, 255, array * 255 // (2**bits - 1))
+    np.testing.assert_array_equal(decode(tmp_path / "x.png")[..., 0], expected)
 
 
 def test_the_same_picture_is_equal_at_8_and_16_bits(tmp_path):
