@@ -9,6 +9,7 @@ from torch.utils.data import Subset
 from data.copies import images_seen, total_bytes
 from data.folder import all_of_size, load_folder, refuse_mixed, refuse_same, require_one_size
 from data.listing import list_images
+from data.reading import header_info
 from data.shards import is_shards, list_shards
 from data.training import ONE_IMAGE, trained_fakes
 from models.refiners import released_model, trained_model
@@ -139,11 +140,11 @@ def check_begun(path, made, names, changed):
 
     Args:
         path: of the options.json that the run was begun with. made: what it would hold now. names: of all results, below refined/.
-        changed: time in ns of the images' last change; what has changed since the run began is refined again (`_is_newer`).
+        changed: time in ns of the images' last change; what has changed since the run began is refined again (`_is_finished`).
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist, so there is nothing to resume; start again with --overwrite")
-    found, refined = read_json(path), path.parent / "refined"
+    found, refined = read_json(path, "start again with --overwrite"), path.parent / "refined"
     compared = {"refiner", "inference_params"} if "refiner" in found else {"refiner"}  # weights, wherever they lie
     check_same_options(path, found, made, free_on_resume(InferenceOptions) | compared | {"seen", "bytes"})
     if found.get("refiner", made["refiner"]) != made["refiner"]:
@@ -212,7 +213,7 @@ def refine_folder(options, processes):
     fakes, names, run = processes.once(lambda: open_run(options, refiner))
     places = [run / part for part in ("refined", *(["refined_mag"] if options.save_mag else []))]
     mine, changed = processes.block(len(fakes), options.batch_size), fakes.paths.stamps()[:, 1:].max(1)
-    left = [index for index in mine if not all(_is_newer(place / names[index], changed[index]) for place in places)]
+    left = [index for index in mine if not all(_is_finished(place / names[index], changed[index]) for place in places)]
     names = iter([names[index] for index in left])
     for fake_image in batches(Subset(fakes, left), "refining", processes.device, options.batch_size, options.num_workers):
         write_pictures(run, "refined", [next(names) for _ in fake_image], to_8bit(refiner.refine(fake_image)), options.save_mag)
@@ -220,12 +221,12 @@ def refine_folder(options, processes):
     print(f"{len(fakes)} refined images: {run / 'refined'}")
 
 
-def _is_newer(path, changed):
-    """Whether a file is there and no older than a time in ns: what --resume need not refine again.
+def _is_finished(path, changed):
+    """Whether a PNG is there, whole, and no older than a time in ns: what --resume need not refine again.
 
     That time is an image's last change of content or entry: a file that is copied or moved may keep an old time of content.
     """
-    return path.is_file() and path.stat().st_mtime_ns >= changed
+    return path.is_file() and path.stat().st_mtime_ns >= changed and header_info(path, path.read_bytes) is not None
 
 
 @script(several=True)

@@ -84,6 +84,13 @@ def is_image_name(name):
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")  # noqa: PTH122
 
 
+def _is_no_pipe(entry):
+    """Whether a directory's entry, no folder, may be read: a file, a link to one, or one to nothing, which reading it tells."""
+    if not entry.is_symlink():
+        return entry.is_file()
+    return os.path.isfile(entry.path) or not os.path.exists(entry.path)  # noqa: PTH110, PTH113 (a link may lead in a circle)
+
+
 def _walk(folder, prefix, recursive):
     """Names of the images in a folder, in the file system's order."""
     with os.scandir(folder) as entries:
@@ -93,7 +100,7 @@ def _walk(folder, prefix, recursive):
             if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112 (a link may lead in a circle)
                 if recursive and not entry.is_symlink():
                     yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive)
-            elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):  # no pipe, which would be waited for
+            elif is_image_name(entry.name) and _is_no_pipe(entry):
                 yield prefix + entry.name
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data.reading import header_info
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator, weights_digest
 from utils.errors import UserError
 from utils.files import check_place, read_json, write_json
@@ -22,7 +23,7 @@ def open_sample_folder(folder, origin, overwrite):
     path = folder / ORIGIN
     if not path.is_file() and folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise UserError(f"{folder} holds files that gan.py sample did not write; choose another --out")
-    begun = origin if overwrite or not path.is_file() else read_json(path)
+    begun = origin if overwrite or not path.is_file() else read_json(path, "replace it and the samples with --overwrite")
     if any(begun.get(name) != origin[name] for name in ("weights", "seed")):
         raise UserError(f"{folder} holds samples of another generator or seed; --overwrite replaces them, or choose another --out")
     claim(folder)
@@ -37,7 +38,8 @@ def open_run(options):
     origin = {"run": options.dst, "checkpoint": options.checkpoint, "steps": checkpoint["steps"], "seed": options.seed}
     origin["weights"] = weights_digest(checkpoint)
     open_sample_folder(folder, origin, options.overwrite)
-    return checkpoint, [index for index in range(options.n) if not (folder / f"{index:06d}.png").is_file()]
+    paths = [folder / f"{index:06d}.png" for index in range(options.n)]
+    return checkpoint, [index for index, path in enumerate(paths) if header_info(path, path.read_bytes) is None]  # or damaged
 
 
 def sample(options, processes):

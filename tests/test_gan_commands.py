@@ -1,6 +1,7 @@
 """gan.py from the command line: every sub-command end to end at tiny size."""
 
 import csv
+import io
 import json
 import shutil
 import signal
@@ -487,6 +488,14 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     assert Path("out/four/000004.png").stat().st_mtime_ns == untouched
     assert len(pixels("out/four")) == 12
     assert np.array_equal(pixels("out/four")["000003.png"], one["000003.png"])
+    Path("out/four/000003.png").write_bytes(b"")
+    Path("out/four/000002.png").write_bytes(Path("out/one/000002.png").read_bytes()[:-30])
+    run("sample --dst base --n 12 --out out/four --device cpu")
+    assert all(np.array_equal(pixels("out/four")[name], one[name]) for name in one)
+    began = Path("out/four/.sample.json").read_text()
+    Path("out/four/.sample.json").write_text("")
+    assert "with --overwrite" in refused("sample --dst base --n 12 --out out/four --device cpu", capsys)
+    Path("out/four/.sample.json").write_text(began)
     drawn = torch.cat(list(draw(load_run("base"), 9, 42, CPU)))
     assert np.array_equal((drawn[8] * 255).byte().permute(1, 2, 0).numpy(), one["000008.png"])
     assert "another generator or seed" in refused("sample --dst base --n 3 --out out/one --seed 1", capsys)
@@ -573,6 +582,13 @@ def test_resumed_finetuning_is_bit_identical(steps_before_stop, monkeypatch, cap
     for name in ("log.csv", "epochs.csv", "detection.png", "samples.png", "losses.png"):
         assert Path(f"results/straight/{name}").read_bytes() == Path(f"results/halted/{name}").read_bytes()
     assert "nothing to resume" in refused(command + " --resume --dst absent", capsys)
+    for name in ("log.csv", "epochs.csv"):
+        whole = Path(f"results/halted/{name}").read_text()
+        for lost in ("", whole.partition("\n")[0] + "\n", "\0" * 200_000):
+            Path(f"results/halted/{name}").write_text(lost)
+            told = refused(command + " --resume --dst halted", capsys)
+            assert f"results/halted/{name} " in told and "--overwrite" in told
+        Path(f"results/halted/{name}").write_text(whole)
 
 
 @pytest.mark.parametrize("steps_before_stop", [2, 3])
@@ -733,8 +749,12 @@ def test_finetune_refuses_what_cannot_work(capsys):
     for broken, words in ((b"x", "is damaged"), (b"", "is damaged"), (content[:-8], "is damaged")):
         latent.write_bytes(broken)
         assert words in refused(f"{base} --pairs pairs", capsys)
-    np.save(latent, np.zeros(5, np.float32))
-    assert "run gan.py invert again" in refused(f"{base} --pairs pairs", capsys)
+    latent.write_bytes(b"PK\3\4 no archive")
+    assert "is damaged" in refused(f"{base} --pairs pairs", capsys)
+    whole = np.load(io.BytesIO(content))
+    for wrong in (np.zeros(5, np.float32), whole * np.nan):
+        np.save(latent, wrong)
+        assert "run gan.py invert again" in refused(f"{base} --pairs pairs", capsys)
     latent.write_bytes(content)
     assert "leaves no loss" in refused(f"{base} --pairs pairs --adv 0 --lambda_fourier 0", capsys)
     assert not Path("results/no").exists()

@@ -442,6 +442,16 @@ def test_inference_interrupted_half_way(run, house, monkeypatch, capsys):
     before = first.stat().st_mtime_ns
     inference.main([*command, "--resume", "--batch_size", "3"])
     assert first.stat().st_mtime_ns == before
+    whole = first.read_bytes()
+    for damaged in (b"", whole[:-20], b"a diary"):  # as a machine may leave that lost its power
+        first.write_bytes(damaged)
+        inference.main([*command, "--resume"])
+        assert first.read_bytes() == whole
+    started = Path("results/half/options.json")
+    content = started.read_text()
+    started.write_text("")
+    assert "start again with --overwrite" in refused(inference.main, [*command, "--resume"], capsys)
+    started.write_text(content)
     inference.main([*command, "--dst", "at_once"])
     for path in sorted(Path("results/at_once/refined").iterdir()):
         found = (np.asarray(Image.open(place / path.name)).astype(int) for place in (path.parent, first.parent))
@@ -712,6 +722,7 @@ def test_inference_tells_what_it_passes_over(run, capsys):
     Path("mixed/.trash").symlink_to(Path("datasets/tiny/real").resolve())
     if hasattr(os, "mkfifo"):
         os.mkfifo("mixed/pipe.png")
+        Path("mixed/to_pipe.png").symlink_to("pipe.png")
     command = ["--inference_params", str(run / "checkpoint.pt"), "--dst", "over", "--device", "cpu"]
     inference.main([*command, "--inference_data", "mixed"])
     told = capsys.readouterr().err

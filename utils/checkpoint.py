@@ -1,9 +1,9 @@
 """Checkpoints: tensors and plain values, written whole, read without executing anything."""
 
 import contextlib
+import csv
 import hashlib
-import pickle
-import struct
+import os
 import zipfile
 from pathlib import Path
 
@@ -19,6 +19,8 @@ def save_checkpoint(path, kind, content):
     try:
         with atomic_path(path) as temporary:
             torch.save({"kind": kind, **content}, temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file)  # so that a power failure leaves the one before or this one
     except RuntimeError as error:  # torch's writer hides the operating system's refusal
         if out_of_memory(error):
             raise
@@ -49,26 +51,16 @@ def read_tensors(path):
     try:
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        wrong = _not_finite(content)
     except UserError:
         raise
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        OSError,
-        struct.error,
-    ) as error:
+    except Exception as error:  # of a file that is none, reading it as one raises anything
         refused = isinstance(error, OSError) and error.errno in REFUSALS  # others come of seeking in a file that was cut
         if refused or out_of_memory(error):
             raise
         raise UserError(
             f"{path} is not a checkpoint of plain tensors (broken, or it would execute code); nothing was loaded"
         ) from error
-    wrong = _not_finite(content)
     if wrong:
         raise UserError(f"{path} holds values that are not finite ({wrong}); a failed training wrote it: give another one")
     return content
@@ -79,7 +71,7 @@ def fitting(path):
     """Context in which the content of a run's file is used: UserError, naming the file, if a part is missing or does not fit."""
     try:
         yield
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError, csv.Error) as error:
         if isinstance(error, UserError) or out_of_memory(error):
             raise
         lines = str(error).strip().splitlines()
