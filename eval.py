@@ -57,10 +57,11 @@ def plan(options):
 
 def check_replaced(out, paths):
     """UserError unless the file `out`, to be replaced, is an earlier result, and of the same folders unless `paths` is None."""
-    found = read_json(out, "give another --out")
-    if not {"mode", "rows"} <= found.keys():
-        raise UserError(f"{out} is there and is no result of eval.py; give another --out")
-    folders = found.get("folders", paths)
+    found = read_json(out, "move it away, or give another --out")
+    folders = found.get("folders", paths) or {}
+    has_folders = isinstance(folders, dict) and all(isinstance(place, str | Path) for place in folders.values())
+    if not {"mode", "rows"} <= found.keys() or not has_folders:
+        raise UserError(f"{out} is there and is no result of eval.py; move it away, or give another --out")
     measured, wanted = ({role: real_path(path) for role, path in (places or {}).items()} for places in (folders, paths))
     if wanted and measured != wanted:
         raise UserError(f"{out} is of other folders ({', '.join(map(str, folders.values()))}); choose another --dst or --out")

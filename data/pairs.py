@@ -193,7 +193,7 @@ def load_holdout(path, real_paths, fake_paths, tell=warn):
     manifest = read_json(path, "it says which images were held out: start again with --overwrite")
     given = {"real": ImagePaths.of(real_paths), "fake": ImagePaths.of(fake_paths)}
     places = {side: {name: index for index, name in enumerate(names_within(paths))} for side, paths in given.items()}
-    split = {}
+    split, began = {}, {}
     for part in PARTS:
         side = part.partition("_")[2]
         found = places[side]
@@ -201,6 +201,7 @@ def load_holdout(path, real_paths, fake_paths, tell=warn):
             listed = [*manifest[f"train_{side}"], *manifest[f"holdout_{side}"]]
             wrong = sorted(set(listed) ^ set(found))
             split[part] = given[side].take([found[name] for name in manifest[part] if not wrong])
+            began[side] = manifest["bytes"][side] if "bytes" in manifest else total_bytes(given[side])
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is no list of held-out images; start again with --overwrite") from error
         if wrong:
@@ -209,6 +210,6 @@ def load_holdout(path, real_paths, fake_paths, tell=warn):
                 f"{path} was made for other {side} images: {wrong[0]} is {where}; restore them, or start again with --overwrite"
             )
     for side, paths in given.items():
-        if manifest.get("bytes", {}).get(side, total_bytes(paths)) != total_bytes(paths):
+        if began[side] != total_bytes(paths):
             tell(f"the {side} images are not as many bytes as when the run began: if they changed, start again")
     return split

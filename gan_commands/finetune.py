@@ -214,7 +214,8 @@ class FinetuneRun(GanRun):
     def draw_figures(self, checkpoint, untouched):
         """Loss curves, share called fake (`untouched` before), and samples of the first generator and of this one."""
         rows = read_numbers(self.folder / "log.csv")
-        rates = [untouched, *(row["called_fake"] for row in read_numbers(self.folder / "epochs.csv"))]
+        epochs = read_numbers(self.folder / "epochs.csv", self.epoch)
+        rates = [untouched, *(row["called_fake"] for row in epochs)]
         steps = self.trainer.steps
         figures.loss_curves(rows, steps // self.epoch, self.folder / "losses.png", lost=steps - len(rows))
         figures.rate_curve(rates, self.options.detector, self.folder / "detection.png")
@@ -222,14 +223,17 @@ class FinetuneRun(GanRun):
         figures.samples_before_after(*(torch.cat(list(batches)) for batches in samples), self.folder / "samples.png")
 
 
-def read_numbers(path):
+def read_numbers(path, least=1):
     """Rows of a CSV file that `ScalarLog` wrote, without their step: list of {name: number}, exact for float32.
 
-    Raises: UserError if it is not there.
+    Raises: UserError if it is not there or has fewer rows than `least`.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing, and with it the numbers so far; start again with --overwrite")
-    return read_csv(path, lambda row: {name: float(np.float32(value)) for name, value in row.items() if name != "step"})
+    rows = read_csv(path, lambda row: {name: float(np.float32(value)) for name, value in row.items() if name != "step"})
+    if len(rows) < least:
+        raise UserError(f"{path} has lost the numbers so far ({len(rows)} of at least {least} rows); start again with --overwrite")
+    return rows
 
 
 def finetune(options):

@@ -67,8 +67,10 @@ def _read_latent(path):
     """Latent vector (D,) of a .npy file."""
     try:
         latent = np.load(path)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy raises anything on damaged files
         raise UserError(f"{path} is damaged and no latent vector; run gan.py invert again") from error
-    if not isinstance(latent, np.ndarray) or latent.ndim != 1 or latent.dtype.kind != "f":
+    if not isinstance(latent, np.ndarray) or latent.ndim != 1 or latent.dtype.kind != "f" or not np.isfinite(latent).all():
         raise UserError(f"{path} is no latent vector; run gan.py invert again")
     return latent

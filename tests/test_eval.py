@@ -113,6 +113,18 @@ def test_statistics_are_cached_until_an_image_changes(run, weights, monkeypatch,
     assert changed["rows"]["refined"] != first["rows"]["refined"]
 
 
+@pytest.mark.parametrize("place", ["method", "flags"])
+def test_statistics_that_cannot_be_unpacked_are_made_again(tmp_path, place):
+    path = tmp_path / "x.npz"
+    np.savez(path, features=np.zeros((2, 3)), total=2)
+    content = bytearray(path.read_bytes())
+    for entry in (content.index(b"PK\3\4"), content.index(b"PK\1\2")):
+        start = entry + (0 if content[entry + 2] == 3 else 2) + {"method": 8, "flags": 6}[place]
+        content[start : start + 2] = b"\x63\x00" if place == "method" else b"\x21\x00"  # an unknown method; encrypted
+    path.write_bytes(content)
+    assert inception.cached_statistics(path) is None
+
+
 def test_statistics_of_names_of_any_bytes():
     paths = listing.ImagePaths("x", [os.fsdecode(b"\xff.png"), "b.png"])
     paths.content = lambda index: b"content"
@@ -286,7 +298,8 @@ def test_out_replaces_results_alone(run, tmp_path, capsys):
     out = tmp_path / "one.json"
     measure(*folders(run), eval_mode="lfd", out=out)
     measure("--real", str(run / "eval/real"), "--fake", str(run / "eval/refined"), eval_mode="psd", out=out)
-    for text in ('{"train_real": []}', "{}", "[1]", "a diary"):
+    folders_of = (json.dumps({"mode": "lfd", "rows": {}, "folders": wrong}) for wrong in (["a"], {"real": 3}, "x"))
+    for text in ('{"train_real": []}', "{}", "[1]", "a diary", *folders_of):
         out.write_text(text)
         assert f"{out} is" in (told := fails(capsys, *folders(run), eval_mode="lfd", out=out)) and "another --out" in told
         assert out.read_text() == text

@@ -36,6 +36,7 @@ from utils.arguments import as_plain, free_on_resume, images_list
 from utils.devices import double_device, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
+from utils.files import read_json
 from utils.fresh_detector import fresh_accuracy
 from utils.interrupts import leaving
 from utils.locks import held_by_another, let_go
@@ -418,11 +419,34 @@ def test_damaged_weights_are_not_used(tmp_path):
         checkpoint.load_checkpoint(path, "stig")
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"\x80\x02", bytes(100)])
+TABLES = [bytes([letter]) + b"tep,loss\n" for letter in range(32, 127)]  # the first letter is a command to an unpickler
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x80\x02", bytes(100), *TABLES])
 def test_a_file_of_anything_is_no_checkpoint(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"x\.pt is not a checkpoint"):
         checkpoint.read_tensors(tmp_path / "x.pt")
+
+
+def test_a_sparse_tensor_is_not_plain(tmp_path):
+    checkpoint.save_checkpoint(tmp_path / "x.pt", "stig", {"x": torch.eye(3).to_sparse()})
+    with pytest.raises(UserError, match=r"x\.pt is not a checkpoint of plain tensors"):
+        checkpoint.load_checkpoint(tmp_path / "x.pt", "stig")
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_replaces_another(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda file: synced.append((file.name, (tmp_path / "x.pt").exists())))
+    checkpoint.save_checkpoint(tmp_path / "x.pt", "stig", {})
+    ((name, there),) = synced
+    assert name.endswith(".pt") and not there and (tmp_path / "x.pt").exists()
+
+
+def test_nested_json_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"x\.json is not readable JSON"):
+        read_json(tmp_path / "x.json")
 
 
 def test_released_checkpoint_needs_its_parts(tmp_path):
@@ -547,7 +571,7 @@ def test_names_that_are_no_text_are_written(tmp_path):
 
 
 def test_a_damaged_log_is_named(tmp_path):
-    for content in (b"step,loss\nx,1\n", b"step,loss\n\xff,1\n"):
+    for content in (b"step,loss\nx,1\n", b"step,loss\n\xff,1\n", b"step,loss\n1,1\n" + bytes(200_000)):
         (tmp_path / "log.csv").write_bytes(content)
         with pytest.raises(UserError, match=r"log\.csv is damaged"):
             ScalarLog(tmp_path, resume_step=1)

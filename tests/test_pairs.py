@@ -150,6 +150,7 @@ def test_a_manifest_brings_the_split_back(tmp_path):
     for content, told in (
         ("[1, 2]", "holds no JSON object; it says which images were held out"),
         ("{}", "no list of held-out images"),
+        *((json.dumps(stored | {"bytes": wrong}), "no list of held-out images") for wrong in (None, [], 5, {"real": 1})),
     ):
         (tmp_path / "images.json").write_text(content)
         with pytest.raises(UserError, match=told):

@@ -80,7 +80,7 @@ def read_json(path, advice="delete it and run again"):
     """Read a JSON file that holds an object: a dictionary; UserError with its name and this advice if it is none."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); {advice}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} is damaged, it holds no JSON object; {advice}")

@@ -153,7 +153,7 @@ class FeatureStatistics:
 def cached_statistics(cache):
     """`FeatureStatistics` from the file `cache`, or None if there is none or it is damaged."""
     if Path(cache).is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zipfile.BadZipFile):
             return FeatureStatistics.load(cache)
     return None
 
