@@ -18,8 +18,8 @@ from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import digest_of, fitting, load_checkpoint
 from utils.errors import UserError, script, warn
 from utils.files import read_json, real_path
+from utils.filter_fitting import fitted_filters
 from utils.filters import check_filter, filter_refiner
-from utils.fitting import fitted_filters
 from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.measure import batches

@@ -16,8 +16,8 @@ from options import PRESETS, parse_train
 from utils.arguments import as_arguments, as_plain
 from utils.checkpoint import fitting, save_checkpoint
 from utils.errors import UserError, Warnings, check_finite, script
+from utils.filter_fitting import fitted_filters, fitting_batches, fitting_indices
 from utils.filters import FILTERS, check_filter, to_device
-from utils.fitting import fitted_filters, fitting_batches, fitting_indices
 from utils.interrupts import StopRequest, exit_stopped, leaving
 from utils.launch import run_processes
 from utils.logging import open_log

@@ -12,8 +12,8 @@ from data.pairs import version_key
 from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError, Warnings
+from utils.filter_fitting import fitted_filters
 from utils.filters import filtered
-from utils.fitting import fitted_filters
 from utils.measure import batches
 from utils.perturbations import PERTURBATIONS
 from utils.pictures import to_8bit

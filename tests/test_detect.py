@@ -32,7 +32,7 @@ from detect_commands.options import parse_detect
 from detect_commands.protocol import draw_samples, split_names, unseen
 from detect_commands.report import Judged, summary, told_few, write_before_after
 from models.classical_detectors import CLASSICAL
-from utils import fitting, run_dir
+from utils import filter_fitting, run_dir
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.detection import MEASURES
@@ -881,7 +881,7 @@ def test_detectors_of_images_that_were_made_anew_under_their_names_are_not_kept(
 def test_filters_beside_refined_images_are_fitted_on_as_many_as_those_of_inference(run, monkeypatch):
     real, fake = (ImageSet(side, run / side, load_folder(run / side, None)[0]) for side in ("real", "fake"))
     names = real.names[1:]
-    monkeypatch.setattr(fitting, "FITTING_IMAGES", 1)  # of 128 x 128: 16 of 32 x 32
+    monkeypatch.setattr(filter_fitting, "FITTING_IMAGES", 1)  # of 128 x 128: 16 of 32 x 32
     fitted = filters_between(["linear"], real, names, fake, names, "cpu")["linear"]
     few = [1 + place for place in evenly_spaced(COUNT - 1, 16)]
     reads = [lambda images=images: (images.images[index][None] for index in few) for images in (real, fake)]

@@ -8,7 +8,7 @@ import torch
 from small import SIZE, photographs, smooth_gain_with_peaks
 
 import train
-from utils import fitting
+from utils import filter_fitting
 from utils.fft import apply_gain, cepstrum, fourier, mirror
 from utils.filters import fit_filters, statistics_of
 from utils.linear_filter import OPPONENT, _trust_rings, _without_noise, diagonal_gain, spectrum_of
@@ -129,11 +129,11 @@ def test_unknown_kind_is_refused():
 
 
 def test_filters_of_many_images_are_fitted_on_some_of_them(monkeypatch):
-    monkeypatch.setattr(fitting, "FITTING_IMAGES", 4)
+    monkeypatch.setattr(filter_fitting, "FITTING_IMAGES", 4)
 
     def read(count, side):
         images = [torch.full((3, side, side), float(number)) for number in range(count)]
-        return torch.cat(list(fitting.fitting_batches(images, "", "cpu")))[:, 0, 0, 0].tolist()
+        return torch.cat(list(filter_fitting.fitting_batches(images, "", "cpu")))[:, 0, 0, 0].tolist()
 
     assert read(10, 128) == read(10, 256) == [0, 2, 5, 7] and read(3, 128) == [0, 1, 2]
     assert read(20, 64) == [int(1.25 * number) for number in range(16)]  # four times as many of a quarter of the pixels
@@ -142,7 +142,7 @@ def test_filters_of_many_images_are_fitted_on_some_of_them(monkeypatch):
 def test_fakes_are_made_unseen_only_if_most_were_seen(monkeypatch):
     """The polyphase filter takes more from those that it was fitted on; of many, it was fitted on some."""
     options = SimpleNamespace(num_workers=0, whiten=False)
-    monkeypatch.setattr(fitting, "FITTING_IMAGES", 1)  # 16 of 32 x 32 pixels
+    monkeypatch.setattr(filter_fitting, "FITTING_IMAGES", 1)  # 16 of 32 x 32 pixels
     for count, keeps in ((16, True), (32, True), (33, False)):
         sides = {f"train_{side}": list(photographs(count, seed)) for seed, side in enumerate(("real", "fake"))}
         filters, _ = train.fit_spectra(sides, options, torch.device("cpu"))
