@@ -11,16 +11,6 @@ from utils.launch import run_processes
 from utils.resume import WayOn
 from utils.run_dir import RESULTS
 
-COMMANDS = {  # sub-command -> module of gan_commands and its function; imported when it is wanted, for that takes seconds
-    "train": ("train", "train"),
-    "sample": ("sample", "sample"),
-    "invert": ("invert", "invert"),
-    "finetune": ("finetune", "finetune"),
-    "shard": ("shard", "shard"),
-    "spectrum": ("spectrum", "compare_spectra"),
-    "truncation": ("truncation", "study_truncation"),
-    "setups": ("setups", "compare_setups"),
-}
 SHARED = ("train", "sample")  # by several processes
 
 
@@ -42,8 +32,8 @@ def main(argv=None):
     with filled(command, options):
         if command not in SHARED:
             refuse_several(f"gan.py {command}")
-        module, name = COMMANDS[command]
-        run = getattr(importlib.import_module(f"gan_commands.{module}"), name)
+        # each command is a function in a module of its name, imported when it is wanted, for that takes seconds
+        run = getattr(importlib.import_module(f"gan_commands.{command}"), command)
         if command in SHARED:
             run_processes(run, options, __file__, argv)
         else:

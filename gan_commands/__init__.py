@@ -1,1 +1,1 @@
-"""The sub-commands of gan.py, one module each, and what they share."""
+"""The sub-commands and studies of gan.py, each a function in a module of its name, and what they share."""

@@ -125,7 +125,7 @@ def score_and_features(monitor, batches):
     return score, np.concatenate(features)
 
 
-def compare_setups(options):
+def setups(options):
     """Train every set-up, measure it, and write the table beside the published FIDs."""
     device = resolve_device(options.device)
     kind, weights = choose_monitor(options.monitor, options.inception_weights)

@@ -90,7 +90,7 @@ def sources(options, device):
     return {label: read for label, (_, read) in found.items()}
 
 
-def compare_spectra(options):
+def spectrum(options):
     """Measure every source once; write summary.csv, profiles.csv, decay.csv and the figures."""
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
@@ -115,25 +115,25 @@ def compare_spectra(options):
 def write_results(folder, spectra, decay, floor):
     """All files of the study; returns the summary as a table."""
     summary = {}
-    for label, spectrum in spectra.items():
-        distances = floor if label == "real" else spectral_distances(spectra["real"], spectrum)
+    for label, mean_spectrum in spectra.items():
+        distances = floor if label == "real" else spectral_distances(spectra["real"], mean_spectrum)
         exponent = decay[label][:, 0]
         numbers = {name: distances[name] for name in ("lfd", "lfd_8bit", "gap", "gap_upper")}
         shape = {"exponent_mean": float(exponent.mean()), "exponent_std": float(exponent.std())}
-        count = spectrum.count // 2 if label == "real" else spectrum.count
+        count = mean_spectrum.count // 2 if label == "real" else mean_spectrum.count
         summary["real (two halves)" if label == "real" else label] = {"images": count, **numbers, **shape}
     columns = list(next(iter(summary.values())))
     write_csv(folder / "summary.csv", ("source", *columns), [(label, *row.values()) for label, row in summary.items()])
     profiles = [
         (label, ring, mean, std)
-        for label, spectrum in spectra.items()
-        for ring, (mean, std) in enumerate(zip(spectrum.profile.tolist(), spectrum.profile_std.tolist(), strict=True))
+        for label, mean_spectrum in spectra.items()
+        for ring, (mean, std) in enumerate(zip(mean_spectrum.profile.tolist(), mean_spectrum.profile_std.tolist(), strict=True))
     ]
     write_csv(folder / "profiles.csv", ("source", "ring", "mean_log_power", "std"), profiles)
     write_csv(
         folder / "decay.csv", ("source", *DECAY_NAMES), [(label, *row) for label, table in decay.items() for row in table.tolist()]
     )
-    spectra_figure({label: spectrum.log_mag for label, spectrum in spectra.items()}, folder / "spectra.png")
+    spectra_figure({label: mean_spectrum.log_mag for label, mean_spectrum in spectra.items()}, folder / "spectra.png")
     figures.profile_bands(spectra, folder / "profiles.png")
     figures.violins(decay, DECAY_TITLES, folder / "decay.png")
     return f"{format_table(summary, COLUMNS)}\n\n{LEGEND}"

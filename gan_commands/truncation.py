@@ -15,7 +15,7 @@ from utils.seeding import seed_everything
 from utils.tables import write_csv
 
 
-def study_truncation(options):
+def truncation(options):
     """Mean dissimilarity of pairs for every threshold from 1 to just under the highest frequency."""
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
