@@ -45,9 +45,9 @@ def read_folder(folder, options, at_least=1):
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
     if options.size is None:
         require_one_size(infos, square=True)
-    if options.size is None and infos[0].width < SMALLEST_SIDE:
-        least = f"{SMALLEST_SIDE} px or more"
-        raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {least}: give others")
+        if infos[0].width < SMALLEST_SIDE:
+            least = f"{SMALLEST_SIDE} px or more"
+            raise UserError(f"{folder} holds images of {infos[0].width} px; decay features need {least}: give others")
     if len(images) < at_least:
         raise UserError(f"{folder} holds one image; its two halves are compared, so at least {at_least} are needed: add some")
     chosen = Subset(images, images_of(images, options.n, options.seed))

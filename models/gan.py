@@ -6,7 +6,6 @@ frequencies. Networks work on images in [-1, 1]: `to_image` and `from_image` tra
 
 import functools
 import itertools
-import math
 
 import numpy as np
 import torch
@@ -17,19 +16,14 @@ from models.batch_norm import BatchNorm
 SETUPS = ("BASELINE", *(f"{letter}.1.{kernel}" for kernel in (3, 5, 7) for letter in "NZB"), "N.3.5", "Z.3.5", "B.3.5")
 
 
-def upsample_zero(features):
-    """Z: zeros between the values, so the spectrum repeats exactly: (N, C, H, W) -> (N, C, 2H, 2W)."""
-    n, c, h, w = features.shape
-    spread = features.new_zeros(n, c, h, 2, w, 2)
-    spread[:, :, :, 0, :, 0] = features
-    return spread.view(n, c, 2 * h, 2 * w)
-
-
 class ZeroUpsample(nn.Module):
-    """`upsample_zero` as a layer."""
+    """Z: zeros between the values, so the spectrum repeats exactly: (N, C, H, W) -> (N, C, 2H, 2W)."""
 
     def forward(self, features):
-        return upsample_zero(features)
+        n, c, h, w = features.shape
+        spread = features.new_zeros(n, c, h, 2, w, 2)
+        spread[:, :, :, 0, :, 0] = features
+        return spread.view(n, c, 2 * h, 2 * w)
 
 
 UPSAMPLE = {  # letter of a set-up -> what makes its layer, (N, C, H, W) -> (N, C, 2H, 2W)
@@ -60,10 +54,9 @@ def last_layer(setup, channels):
 
 def doublings(size):
     """How often 4 x 4 doubles to reach `size`; ValueError unless size is 8, 16, 32, ..."""
-    steps = int(math.log2(size / 4)) if size >= 8 else 0
-    if 4 * 2**steps != size or steps < 1:
+    if size < 8 or size & (size - 1):
         raise ValueError(f"size {size} is not a power of two from 8 on")
-    return steps
+    return size.bit_length() - 3
 
 
 class Generator(nn.Module):
