@@ -16,7 +16,8 @@ from benchmarks.quality_data import Case, Images, read_images
 from benchmarks.quality_filters import fitted_filter
 from benchmarks.quality_judge import COLUMNS, Judge
 from data.demo import make_demo
-from data.training import DATASETS, DEMO
+from data.listing import DATASETS
+from data.training import DEMO
 from utils.arguments import image_size, number, number_list
 from utils.errors import UserError, script
 from utils.filters import FILTERS

@@ -9,9 +9,9 @@ import torch
 
 from data.checking import check_images
 from data.demo import make_demo
-from data.listing import list_images
+from data.listing import DATASETS, list_images
 from data.reading import read_image
-from data.training import DATASETS, DEMO
+from data.training import DEMO
 from utils.errors import UserError
 from utils.files import atomic_folder
 from utils.pictures import write_png

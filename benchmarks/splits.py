@@ -16,8 +16,7 @@ from benchmarks.quality import add_common, completed, refine_images
 from benchmarks.quality_data import FEWEST, HOME, PARTS, Case, read_images, scene, source_folder, write_part
 from benchmarks.quality_judge import COLUMNS, Judge, fold_of_scenes
 from benchmarks.quality_rows import prepare_row
-from data.listing import list_images
-from data.training import DATASETS
+from data.listing import DATASETS, list_images
 from utils.arguments import number
 from utils.distributed import resolve_device
 from utils.errors import UserError, script

@@ -9,6 +9,7 @@ import numpy as np
 from data.reading import IMAGE_SUFFIXES
 from utils.errors import UserError
 
+DATASETS = Path("datasets")  # where --data looks
 KINDS = "PNG, JPEG, WebP, BMP or TIFF"
 OTHER_SUFFIXES = (".gif", ".apng", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".jfif", ".ppm", ".pgm", ".tga", ".exr", ".npy")
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from data.folder import load_folder, refuse_mixed
+from data.listing import DATASETS
 from data.shards import expand_pattern, is_shards
 from utils.ahead import read_ahead
 from utils.distributed import dealt
@@ -17,11 +18,11 @@ from utils.errors import UserError
 
 def find_photographs(data):
     """Folder that --data names: datasets/<data>, or the path itself; of a data set its photographs; UserError if there is none."""
-    for folder in (Path("datasets") / data, Path(data)):
+    for folder in (DATASETS / data, Path(data)):
         if folder.is_dir():
             real = folder / "real"
-            return real if real.is_dir() and (folder.parent == Path("datasets") or (folder / "fake").is_dir()) else folder
-    raise UserError(f"--data {data}: neither datasets/{data} nor a folder {data} exists; give the folder of the photographs")
+            return real if real.is_dir() and (folder.parent == DATASETS or (folder / "fake").is_dir()) else folder
+    raise UserError(f"--data {data}: neither {DATASETS}/{data} nor a folder {data} exists; give the folder of the photographs")
 
 
 def files_of(data):

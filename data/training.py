@@ -6,14 +6,13 @@ from data.copies import told_copies
 from data.demo import make_demo
 from data.differences import class_differences
 from data.folder import ImageFolder, load_folder, refuse_same
-from data.listing import ImagePaths, list_images
+from data.listing import DATASETS, ImagePaths, list_images
 from data.pairs import load_holdout, names_within, split_holdout
 from data.shards import is_shards, list_shards, shards_beside
 from utils.errors import UserError, warn
 from utils.files import read_json, real_path
 from utils.run_dir import OPTIONS
 
-DATASETS = Path("datasets")
 DEMO = "demo"
 TRAINED_ON = "they are trained on, and what is judged by them looks too good; give others to --test_data"
 ONE_IMAGE = "one {} image does not tell how far others differ from it: only the plain filter will do anything; add images"
