@@ -48,9 +48,12 @@ GAN_TEXT = """Small GANs: make fakes instead of looking for them, and study what
 shards such as 'shards-{000000..000007}.tar'. Several processes (--device 0,1, or torchrun) share train and sample; the other
 commands run in one."""
 
-PHOTOGRAPHS = (
+photographs_option = functools.partial(
+    images_option,
     "folder in datasets/, any folder tree (of one that holds real/ and fake/, the photographs), or quoted tar shards such as "
-    "'photos-{000000..000007}.tar'"
+    "'photos-{000000..000007}.tar'",
+    metavar="NAME|DIR|SHARDS",
+    required=True,
 )
 PAIRS = "folder that `gan.py invert` wrote"
 
@@ -70,7 +73,7 @@ def power_of_two(text, least=8):
 class GanData:
     """What a GAN is trained on."""
 
-    data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
+    data: str = photographs_option()
     size: int = option("side of the images in pixels, a power of two from 8", GanConfig.size, type=power_of_two)
 
 
@@ -167,7 +170,7 @@ class GanSampleOptions(SharedMachine, TrainedRun):
 class GanInvertOptions(GanReading, ReadingMachine, TrainedRun):
     """Options of gan.py invert."""
 
-    data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
+    data: str = photographs_option()
     n: int | None = option("only the first n images", type=number(int, 1))
     out: str = path_option("folder for real/, fake/ and latent/ of the pairs that are kept", free=True, required=True)
     steps: int = option("Adam steps per image", 200, type=number(int, 1))
@@ -217,7 +220,7 @@ class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, ReadingMachine, Resum
 class GanShardOptions(GanReading):
     """Options of gan.py shard."""
 
-    data: str = images_option(PHOTOGRAPHS, metavar="NAME|DIR|SHARDS", required=True)
+    data: str = photographs_option()
     out: str = option("shards are PREFIX-000000.tar, PREFIX-000001.tar, ...", required=True, metavar="PREFIX")
     per_shard: int = option("images per shard", 10_000, type=number(int, 1))
     size: int = option("their side, a multiple of 16; gan.py train takes powers of two", 128, type=image_size)
