@@ -44,7 +44,7 @@ from utils import (
 from utils.arguments import image_size, name_list, number, number_list
 from utils.distributed import resolve_device
 from utils.errors import script
-from utils.files import read_json, write_json
+from utils.files import file_hash, read_json, write_json
 from utils.locks import lock
 from utils.pictures import to_8bit
 from utils.run_dir import RESULTS
@@ -191,7 +191,7 @@ def open_inception(weights, device):
 
     weights = inception.find_weights(weights)
     network = inception.load_inception(weights, device)
-    used = hash_of([inception], inception.file_hash(weights))
+    used = hash_of([inception], file_hash(weights))
     return lambda image: inception.inception_features(network, image.to(device)), used
 
 

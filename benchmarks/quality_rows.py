@@ -21,7 +21,7 @@ from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import load_checkpoint
 from utils.devices import double_device
 from utils.errors import UserError
-from utils.files import read_json
+from utils.files import file_hash, read_json
 from utils.run_dir import run_folder
 
 ROWS = {
@@ -93,7 +93,7 @@ def prepare_row(row, seed, case, options, device):
     run = train_row(row, seed, case, options)
     free = free_on_resume(TrainOptions) | {"seed"}
     made = {name: value for name, value in read_json(run / "options.json").items() if name not in free}
-    weights = hashlib.sha256((run / "checkpoint.pt").read_bytes()).hexdigest()
+    weights = file_hash(run / "checkpoint.pt")
 
     def load():
         model = trained_model(load_checkpoint(run / "checkpoint.pt", "stig")).to(device)

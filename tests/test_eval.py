@@ -17,6 +17,7 @@ from data import listing
 from options import parse_eval
 from utils import inception
 from utils.fft import image_to_mag
+from utils.files import file_hash
 from utils.pictures import write_png
 
 NAMES = {
@@ -76,7 +77,7 @@ def test_a_run(run, weights, capsys, mode):
     assert result["size"] == [32, 32] and result["versions"]["torch"] == torch.__version__.split("+")[0]
     if mode == "all":
         assert "2048" in printed.err
-        assert result["backend"]["weights_sha256"] == inception.file_hash(weights)
+        assert result["backend"]["weights_sha256"] == file_hash(weights)
         assert result["backend"]["magnitudes"] == "saved pictures"
     if mode != "psd":
         assert rows["fake"]["lfd"] > rows["refined"]["lfd"] > 0

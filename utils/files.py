@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all, and places that can be written to."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -90,6 +91,11 @@ def read_json(path, advice="delete it and run again"):
 def real_path(path):
     """The absolute path without links; of links that lead in a circle, as far as they can be followed."""
     return Path(os.path.realpath(path))
+
+
+def file_hash(path):
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def delete(path):

@@ -158,11 +158,6 @@ def cached_statistics(cache):
     return None
 
 
-def file_hash(path):
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def statistics_name(paths, **settings):
     """File name for the statistics of a folder: changes with any image's name or content and with any setting.
 

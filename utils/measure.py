@@ -14,6 +14,7 @@ from tqdm import tqdm
 from utils.ahead import read_ahead
 from utils.distributed import Processes
 from utils.feature_metrics import kernel_distance
+from utils.files import file_hash
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
 from utils.pictures import mag_picture, to_8bit
 
@@ -93,7 +94,7 @@ class FeatureDistances:
 
         weights = read.processes.once(lambda: inception.find_weights(weights))
         self.inception, self.network = inception, inception.load_inception(weights, read.device)
-        self.weights_hash = inception.file_hash(weights)
+        self.weights_hash = file_hash(weights)
         self.cache, self.seed, self.read = cache, seed, read
 
     def _statistics(self, images, title, from_images):
