@@ -30,6 +30,7 @@ from utils import (
     aliases,
     chunks,
     decay,
+    detector_features,
     devices,
     feature_metrics,
     fft,
@@ -53,7 +54,7 @@ BATCH = 8
 FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets
 DECIDING = (  # what makes the numbers of images
     *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(aliases, chunks, decay, devices, feature_metrics, fft),
+    *(aliases, chunks, decay, detector_features, devices, feature_metrics, fft),
     *(fresh_detector, intervals, linear_filter, metrics, moments, profiles, whitening),
 )
 

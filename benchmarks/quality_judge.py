@@ -9,9 +9,10 @@ from torch.nn.functional import cross_entropy
 from benchmarks.quality_data import scene, strata
 from models.classical_detectors import classical_scores, fit_classical
 from models.detectors import SPECTRA, PaperCNN
+from utils.detector_features import classical_features
 from utils.feature_metrics import Moments, kernel_distance
 from utils.fft import fourier
-from utils.fresh_detector import classical_features, cross_validated
+from utils.fresh_detector import cross_validated
 from utils.intervals import balanced_interval
 from utils.metrics import GREY_LEVEL, PSNR_CEILING, TITLES, SpectrumMean, psnr, spectral_distances, ssim
 

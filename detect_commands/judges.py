@@ -12,8 +12,9 @@ from models.batch_norm import share_statistics
 from models.classical_detectors import CLASSICAL, NEIGHBOURS, classical_scores, fit_classical, try_state
 from models.detectors import DOMAINS, SPECTRA, Detector, fake_probability
 from utils.detection import best_threshold
+from utils.detector_features import LOOKS_AT, classical_features
 from utils.errors import UserError
-from utils.fresh_detector import LOOKS_AT, classical_features, fold_numbers, out_of_fold
+from utils.fresh_detector import fold_numbers, out_of_fold
 from utils.measure import batches
 from utils.perturbations import PERTURBATIONS
 from utils.whitening import fit_whitening

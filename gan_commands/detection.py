@@ -6,9 +6,9 @@ from data.pairs import joined_name, version_key
 from detect_commands.judges import saved_judge
 from models.classical_detectors import classical_scores, fit_classical
 from utils.checkpoint import fitting, load_checkpoint
+from utils.detector_features import classical_features
 from utils.distributed import Processes
 from utils.errors import UserError
-from utils.fresh_detector import classical_features
 
 BORDER = 0.5  # scores above it are called fake
 

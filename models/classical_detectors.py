@@ -14,7 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
-from utils.fresh_detector import LOOKS_AT, classical_features, fit_logreg, standardisation
+from utils.detector_features import LOOKS_AT, classical_features
+from utils.fresh_detector import fit_logreg, standardisation
 from utils.interrupts import heard
 
 CLASSICAL = tuple(LOOKS_AT)

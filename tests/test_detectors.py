@@ -29,9 +29,9 @@ from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
 from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
+from utils.detector_features import classical_features
 from utils.distributed import Processes
 from utils.errors import UserError
-from utils.fresh_detector import classical_features
 from utils.interrupts import StopRequest, handling
 from utils.linear_filter import OPPONENT, RGB, mixed
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils.detector_features import classical_features
 from utils.files import write_json, write_text
 from utils.filters import FILTERS, filtered, filters_legend
-from utils.fresh_detector import classical_features, fresh_accuracy
+from utils.fresh_detector import fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.pictures import to_8bit
