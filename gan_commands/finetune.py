@@ -202,7 +202,7 @@ class FinetuneRun(GanRun):
 
     def end_epoch(self, judge, log):
         """Judge, log and save at the end of an epoch."""
-        called_fake = judge(self.trainer.state())
+        called_fake = judge(self.trainer.state_dict())
         means = {name: total.item() / self.batch for name, total in self.sums.items()}
         numbers = {"epoch": self.epoch + 1, **means, "called_fake": called_fake, "real_right": judge.real_right}
         log.write(self.trainer.steps, numbers, table="epochs")
@@ -219,7 +219,8 @@ class FinetuneRun(GanRun):
         steps = self.trainer.steps
         figures.loss_curves(rows, steps // self.epoch, self.folder / "losses.png", lost=steps - len(rows))
         figures.rate_curve(rates, self.options.detector, self.folder / "detection.png")
-        samples = [draw(state, SHOWN, self.options.seed, self.processes.device) for state in (checkpoint, self.trainer.state())]
+        states = checkpoint, self.trainer.state_dict()
+        samples = [draw(state, SHOWN, self.options.seed, self.processes.device) for state in states]
         figures.samples_before_after(*(torch.cat(list(batches)) for batches in samples), self.folder / "samples.png")
 
 

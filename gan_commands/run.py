@@ -49,11 +49,11 @@ class GanRun:
             "random": random_state(),
             "options": as_plain(self.options),
         }
-        save_checkpoint(self.folder / name, KIND, self.trainer.state() | content)
+        save_checkpoint(self.folder / name, KIND, self.trainer.state_dict() | content)
 
     def load(self, checkpoint):
         """Continue where `save` was called."""
-        self.trainer.load_state(checkpoint)
+        self.trainer.load_state_dict(checkpoint)
         self.load_own_state(checkpoint)
         for key, kind in self.PROGRESS.items():
             setattr(self, key, kind(checkpoint["progress"][key]))

@@ -140,7 +140,7 @@ class GanTrainer:
             terms |= self.generator_step(real)
         return terms
 
-    def state(self):
+    def state_dict(self):
         """Plain dictionary for a checkpoint."""
         return {
             "config": dataclasses.asdict(self.config),
@@ -152,8 +152,8 @@ class GanTrainer:
             "steps": self.steps,
         }
 
-    def load_state(self, state):
-        """Undo `state`."""
+    def load_state_dict(self, state):
+        """Undo `state_dict`."""
         for name in ("generator", "discriminator"):
             getattr(self, name).load_state_dict(state[name])
             load_optimiser(getattr(self, f"{name}_optimiser"), state[f"{name}_optimiser"])
@@ -163,7 +163,7 @@ class GanTrainer:
 
 
 def restore_generator(state):
-    """The generator to draw from out of `GanTrainer.state`, in evaluation mode on the CPU."""
+    """The generator to draw from out of `GanTrainer.state_dict`, in evaluation mode on the CPU."""
     generator = GanConfig(**state["config"]).generator()
     generator.load_state_dict(state["generator"] if state["average"] is None else state["average"])
     return generator.eval()

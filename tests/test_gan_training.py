@@ -60,11 +60,11 @@ def test_state_makes_training_repeatable(settings):
         trainer = GanTrainer(GanConfig(**TINY, **settings), 1e-3, ALONE)
         for step in range(4):
             if step == stop:
-                state, random = trainer.state(), torch.get_rng_state()
+                state, random = trainer.state_dict(), torch.get_rng_state()
                 state = torch.load(saved(state), weights_only=True)
                 torch.manual_seed(99)
                 trainer = GanTrainer(GanConfig(**state["config"]), 1.0, ALONE)
-                trainer.load_state(state)
+                trainer.load_state_dict(state)
                 torch.set_rng_state(random)
             trainer.step(reals(seed=step))
         return trainer
@@ -77,7 +77,7 @@ def test_state_makes_training_repeatable(settings):
         buffer.seek(0)
         return buffer
 
-    straight, resumed = trained().state(), trained(stop=2).state()
+    straight, resumed = trained().state_dict(), trained(stop=2).state_dict()
     for name in ("generator", "discriminator"):
         assert all(torch.equal(value, resumed[name][key]) for key, value in straight[name].items())
     assert straight["steps"] == resumed["steps"] == 4
@@ -112,7 +112,7 @@ def test_average_is_what_is_drawn():
     torch.manual_seed(0)
     trainer = GanTrainer(GanConfig(**TINY, ema=0.5), 1e-2, ALONE)
     trainer.step(reals())
-    restored = restore_generator(trainer.state())
+    restored = restore_generator(trainer.state_dict())
     assert torch.equal(restored.last.weight, trainer.average.last.weight)
     assert not torch.equal(restored.last.weight, trainer.generator.last.weight)
     assert not restored.training
@@ -120,7 +120,7 @@ def test_average_is_what_is_drawn():
 
 def test_drawn_images_are_those_of_any_other_start():
     torch.manual_seed(0)
-    state = GanTrainer(GanConfig(**TINY), 1e-3, ALONE).state()
+    state = GanTrainer(GanConfig(**TINY), 1e-3, ALONE).state_dict()
     whole = torch.cat(list(draw(state, 70, 5, CPU)))
     assert whole.shape == (70, 3, 16, 16) and whole.dtype == torch.float32
     assert torch.equal(whole, (whole * 255).round() / 255)
@@ -237,5 +237,5 @@ def test_small_helpers():
 
 def test_samples_are_computed_in_double_precision():
     """Single precision would let the 8-bit images depend on batch size and device."""
-    state = GanTrainer(GanConfig(**TINY), 1e-3, ALONE).state()
+    state = GanTrainer(GanConfig(**TINY), 1e-3, ALONE).state_dict()
     assert {value.dtype for value in sampling_generator(state, CPU).parameters()} == {torch.float64}
