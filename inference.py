@@ -103,8 +103,7 @@ def trained_refiner(path, options, device):
         raise UserError(f"{path} was trained at {size} px; leave --size {options.size} out or give another checkpoint")
     with fitting(path):
         if options.method != "stig":
-            kept = checkpoint["filters"][options.method]
-            check_filter(kept, size)
+            kept = check_filter(checkpoint["filters"][options.method], size)
             return Refiner(size, fit, filter_refiner(kept, device), digest_of(kept))
         model = trained_model(checkpoint).to(device)
     return Refiner(size, fit, model.refine, digest_of(model.state_dict()))

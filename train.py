@@ -133,9 +133,7 @@ def fitted_parts(options, sets, resumed, processes):
     if not resumed:
         return processes.once(lambda: fit_spectra(sets, options, processes.device))
     with fitting(run_folder(options.dst) / "checkpoint.pt"):
-        filters = {kind: resumed["filters"][kind] for kind in FILTERS}
-        for fitted in filters.values():
-            check_filter(fitted, options.size)
+        filters = {kind: check_filter(resumed["filters"][kind], options.size) for kind in FILTERS}
         return filters, resumed["model"].get("whitening")
 
 

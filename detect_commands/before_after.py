@@ -32,10 +32,7 @@ def filters_of_run(options, size):
     with fitting(path):
         if checkpoint["settings"]["size"] != size:
             return None
-        filters = {kind: checkpoint["filters"][kind] for kind in options.filters}
-        for fitted in filters.values():
-            check_filter(fitted, size)
-        return filters
+        return {kind: check_filter(checkpoint["filters"][kind], size) for kind in options.filters}
 
 
 def filters_source(filters):

@@ -24,10 +24,7 @@ def fitted_filters(kinds, real, fake, device, num_workers=0):
 
 def fitting_batches(images, title, device, num_workers=0):
     """As `batches`, of `fitting_indices`, on `double_device`."""
-    chosen = fitting_indices(images)
-    return batches(
-        images if len(chosen) == len(images) else Subset(images, chosen), title, double_device(device), num_workers=num_workers
-    )
+    return batches(Subset(images, fitting_indices(images)), title, double_device(device), num_workers=num_workers)
 
 
 def fitting_indices(images):

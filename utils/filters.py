@@ -178,13 +178,14 @@ def filter_refiner(fitted, device):
 
 
 def check_filter(fitted, size):
-    """Raises: ValueError if a filter is none for images of size x size."""
+    """The filter. Raises: ValueError if it is none for images of size x size."""
     if ("lifter" in fitted) != ("joint" in fitted):
         raise ValueError("the filter holds half of a lifter")
     for name, tensor in fitted.items():
         wanted = FILTER_PARTS[name](size)
         if tensor.shape != wanted:
             raise ValueError(f"the filter's {name} is {tuple(tensor.shape)} and not {wanted}")
+    return fitted
 
 
 def to_device(fitted, device):

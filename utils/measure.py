@@ -54,8 +54,7 @@ class Reader:
 
     def __call__(self, images, title):
         """As `batches`, of this process's part."""
-        mine = images if self.processes.world == 1 else Subset(images, self.part(images))
-        return batches(mine, title, self.device, self.batch_size, self.num_workers)
+        return batches(Subset(images, self.part(images)), title, self.device, self.batch_size, self.num_workers)
 
 
 def measure_spectra(folders, read):
