@@ -118,8 +118,7 @@ def measure(options, processes, modes, paths, cache):
 
     Returns: the JSON's content, and {role: SpectrumMean} (empty unless the modes need spectra); of use in the main process alone.
     """
-    device = processes.device
-    read = Reader(device, options.batch_size, options.num_workers, processes)
+    read = Reader(processes, options.batch_size, options.num_workers)
     fid_modes = [mode for mode in modes if mode.endswith("_fid")]
     features = FeatureDistances(options.inception_weights, cache, options.seed, read) if fid_modes else None
 
@@ -133,7 +132,7 @@ def measure(options, processes, modes, paths, cache):
     for warning in warnings:
         warn(warning)
 
-    backend, measured, spectra = {"device": str(device)}, [], {}
+    backend, measured, spectra = {"device": str(processes.device)}, [], {}
     if fid_modes:
         backend |= {"features": "pytorch-fid InceptionV3, 2048 dimensions", "weights_sha256": features.weights_hash}
     if "image_fid" in modes:

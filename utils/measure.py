@@ -43,10 +43,9 @@ def evenly_spaced(count, most):
 class Reader:
     """Reads this process's part of folders, in whole batches: an image meets the same others in any number of processes."""
 
-    device: torch.device
-    batch_size: int = 16
-    num_workers: int = 0
-    processes: Processes = dataclasses.field(default_factory=Processes)
+    processes: Processes
+    batch_size: int
+    num_workers: int
 
     def part(self, images):
         """Range of the indices that this process reads."""
@@ -54,7 +53,7 @@ class Reader:
 
     def __call__(self, images, title):
         """As `batches`, of this process's part."""
-        return batches(Subset(images, self.part(images)), title, self.device, self.batch_size, self.num_workers)
+        return batches(Subset(images, self.part(images)), title, self.processes.device, self.batch_size, self.num_workers)
 
 
 def measure_spectra(folders, read):
@@ -85,26 +84,26 @@ class FeatureDistances:
     Args:
         weights: path of pytorch-fid's weights file, or None to look for it and download it.
         cache: folder for the statistics of folders. seed: of KID's subsets.
-        read: a `Reader`; the network runs on its device.
+        read: a `Reader`; the network runs on the device of its processes.
     """
 
     def __init__(self, weights, cache, seed, read):
         from utils import inception  # torchvision is slow to import, and the spectral distances do not need it
 
         weights = read.processes.once(lambda: inception.find_weights(weights))
-        self.inception, self.network = inception, inception.load_inception(weights, read.device)
+        self.inception, self.network = inception, inception.load_inception(weights, read.processes.device)
         self.weights_hash = file_hash(weights)
         self.cache, self.seed, self.read = cache, seed, read
 
     def _statistics(self, images, title, from_images):
         """`FeatureStatistics` of a folder, from the cache or computed and kept there; of use in the main process alone."""
-        settings = {"size": images.size, "fit": images.fit, "spectrum": from_images, "device": self.read.device.type}
+        processes = self.read.processes
+        settings = {"size": images.size, "fit": images.fit, "spectrum": from_images, "device": processes.device.type}
 
         def find():
             path = self.cache / self.inception.statistics_name(images.paths, weights=self.weights_hash, **settings)
             return path, self.inception.cached_statistics(path)
 
-        processes = self.read.processes
         path, statistics = find() if processes.main else (None, None)
         if processes.once(lambda: statistics is not None):
             return statistics
