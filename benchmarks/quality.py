@@ -18,30 +18,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks import quality_data, quality_judge
+from benchmarks import quality_judge
 from benchmarks.common import benchmark_parser
+from benchmarks.quality_code import hash_of, modules_behind
 from benchmarks.quality_data import HOME, PARTS, Images, available_sets, open_case
 from benchmarks.quality_judge import LEGEND, Judge, mean_psnr
 from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, write_docs
-from benchmarks.quality_rows import ROWS, hash_of, is_trained, prepare_row
+from benchmarks.quality_rows import ROWS, is_trained, prepare_row
 from data.training import DEMO
-from models import batch_norm, classical_detectors, detectors
-from utils import (
-    aliases,
-    chunks,
-    decay,
-    detector_features,
-    devices,
-    feature_metrics,
-    fft,
-    fresh_detector,
-    intervals,
-    linear_filter,
-    metrics,
-    moments,
-    profiles,
-    whitening,
-)
 from utils.arguments import image_size, name_list, number, number_list
 from utils.distributed import resolve_device
 from utils.errors import script
@@ -52,11 +36,6 @@ from utils.run_dir import RESULTS
 
 BATCH = 8
 FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets
-DECIDING = (  # what makes the numbers of images
-    *(quality_judge, quality_data, batch_norm, classical_detectors, detectors),
-    *(aliases, chunks, decay, detector_features, devices, feature_metrics, fft),
-    *(fresh_detector, intervals, linear_filter, metrics, moments, profiles, whitening),
-)
 
 
 def parse(argv=None):
@@ -131,7 +110,7 @@ def draw_row(row, case, refined, options):
 
 def fingerprint(case, inception_hash):
     """Hash of everything that decides a row's numbers but the row: the images and the code that judges."""
-    digest = hashlib.sha256(hash_of(DECIDING, inception_hash).encode())
+    digest = hashlib.sha256(hash_of(modules_behind(quality_judge), inception_hash).encode())
     for images in (case.fit_real, case.fit_fake, case.real, case.fake):
         digest.update("/".join(images.names).encode() + images.pixels.numpy().tobytes())
     return digest.hexdigest()

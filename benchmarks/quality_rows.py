@@ -5,18 +5,15 @@ training.
 """
 
 import functools
-import hashlib
-import json
-from pathlib import Path
 
 import train
 from benchmarks import quality_filters
+from benchmarks.quality_code import hash_of, modules_behind
 from benchmarks.quality_data import HOME
 from benchmarks.quality_filters import fitted_filter, matched_profiles, plain_rounding, rgb_cepstral_filter, ring_shrunk_filter
-from models import batch_norm, nested_unet, refiners, stig
+from models import refiners
 from models.refiners import trained_model
 from options import TrainOptions, parse_train
-from utils import aliases, filters, lifter, linear_filter, moments, pictures, polyphase, rounding, transport
 from utils.arguments import as_plain, free_on_resume
 from utils.checkpoint import load_checkpoint
 from utils.devices import double_device
@@ -56,10 +53,6 @@ ROWS = {
     "abs": ["--inverse", "abs"],
 }
 
-# What every refiner may go through, and what else decides a row beside its data.
-APPLIED = (filters, polyphase, aliases, lifter, linear_filter, moments, pictures, rounding, transport)
-CLOSED_FORM, TRAINED = (quality_filters, *APPLIED), (refiners, stig, nested_unet, batch_norm, *APPLIED)
-
 
 def is_trained(row):
     """Whether a row is trained, and therefore has seeds."""
@@ -89,7 +82,7 @@ def prepare_row(row, seed, case, options, device):
             return lambda image: refine(image.to(where)), None
 
         function, settings = getattr(refiner, "func", refiner), getattr(refiner, "keywords", {})
-        return {"how": hash_of(CLOSED_FORM, [function.__name__, settings, device.type]), "weights": None}, fit
+        return {"how": hash_of(modules_behind(quality_filters), [function.__name__, settings, device.type]), "weights": None}, fit
     run = train_row(row, seed, case, options)
     free = free_on_resume(TrainOptions) | {"seed"}
     made = {name: value for name, value in read_json(run / "options.json").items() if name not in free}
@@ -99,15 +92,7 @@ def prepare_row(row, seed, case, options, device):
         model = trained_model(load_checkpoint(run / "checkpoint.pt", "stig")).to(device)
         return model.refine, functools.partial(model.refine, is_real=True)
 
-    return {"how": hash_of(TRAINED, [made, device.type]), "weights": weights}, load
-
-
-def hash_of(modules, settings):
-    """Hash of the source of modules and of plain settings."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for module in modules:
-        digest.update(Path(module.__file__).read_bytes())
-    return digest.hexdigest()
+    return {"how": hash_of(modules_behind(refiners), [made, device.type]), "weights": weights}, load
 
 
 def train_row(row, seed, case, options):

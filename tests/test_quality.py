@@ -1,6 +1,5 @@
 """The quality benchmark: what is held out stays held out, and the judge says 0.5 where there is nothing to find."""
 
-import ast
 import copy
 import functools
 import random
@@ -23,6 +22,7 @@ from benchmarks import (
     rounding,
     splits,
 )
+from benchmarks.quality_code import ROOT, SILENT, modules_behind
 from benchmarks.quality_data import Case, Images
 from data.demo import dead_leaves, make_demo, through_generator
 from models import nested_unet, refiners, stig
@@ -198,36 +198,23 @@ def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
     assert len(judged) == 6 and capsys.readouterr().err.count("they are dropped") == 1  # of other images
 
 
-NOT_DECIDING = {  # imported by what decides, and without a say: the judged images and the trained weights are hashed themselves
-    *("data.checking", "data.demo", "data.listing", "data.reading", "data.training"),
-    *("models.discriminators", "models.losses", "models.patchnce"),
-    *("utils.errors", "utils.files", "utils.interrupts", "utils.pictures", "utils.result_files", "utils.run_dir"),
-}
-
-
-@pytest.mark.parametrize(
-    ("modules", "unused"),
-    [((), set()), (quality_rows.CLOSED_FORM, {"models.stig"}), (quality_rows.TRAINED, set())],
-    ids=["judge", "closed form", "trained"],
-)
-def test_the_hash_of_code_holds_all_that_it_imports(modules, unused):
-    """Numbers are kept while the hash is the same: a module that is not in it could change them and nobody would notice."""
-    modules = modules + quality.DECIDING
-    held, imported = {module.__name__ for module in modules}, set()
-    for module in modules:
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                parts = [f"{node.module}.{name.name}" for name in node.names]
-                imported |= {part for part in parts if part in held} or {node.module}
-    ours = {name for name in imported if (Path(__file__).parents[1] / f"{name.replace('.', '/')}.py").is_file()}
-    assert ours - NOT_DECIDING - unused <= held
+def test_code_that_decides_is_found_by_its_imports():
+    """Numbers are kept while its hash is the same: a module that is not in it could change them and nobody would notice."""
+    judge, closed_form, trained = (
+        {module.__name__ for module in modules_behind(first)} for first in (quality_judge, quality_filters, refiners)
+    )
+    assert {"benchmarks.quality_judge", "benchmarks.quality_data", "models.batch_norm", "utils.chunks", "utils.pictures"} <= judge
+    assert {"benchmarks.quality_filters", "utils.filters", "utils.polyphase", "utils.transport", "utils.fft"} <= closed_form
+    assert {"models.refiners", "models.stig", "models.nested_unet", "utils.rounding"} <= trained
+    assert all((ROOT / f"{name.replace('.', '/')}.py").is_file() for name in SILENT)
+    assert not SILENT & (judge | closed_form | trained)
 
 
 def test_other_code_of_the_judge_is_another_fingerprint(case, monkeypatch, tmp_path):
     (tmp_path / "changed.py").write_text("other code")
     before = quality.fingerprint(case, None)
     assert before == quality.fingerprint(case, None) != quality.fingerprint(case, "weights")
-    for module in quality.DECIDING:
+    for module in modules_behind(quality_judge):
         with monkeypatch.context() as patch:
             patch.setattr(module, "__file__", str(tmp_path / "changed.py"))
             assert quality.fingerprint(case, None) != before, module
