@@ -28,6 +28,8 @@ def modules_behind(module):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 left += [node.module, *(f"{node.module}.{part.name}" for part in node.names)]
+            elif isinstance(node, ast.Import):
+                left += [part.name for part in node.names]
     return [found[name] for name in sorted(found)]
 
 

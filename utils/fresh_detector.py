@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 from utils.intervals import balanced_interval
 
+
 def standardisation(features):
     """Mean and standard deviation of each column of (N, F), the latter 1 where a column is constant: (F,), (F,)."""
     mean, std = features.mean(0), features.std(0)
