@@ -56,7 +56,8 @@ def fitted_filter(options, size, device):
             warn(ONE_IMAGE.format(side))
     named = ((side, f"spectra of {side.paths[0].parent}") for side in sides)
     origin = " + ".join(str(total_bytes(side.paths)) for side in sides)
-    return fitted_filters([options.method], *named, device, options.num_workers)[options.method], f"fitted on {origin} bytes"
+    fitted = fitted_filters([options.method], *named, device, options.num_workers, options.period)
+    return fitted[options.method], f"fitted on {origin} bytes"
 
 
 def own_size(options):

@@ -6,6 +6,7 @@ Those of detect.py and gan.py are in detect_commands/options.py and gan_commands
 import dataclasses
 
 from models.stig import Objective
+from utils.aliases import PERIOD, PERIODS
 from utils.arguments import (
     as_options,
     data_name,
@@ -28,6 +29,18 @@ from utils.arguments import (
 from utils.filters import FILTERS
 
 # ------------------------------------------------------------------------------------------------- groups that scripts share
+
+
+def period_option():
+    """How far apart the aliases are that the filter polyphase knows."""
+    return option(
+        "filter polyphase: pixels after which what upsampling left repeats; 8 where a decoder enlarged eight times, as those of "
+        "latent diffusion do (four times the memory and time)",
+        PERIOD,
+        type=int,
+        choices=PERIODS,
+    )
+
 
 DEVICES = "auto (first GPU, else Apple's, else CPU) | cpu | mps | a GPU number such as 0 | cuda:1"
 
@@ -188,6 +201,7 @@ class TrainModel:
         "polyphase",
         choices=("identity", *FILTERS),
     )
+    period: int = period_option()
     centre: bool = switch(
         "take from the network's corrections their mean over fakes, which is the filter's business: without a filter (--base "
         "identity) or with --generator direct there is none",
@@ -298,6 +312,7 @@ class Refining:
     )
     real: str | None = images_option("folder (or tar shards) of photographs to fit the filter on")
     fake: str | None = images_option("folder (or tar shards) of generated images to fit the filter on")
+    period: int = period_option()
     size: int | None = option(
         "side of the images in pixels; default: the checkpoint's (a released one's is 256), and of a filter fitted on --real "
         "and --fake that of all the images",
@@ -333,6 +348,8 @@ def parse_inference(argv=None):
         parser.error(f"--real and --fake fit a filter; add --method and one of {', '.join(FILTERS)}")
     if options.real and options.fit and options.size is None:
         parser.error("argument --fit: has no effect without --size: a filter is fitted to images of one size as they are")
+    if options.period != PERIOD and (options.method != "polyphase" or not options.real):
+        parser.error("argument --period: has no effect but on --method polyphase that is fitted on --real and --fake; leave it out")
     if not options.real and not options.inference_params:
         parser.error("give --inference_params CHECKPOINT, or --method linear with --real and --fake")
     return options

@@ -32,7 +32,7 @@ from utils.whitening import fit_whitening
 def fit_spectra(sets, options, device):
     """What is fitted before training, kept on the CPU: the filters (dict over FILTERS), and the whitening or None."""
     real, fake = ((sets[f"train_{side}"], f"spectra of {side}") for side in ("real", "fake"))
-    filters = fitted_filters(FILTERS, real, fake, device, options.num_workers)
+    filters = fitted_filters(FILTERS, real, fake, device, options.num_workers, options.period)
     if 2 * len(fitting_indices(sets["train_fake"])) < len(sets["train_fake"]):
         filters["polyphase"].pop("unseen")  # most fakes that are trained on are unseen as they are
     return filters, fit_whitening(fitting_batches(*real, device, options.num_workers)).cpu() if options.whiten else None

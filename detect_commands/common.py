@@ -32,10 +32,11 @@ def make_benches(options, size, processes):
     print(f"using {processes.device}, images of {size} x {size}")
     choices = {"vit": ("--vit_weights", options.vit_weights), "resnet50": ("--resnet_weights", options.resnet_weights)}
     benches = []
-    for option, names in (("--classifier coherence", options.classifier), ("--filters polyphase", options.filters)):
-        if option.split()[1] in names:
+    periods = {"--classifier coherence": 4, "--classifier coherence8": 8, "--filters polyphase": 4}
+    for option, period in periods.items():
+        if option.split()[1] in (*options.classifier, *options.filters):
             try:
-                check_aliases(size, size)
+                check_aliases(size, size, period)
             except ValueError as error:
                 raise UserError(f"{option}: {error}; give a --size that is one, with --fit crop") from error
     for classifier in options.classifier:

@@ -33,6 +33,7 @@ DETECT_DEFAULTS = {  # what an option left out means for each classifier
     "mlp": _DECAY_PROTOCOL,
     "logreg": _FEATURE_PROTOCOL,
     "coherence": _FEATURE_PROTOCOL,
+    "coherence8": _FEATURE_PROTOCOL,
 }
 
 DETECT_TEXT = """Train and evaluate detectors of generated images. Every number is of images no detector was trained on.
@@ -63,7 +64,8 @@ class Detecting:
     classifier: tuple = option(
         "cnn, vit (paper); cnn_whitened (the strongest on spectra: each bin in units of its spread over the training images); "
         "resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
-        "frequencies with their aliases: phases, which no correction of magnitudes changes)",
+        "frequencies with their aliases: phases, which no correction of magnitudes changes); coherence8 (aliases at eighths of the "
+        "sampling rate, too: for generators that end in three doublings of the size, such as decoders of latent diffusion)",
         ("cnn",),
         type=name_list(DETECT_DEFAULTS),
         metavar="NAME[,NAME...]",

@@ -201,7 +201,7 @@ class FinetuneSteps:
     batch_size: int = option("pairs per step", 16, type=number(int, 2))
     n: int = option("fresh samples per epoch that the detector judges", 10_000, type=number(int, 20))
     detector: str = option(
-        "knn, svm, mlp, logreg, coherence, fitted on fakes of the untouched generator; or a detector.pt of detect.py",
+        "knn, svm, mlp, logreg, coherence, coherence8, fitted on fakes of the untouched generator; or a detector.pt of detect.py",
         "svm",
         metavar="NAME|PATH",
     )

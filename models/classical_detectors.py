@@ -1,4 +1,5 @@
-"""Detectors on features: knn, svm and mlp on decay features, logreg on the log radial profile, coherence on alias features.
+"""Detectors on features: knn, svm and mlp on decay features, logreg on the log radial profile, coherence (and coherence8) on alias
+features.
 
 scikit-learn fits them; what is kept is plain arrays, and `classical_scores` needs nothing else. Reading a saved detector
 therefore runs no code of the file's.

@@ -54,9 +54,9 @@ def smooth_gain_with_peaks():
     return gain
 
 
-def upsampled(count, seed, mode="bilinear"):
-    """`photographs` of half the size, doubled, with a little noise of their own."""
+def upsampled(count, seed, mode="bilinear", factor=2):
+    """`photographs` of half the size (or another fraction), enlarged, with a little noise of their own."""
     generator = torch.Generator().manual_seed(seed + 50)
-    small = photographs(count, seed)[..., ::2, ::2]
-    noise = 0.002 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
-    return torch.nn.functional.interpolate(small, scale_factor=2, mode=mode) + noise
+    small = photographs(count, seed)[..., ::factor, ::factor]
+    own = 0.002 * torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    return torch.nn.functional.interpolate(small, scale_factor=factor, mode=mode) + own

@@ -111,6 +111,7 @@ CHEAP = {
     "mlp": ["--runs", "2", "--split", "0.5"],
     "logreg": ["--runs", "2", "--split", "0.5"],
     "coherence": ["--runs", "2", "--split", "0.5"],
+    "coherence8": ["--runs", "2", "--split", "0.5"],
 }
 
 
@@ -130,7 +131,9 @@ def test_every_classifier_end_to_end(run, classifier, capsys):
             assert len(row["names"][side]) == len(row[f"{side}_scores"])
             assert {*row["names"][side]} <= {path.name for path in (run / side).iterdir()}
     assert (home / "curves.png").stat().st_size > 1000 and json.loads((home / "options.json").read_text())["dst"] == "run"
-    if classifier in CLASSICAL and classifier != "coherence":  # a board that is added has nothing to do with frequencies below
+    if classifier in CLASSICAL and not classifier.startswith(
+        "coherence"
+    ):  # a board that is added has nothing to do with frequencies below
         assert float(trained["eval/fake", "none", "auc"]["mean"]) > 0.9
         rates = [float(trained["eval/fake", "none", f"{side}_right_at_threshold"]["mean"]) for side in ("real", "fake")]
         assert min(rates) > 0.6 and sum(rates) > 1.5
@@ -273,6 +276,7 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "does not exist" in refused(capsys, "--classifier", "logreg", "--dst", "nothing_there")
     assert "looks at the spectrum" in refused(capsys, "--classifier", "knn", "--domain", "image", "--dst", "run")
     assert "multiples of 4" in refused(capsys, "--classifier", "coherence", "--size", "30", "--dst", "run")
+    assert "multiples of 8" in refused(capsys, "--classifier", "coherence8", "--size", "36", "--dst", "run")
     polyphase = ["--mode", "before_after", "--classifier", "svm", "--filters", "polyphase", "--dst", "run"]
     assert "--filters polyphase" in refused(capsys, *polyphase, "--size", "30")
     assert "multiple of 16" in refused(capsys, "--classifier", "vit", "--vit_weights", "none", "--size", "40", "--dst", "run")

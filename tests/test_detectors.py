@@ -260,6 +260,7 @@ def test_features_by_classifier():
     assert torch.equal(classical_features("logreg", image), log_profile(image))
     assert classical_features("logreg", image, corners=True).shape[1] > 33
     assert torch.equal(classical_features("coherence", image), alias_features(image))
+    assert torch.equal(classical_features("coherence8", image), alias_features(image, 8))
 
 
 def test_saved_labels_of_knn_say_fake_by_one():

@@ -6,11 +6,11 @@ import pytest
 import torch
 from small import SIZE, photographs, upsampled
 
-from utils.aliases import PERIOD, alias_features
+from utils.aliases import PERIODS, alias_features, aliases
 from utils.fft import fourier
 from utils.filters import FILTERS, apply_filter, as_unseen, check_filter, fit_filters, statistics_of
 from utils.linear_filter import OPPONENT, log_amplitude, mixed
-from utils.polyphase import ALIASES, _blocks, _from_blocks, _towards, apply_polyphase, apply_to_unseen, fit_polyphase
+from utils.polyphase import _blocks, _from_blocks, _towards, apply_polyphase, apply_to_unseen, fit_polyphase
 from utils.profiles import radial_rings, ring_means
 
 
@@ -20,23 +20,23 @@ def opponent_rings(images):
     return ring_means(log_spectra, radial_rings(*images.shape[-2:])).mean(0)
 
 
-def fitted_halves(real, fake):
-    reals = statistics_of(functools.partial(real.split, 7), ["lags"])
-    fakes = statistics_of(functools.partial(fake.split, 7), ["halved_lags"])
-    return fit_polyphase(*reals["lags"].parts, fakes["halved_lags"].parts, fakes["opponent_mean"].mean)
+def fitted_halves(real, fake, period=4):
+    reals = statistics_of(functools.partial(real.split, 7), ["lags"], period)
+    fakes = statistics_of(functools.partial(fake.split, 7), ["halved_lags"], period)
+    return fit_polyphase(*reals["lags"].parts, fakes["halved_lags"].parts, fakes["opponent_mean"].mean, period)
 
 
-def fitted(real, fake):
-    return fitted_halves(real, fake)[0]
+def fitted(real, fake, period=4):
+    return fitted_halves(real, fake, period)[0]
 
 
 def mean_log_spectrum(images):
     return statistics_of(lambda: [images], ["mean"])["mean"].mean
 
 
-def difference(real, other):
+def difference(real, other, period=4):
     """Mean square over features of the difference of their means."""
-    return (alias_features(real).mean(0) - alias_features(other).mean(0)).square().mean()
+    return (alias_features(real, period).mean(0) - alias_features(other, period).mean(0)).square().mean()
 
 
 def test_what_upsampling_left_is_taken_out_of_other_fakes():
@@ -57,17 +57,30 @@ def test_few_images_are_enough():
     assert left < 0.2 * found  # 0.3 where coherences of so few are not smoothed
 
 
-def test_equal_sets_leave_nothing_to_do():
-    weights = fitted(photographs(40, 0), photographs(40, 1))
+def test_what_three_doublings_left_needs_eighths():
+    fakes = [upsampled(60, seed, factor=8) for seed in (1, 2)]
+    found, noise = (difference(photographs(60, 3), images, 8) for images in (fakes[1], photographs(60, 4)))
+    left = [
+        difference(photographs(60, 3), apply_polyphase(fakes[1], fitted(photographs(60, 0), fakes[0], period)), 8) - noise
+        for period in PERIODS
+    ]
+    assert found > 10 * noise
+    assert left[1] < 0.05 * (found - noise) and left[1] < 0.3 * left[0]
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_equal_sets_leave_nothing_to_do(period):
+    weights = fitted(photographs(40, 0), photographs(40, 1), period)
     others = photographs(20, 2)
     assert (apply_polyphase(others, weights) - others).square().mean().sqrt() < 2e-3
 
 
-def test_results_are_real_and_keep_their_brightness():
-    weights = fitted(photographs(30, 0), upsampled(30, 1))
+@pytest.mark.parametrize("period", PERIODS)
+def test_results_are_real_and_keep_their_brightness(period):
+    weights = fitted(photographs(30, 0), upsampled(30, 1), period)
     complex_weights = torch.complex(*weights)
     mirrored = complex_weights.flip((-2, -1)).roll((1, 1), (-2, -1)).conj()  # at -f
-    negatives = [ALIASES.index((-row % PERIOD, -column % PERIOD)) for row, column in ALIASES]
+    negatives = [aliases(period).index((-row % period, -column % period)) for row, column in aliases(period)]
     assert torch.allclose(complex_weights, mirrored[:, negatives], atol=1e-4)
     fake = upsampled(5, 3)
     assert torch.allclose(apply_polyphase(fake, weights).mean((2, 3)), fake.mean((2, 3)), atol=1e-6)
@@ -133,13 +146,14 @@ def test_of_one_image_nothing_is_learnt(counts):
         assert (apply_filter(others, filters[kind]) - others).abs().max() < 1e-3, kind
 
 
-def test_blocks_hold_a_frequency_and_its_aliases():
-    field = torch.arange(12 * 8).view(12, 8)
-    blocks = _blocks(field)
-    assert blocks.shape == (3, 2, 16)
-    for place, (row, column) in enumerate(ALIASES):
+@pytest.mark.parametrize("period", PERIODS)
+def test_blocks_hold_a_frequency_and_its_aliases(period):
+    field = torch.arange(3 * period * 2 * period).view(3 * period, 2 * period)
+    blocks = _blocks(field, period)
+    assert blocks.shape == (3, 2, period**2)
+    for place, (row, column) in enumerate(aliases(period)):
         assert torch.equal(blocks[..., place], field[3 * row : 3 * row + 3, 2 * column : 2 * column + 2])
-    assert torch.equal(_from_blocks(blocks), field)
+    assert torch.equal(_from_blocks(blocks, period), field)
 
 
 @pytest.mark.parametrize("contrast", [1.0, 1e4])
@@ -165,6 +179,11 @@ def test_other_sizes_are_refused():
         fitted(torch.rand(5, 3, 18, 16), torch.rand(5, 3, 18, 16))
     weights = fitted(photographs(8, 0), upsampled(8, 1))
     check_filter({"polyphase": weights}, SIZE)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        fitted(torch.rand(5, 3, 20, 16), torch.rand(5, 3, 20, 16), 8)
+    check_filter({"polyphase": fitted(photographs(8, 0), upsampled(8, 1), 8)}, SIZE)
+    with pytest.raises(ValueError, match=r"polyphase is .* and not"):
+        check_filter({"polyphase": weights[:, :, :9]}, SIZE)
     with pytest.raises(ValueError, match=r"polyphase is .* and not"):
         check_filter({"polyphase": weights}, 64)
 

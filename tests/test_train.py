@@ -570,6 +570,27 @@ def test_inference_takes_the_folder_of_a_run_and_tells_of_images_that_were_refin
         assert "holds images that were refined already" in capsys.readouterr().err
 
 
+def test_a_filter_of_eighths_is_fitted_kept_and_used(house, capsys):
+    train.main([*SMALL, "--dst", "eighths", "--period", "8"])
+    filters = load_checkpoint("results/eighths/checkpoint.pt", "stig")["filters"]
+    assert filters["polyphase"]["polyphase"].shape[2] == 64
+    data, fitted = ["--inference_data", "datasets/tiny/fake", "--device", "cpu"], ["--method", "polyphase"]
+    given = [*fitted, "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake"]
+    trained = ["--inference_params", "results/eighths"]
+    for dst, how in (
+        ("by_network", trained),
+        ("by_filter", [*trained, *fitted]),
+        ("fitted_8", [*given, "--period", "8"]),
+        ("fitted_4", given),
+    ):
+        inference.main([*data, *how, "--dst", dst])
+    pictures = {dst: Path(f"results/{dst}/refined/00.png").read_bytes() for dst in ("by_filter", "fitted_8", "fitted_4")}
+    assert pictures["by_filter"] == pictures["fitted_8"] != pictures["fitted_4"]
+    for how in ([*trained, *fitted], [*given[:1], "linear", *given[2:]]):
+        assert "--period: has no effect" in refused(inference.main, [*data, *how, "--period", "8", "--dst", "no"], capsys)
+    assert "give the same options to resume" in refused(inference.main, [*data, *given, "--dst", "fitted_8", "--resume"], capsys)
+
+
 def test_inference_refines_as_training_did(run):
     options = ["--inference_data", "datasets/tiny/fake", "--inference_params", str(run / "checkpoint.pt"), "--device", "cpu"]
     for dst, method, expected in (("again", "stig", "refined"), ("filtered", "polyphase", None)):

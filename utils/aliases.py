@@ -7,6 +7,8 @@ Products F(f) conj(F(f - s)) measure it: their mean over images is the spectral 
 cyclic autocorrelation at lags in pixels (Gardner, Exploitation of spectral redundancy in cyclostationary signals, 1991).
 """
 
+import functools
+
 import torch
 from torch.nn.functional import pad
 
@@ -15,50 +17,53 @@ from utils.devices import on_device, to_double
 from utils.fft import fourier, to_lags
 from utils.profiles import to_grey
 
-PERIOD = 4  # pixels: shifts are multiples of 1 / PERIOD, those that the last two doublings of the size leave
+PERIODS = (4, 8)  # pixels: shifts are multiples of 1 / period, those that the last two or three doublings of the size leave
+PERIOD = PERIODS[0]
 REACH = 3  # pixels: the largest lag per direction that `alias_features` looks at
 
 
-def alias_shifts():
-    """Shifts (rows, columns) in units of 1 / PERIOD, one of each pair s and -s, whose products say the same: a list of 9."""
-    every = [(row, column) for row in range(PERIOD) for column in range(PERIOD)]
-    return [shift for shift in every[1:] if shift <= (-shift[0] % PERIOD, -shift[1] % PERIOD)]
+def aliases(period):
+    """Shifts (rows, columns) in units of 1 / period from a frequency to all its aliases, itself first: a list of period^2."""
+    return [(row, column) for row in range(period) for column in range(period)]
 
 
-def check_aliases(height, width):
+def alias_shifts(period=PERIOD):
+    """Of `aliases` but the first, one of each pair s and -s, whose products say the same: a list of 9 (period 4) or 33 (8)."""
+    return [shift for shift in aliases(period)[1:] if shift <= (-shift[0] % period, -shift[1] % period)]
+
+
+def check_aliases(height, width, period=PERIOD):
     """Raises: ValueError if images of this size have frequencies without aliases."""
-    if height % PERIOD or width % PERIOD:
-        raise ValueError(f"aliases need sides that are multiples of {PERIOD}, not {height} x {width}")
+    if height % period or width % period:
+        raise ValueError(f"aliases need sides that are multiples of {period}, not {height} x {width}")
 
 
-def shifted(spectrum, shift):
-    """Spectrum (..., H, W) at f - shift / PERIOD for each f."""
+def shifted(spectrum, shift, period=PERIOD):
+    """Spectrum (..., H, W) at f - shift / period for each f."""
     height, width = spectrum.shape[-2:]
-    return spectrum.roll((shift[0] * height // PERIOD, shift[1] * width // PERIOD), (-2, -1))
+    return spectrum.roll((shift[0] * height // period, shift[1] * width // period), (-2, -1))
 
 
-def alias_lags(spectrum):
+def alias_lags(spectrum, period=PERIOD):
     """Cyclic autocorrelations: orthonormal inverse transforms of the products of a spectrum with its shifted selves.
 
     Args:
-        spectrum: (..., H, W) complex, of a real image, DC at (H // 2, W // 2); H and W multiples of PERIOD.
+        spectrum: (..., H, W) complex, of a real image, DC at (H // 2, W // 2); H and W multiples of the period.
     Returns: (..., S, H, W) complex per shift of `alias_shifts`, lag 0 at (0, 0).
     """
-    return to_lags(torch.stack([spectrum * shifted(spectrum, shift).conj() for shift in alias_shifts()], -3))
+    return to_lags(torch.stack([spectrum * shifted(spectrum, shift, period).conj() for shift in alias_shifts(period)], -3))
 
 
-def _turns():
-    """How products turn with their place in the period: (15, PERIOD, PERIOD), real parts for all shifts of `alias_shifts`, then
-    imaginary parts for those that are not their own negatives."""
-    shift, place = torch.tensor(alias_shifts(), dtype=torch.float64), torch.arange(PERIOD, dtype=torch.float64)
-    angle = -2 * torch.pi / PERIOD * (shift[:, :1, None] * place[:, None] + shift[:, 1:, None] * place)
-    return torch.cat([angle.cos(), angle.sin()[(2 * shift % PERIOD).any(1)]])
+@functools.cache
+def _turns(period):
+    """How products turn with their place in the period: (period^2 - 1, period, period) float64, real parts for all shifts of
+    `alias_shifts`, then imaginary parts for those that are not their own negatives."""
+    shift, place = torch.tensor(alias_shifts(period), dtype=torch.float64), torch.arange(period, dtype=torch.float64)
+    angle = -2 * torch.pi / period * (shift[:, :1, None] * place[:, None] + shift[:, 1:, None] * place)
+    return torch.cat([angle.cos(), angle.sin()[(2 * shift % period).any(1)]])
 
 
-TURNS = _turns()
-
-
-def alias_features(image):
+def alias_features(image, period=PERIOD):
     """Cyclic autocorrelations of the grey image whose magnitudes are all set to 1: only phases count.
 
     Magnitudes, and whatever was done to them, do not matter. In an image without correlation every number is about normal with mean
@@ -66,15 +71,16 @@ def alias_features(image):
     products coincide), whatever its size.
 
     Args:
-        image: (N, 3, H, W) in [0, 1]; H and W multiples of PERIOD.
-    Returns: (N, 15 * lags) float64: real parts for all 9 shifts, then imaginary parts for the 6 that are not their own negatives.
+        image: (N, 3, H, W) in [0, 1]; H and W multiples of the period.
+    Returns: (N, (period^2 - 1) * lags) float64, of 25 lags: real parts for all shifts of `alias_shifts`, then imaginary parts for
+        those that are not their own negatives.
     Raises: ValueError for another size.
     """
-    check_aliases(*image.shape[-2:])
-    return in_chunks(_features, image)
+    check_aliases(*image.shape[-2:], period)
+    return in_chunks(functools.partial(_features, period=period), image)
 
 
-def _features(image):
+def _features(image, period):
     """`alias_features` of a few images.
 
     A few lags of `alias_lags` are cheaper as sums over pixels: the products of the whitened image with itself, moved by a lag, are
@@ -88,7 +94,7 @@ def _features(image):
     for row in range(REACH + 1):
         for column in range(-REACH if row else 0, REACH + 1):  # half of the lags: the other half says the same
             later = wrapped[:, row : row + height, REACH + column : REACH + column + width]
-            rows = (white * later).unflatten(1, (-1, PERIOD)).sum(1)  # (N, PERIOD, W): rows a period apart together
-            sums.append(rows.unflatten(2, (-1, PERIOD)).sum(2))
-    sums = torch.stack(sums, 1) / (height * width) ** 0.5  # (N, lags, PERIOD, PERIOD)
-    return torch.einsum("spq,nlpq->nsl", on_device(TURNS, white.device), sums).flatten(1)
+            rows = (white * later).unflatten(1, (-1, period)).sum(1)  # (N, period, W): rows a period apart together
+            sums.append(rows.unflatten(2, (-1, period)).sum(2))
+    sums = torch.stack(sums, 1) / (height * width) ** 0.5  # (N, lags, period, period)
+    return torch.einsum("spq,nlpq->nsl", on_device(_turns(period), white.device), sums).flatten(1)

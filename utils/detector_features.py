@@ -1,11 +1,23 @@
 """What classical detectors look at."""
 
+import functools
+
 from utils.aliases import alias_features
 from utils.decay import decay_features
 from utils.profiles import log_profile
 
-FEATURES = {"decay": decay_features, "profile": log_profile, "aliases": alias_features}
-LOOKS_AT = {"knn": "decay", "svm": "decay", "mlp": "decay", "logreg": "profile", "coherence": "aliases"}
+FEATURES = {
+    "decay": decay_features,
+    "profile": log_profile,
+    "aliases": alias_features,
+    "aliases8": functools.partial(alias_features, period=8),
+}
+LOOKS_AT = {
+    **dict.fromkeys(("knn", "svm", "mlp"), "decay"),
+    "logreg": "profile",
+    "coherence": "aliases",
+    "coherence8": "aliases8",
+}
 
 
 def classical_features(classifier, image, corners=False):
@@ -13,7 +25,7 @@ def classical_features(classifier, image, corners=False):
 
     Args:
         corners: logreg only, as `log_profile`.
-    Raises: ValueError if the coherence detector cannot look at images of this size.
+    Raises: ValueError if a coherence detector cannot look at images of this size.
     """
     extract = FEATURES[LOOKS_AT[classifier]]
     return extract(image, corners) if extract is log_profile else extract(image)

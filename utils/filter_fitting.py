@@ -4,6 +4,7 @@ import functools
 
 from torch.utils.data import Subset
 
+from utils.aliases import PERIOD
 from utils.devices import double_device
 from utils.filters import fit_filters, to_device
 from utils.measure import batches, evenly_spaced
@@ -11,15 +12,15 @@ from utils.measure import batches, evenly_spaced
 FITTING_IMAGES = 1000  # at least, of those that are there; and of small ones as many as these have pixels at 128 x 128
 
 
-def fitted_filters(kinds, real, fake, device, num_workers=0):
+def fitted_filters(kinds, real, fake, device, num_workers=0, period=PERIOD):
     """Filters that bring fakes to reals, fitted on `fitting_indices` of both.
 
     Args:
-        kinds: which of FILTERS. real, fake: (images, what they are called in progress bars).
+        kinds: which of FILTERS. real, fake: (images, what they are called in progress bars). period: as `fit_filters`.
     Returns: {kind: filter}, as `fit_filters`, on the CPU.
     """
     reads = (functools.partial(fitting_batches, *side, device, num_workers) for side in (real, fake))
-    return {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(*reads, kinds).items()}
+    return {kind: to_device(fitted, "cpu") for kind, fitted in fit_filters(*reads, kinds, period).items()}
 
 
 def fitting_batches(images, title, device, num_workers=0):

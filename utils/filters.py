@@ -7,10 +7,11 @@ A filter is a dict of tensors over FILTER_PARTS: "polyphase" (`utils.polyphase`)
 import functools
 import itertools
 
+from utils.aliases import PERIOD, PERIODS
 from utils.fft import apply_gain
 from utils.lifter import JOINT, Deviations, apply_lifter, fit_lifter
 from utils.linear_filter import OPPONENT, LogSpectrum, MeanLogSpectrum, diagonal_gain, fit_cepstral, fit_linear, over_rgb
-from utils.polyphase import ALIASES, LagMoments, apply_polyphase, apply_to_unseen, fit_polyphase
+from utils.polyphase import LagMoments, apply_polyphase, apply_to_unseen, fit_polyphase
 from utils.profiles import radial_rings, ring_means
 from utils.rounding import compensate_rounding
 
@@ -20,12 +21,12 @@ FILTERS = {  # name, in tables as for --method and --base -> what it is
     "lifter": "cepstral, then each image's own spectrum spread as photographs' are",
     "polyphase": "lifter, once what upsampling left in common between frequencies and their aliases is taken out",
 }
-FILTER_PARTS = {  # name -> its shape, of images that are `size` wide and high
-    "polyphase": lambda size: (2, 3, len(ALIASES), size, size),
-    "gain": lambda size: (3, 3, size, size),
-    "lifter": lambda size: (2, 3, size, size),
-    "joint": lambda size: (JOINT + 1, JOINT),
-    "unseen": lambda size: (3, 3, size, size),
+FILTER_PARTS = {  # name -> the shapes it may have, of images that are `size` wide and high
+    "polyphase": lambda size: [(2, 3, period**2, size, size) for period in PERIODS],
+    "gain": lambda size: [(3, 3, size, size)],
+    "lifter": lambda size: [(2, 3, size, size)],
+    "joint": lambda size: [(JOINT + 1, JOINT)],
+    "unseen": lambda size: [(3, 3, size, size)],
 }
 
 FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then updated with every batch
@@ -59,19 +60,22 @@ def _update(statistics, read):
             statistic.update(image)
 
 
-def statistics_of(read, wanted):
+def statistics_of(read, wanted, period=PERIOD):
     """Statistics of a set of images, each computed once, and all that can be in the same pass over them.
 
     Args:
         read: function without arguments that returns an iterable of batches (N, 3, H, W) in [0, 1] of all images.
-        wanted: names out of FIRST_PASS and SECOND_PASS.
+        wanted: names out of FIRST_PASS and SECOND_PASS. period: of lags.
     Returns: {name: statistic}, those wanted and the means that these begin with.
     Raises: ValueError if lags are wanted and images have no aliases (`utils.aliases.check_aliases`).
     """
     means = {SECOND_PASS[name][1] for name in wanted if name in SECOND_PASS}
     first = {name: begin() for name, begin in FIRST_PASS.items() if name in wanted or name in means}
     _update(first.values(), read)
-    second = {name: begin(first[mean].mean) for name, (begin, mean) in SECOND_PASS.items() if name in wanted}
+    of_lags = {"lags": {"period": period}, "halved_lags": {"period": period}}
+    second = {
+        name: begin(first[mean].mean, **of_lags.get(name, {})) for name, (begin, mean) in SECOND_PASS.items() if name in wanted
+    }
     _update(second.values(), read)
     return first | second
 
@@ -88,9 +92,9 @@ def _with_lifter(cepstral, reals, fake):
     return cepstral | fit_lifter(reals["deviations"], fakes["deviations"], fakes["opponent_mean"].mean)
 
 
-def _fit_polyphase(reals, fakes, fake):
+def _fit_polyphase(reals, fakes, fake, period):
     """Filter "polyphase"."""
-    weights, halves = fit_polyphase(*reals["lags"].parts, fakes["halved_lags"].parts, fakes["opponent_mean"].mean)
+    weights, halves = fit_polyphase(*reals["lags"].parts, fakes["halved_lags"].parts, fakes["opponent_mean"].mean, period)
 
     def unseen():
         return apply_to_unseen(fake(), halves)
@@ -117,18 +121,19 @@ def _unseen_gain(fake, weights, halves, rest):
     return over_rgb(diagonal_gain(log_gain[:, rings])).float()
 
 
-def fit_filters(real, fake, kinds=tuple(FILTERS)):
+def fit_filters(real, fake, kinds=tuple(FILTERS), period=PERIOD):
     """Fit filters on images.
 
     Args:
         real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images.
             The reals are read twice at most.
-        kinds: which of FILTERS.
+        kinds: which of FILTERS. period: one of PERIODS, of the polyphase filter: 8 where fakes were enlarged eight times.
     Returns: {kind: filter}, tensors float32 on the images' device.
     Raises: KeyError for another kind; ValueError if a polyphase filter cannot have images of this size.
     """
     reals, fakes = (
-        statistics_of(read, {name for kind in kinds for name in FITTED_TO[kind][side]}) for side, read in enumerate((real, fake))
+        statistics_of(read, {name for kind in kinds for name in FITTED_TO[kind][side]}, period)
+        for side, read in enumerate((real, fake))
     )
     filters = {}
     if "linear" in kinds:
@@ -138,7 +143,7 @@ def fit_filters(real, fake, kinds=tuple(FILTERS)):
     if "lifter" in kinds:
         filters["lifter"] = _with_lifter(filters["cepstral"], reals, fake)
     if "polyphase" in kinds:
-        filters["polyphase"] = _fit_polyphase(reals, fakes, fake)
+        filters["polyphase"] = _fit_polyphase(reals, fakes, fake, period)
     return {kind: filters[kind] for kind in kinds}
 
 
@@ -183,8 +188,8 @@ def check_filter(fitted, size):
         raise ValueError("the filter holds half of a lifter")
     for name, tensor in fitted.items():
         wanted = FILTER_PARTS[name](size)
-        if tensor.shape != wanted:
-            raise ValueError(f"the filter's {name} is {tuple(tensor.shape)} and not {wanted}")
+        if tuple(tensor.shape) not in wanted:
+            raise ValueError(f"the filter's {name} is {tuple(tensor.shape)} and not {' or '.join(map(str, wanted))}")
     return fitted
 
 

@@ -2,7 +2,7 @@
 
 A gain per frequency, or a translated magnitude with the old phase, leaves that correlation as it was (`utils.aliases`). A filter
 that adds up a frequency and its aliases, each with its own weight, does not; in pixels it is a filter whose coefficients repeat
-every PERIOD pixels.
+every so many pixels (`PERIODS` of `utils.aliases`).
 """
 
 import functools
@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from utils.aliases import PERIOD, alias_lags, alias_shifts, check_aliases, shifted
+from utils.aliases import PERIOD, alias_lags, alias_shifts, aliases, check_aliases, shifted
 from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
 from utils.lifter import SMALLEST_ENERGY
 from utils.linear_filter import OPPONENT, RGB, mixed, trust_bands
@@ -21,7 +21,6 @@ from utils.transport import transport
 WINDOW = 5  # pixels: standard deviation of the window of lags that an estimated coherence is smoothed with
 LEAST = 1e-3  # eigenvalue that a coherence matrix has at least; noise may leave a smaller one
 CONTRAST = 1e2  # most that amplitudes of aliases differ by when it is weighed which one to change; keeps matrices regular
-ALIASES = [(row, column) for row in range(PERIOD) for column in range(PERIOD)]  # of a frequency, itself first
 
 
 @functools.lru_cache(maxsize=32)
@@ -40,13 +39,14 @@ class LagMoments:
     energy around it: no image counts more than another.
 
     Args:
-        mean: mean log spectrum of the images' opponent colours, (3, H, W) float64. parts: how many.
+        mean: mean log spectrum of the images' opponent colours, (3, H, W) float64. parts: how many. period: of the aliases.
     Attributes: parts, list of `RunningMoments`.
-    Raises: ValueError if a side of the images is no multiple of PERIOD.
+    Raises: ValueError if a side of the images is no multiple of the period.
     """
 
-    def __init__(self, mean, parts=1):
-        check_aliases(*mean.shape[-2:])
+    def __init__(self, mean, parts=1, period=PERIOD):
+        check_aliases(*mean.shape[-2:], period)
+        self._period = period
         self.parts, self._number = [RunningMoments() for _ in range(parts)], itertools.count()
         self._amplitude, self._window = mean.exp(), _lag_window(*mean.shape[-2:]).to(mean.device)
 
@@ -56,33 +56,33 @@ class LagMoments:
         energy = from_cepstrum(self._window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST_ENERGY)
         for one in spectrum / energy.sqrt():
             part = self.parts[next(self._number) % len(self.parts)]
-            part.update(torch.view_as_real(alias_lags(one)).movedim(-1, -3)[None])
+            part.update(torch.view_as_real(alias_lags(one, self._period)).movedim(-1, -3)[None])
 
 
-def _blocks(field):
-    """(..., H, W) -> (..., H / PERIOD, W / PERIOD, ALIASES): a frequency's aliases beside each other."""
-    field = field.unflatten(-2, (PERIOD, -1)).unflatten(-1, (PERIOD, -1))  # (..., PERIOD, h, PERIOD, w)
+def _blocks(field, period):
+    """(..., H, W) -> (..., H / period, W / period, A): a frequency's A = period^2 `aliases` beside each other."""
+    field = field.unflatten(-2, (period, -1)).unflatten(-1, (period, -1))  # (..., period, h, period, w)
     return field.movedim((-4, -2), (-2, -1)).flatten(-2)
 
 
-def _from_blocks(blocks):
+def _from_blocks(blocks, period):
     """Inverse of `_blocks`."""
-    field = blocks.unflatten(-1, (PERIOD, PERIOD)).movedim((-2, -1), (-4, -2))
+    field = blocks.unflatten(-1, (period, period)).movedim((-2, -1), (-4, -2))
     return field.flatten(-4, -3).flatten(-2)
 
 
-def _shifted_places(shift):
-    """Place among ALIASES of f - shift for every f."""
-    return torch.arange(len(ALIASES)).view(PERIOD, PERIOD).roll(shift, (0, 1)).flatten()
+def _shifted_places(shift, period):
+    """Place among `aliases` of f - shift for every f."""
+    return torch.arange(period**2).view(period, period).roll(shift, (0, 1)).flatten()
 
 
-def _coherence(lags):
-    """Lags (S, 2, H, W) -> Hermitian matrices (h, w, ALIASES, ALIASES) of products of aliases, 0 on the diagonal."""
-    products = _blocks(from_lags(torch.complex(lags[:, 0], lags[:, 1])))  # (S, h, w, ALIASES)
-    matrices = products.new_zeros(*products.shape[1:], len(ALIASES))
-    own = torch.arange(len(ALIASES))
-    for values, shift in zip(products, alias_shifts(), strict=True):
-        other = _shifted_places(shift)
+def _coherence(lags, period):
+    """Lags (S, 2, H, W) -> Hermitian matrices (h, w, A, A) of products of aliases, 0 on the diagonal."""
+    products = _blocks(from_lags(torch.complex(lags[:, 0], lags[:, 1])), period)  # (S, h, w, A)
+    matrices = products.new_zeros(*products.shape[1:], period**2)
+    own = torch.arange(period**2)
+    for values, shift in zip(products, alias_shifts(period), strict=True):
+        other = _shifted_places(shift, period)
         matrices[..., own, other] = values
         matrices[..., other, own] = values.conj()
     return matrices
@@ -97,10 +97,10 @@ def _nearest_coherence(matrices):
 
 
 def _towards(fake, target, amplitude):
-    """Matrices (h, w, ALIASES, ALIASES) that change fakes least, in the mean square, so that they get the target's coherence.
+    """Matrices (h, w, A, A) that change fakes least, in the mean square, so that they get the target's coherence.
 
     Args:
-        fake, target: coherence matrices, (h, w, ALIASES, ALIASES). amplitude: of each alias, (h, w, ALIASES); stays.
+        fake, target: coherence matrices, (h, w, A, A). amplitude: of each alias, (h, w, A); stays.
     """
     weight = torch.maximum(amplitude, amplitude.amax(-1, keepdim=True) / CONTRAST)
     covariance, wanted = (weight[..., None] * matrices * weight[..., None, :] for matrices in (fake, target))
@@ -109,7 +109,7 @@ def _towards(fake, target, amplitude):
     return scale[..., None] * matrices / scale[..., None, :]
 
 
-def fit_polyphase(reals, halves, mean):
+def fit_polyphase(reals, halves, mean, period=PERIOD):
     """Fit a polyphase filter.
 
     Lags at which reals and fakes differ beyond what so few images leave open (`utils.linear_filter.trust_bands`) are moved; equal
@@ -118,48 +118,51 @@ def fit_polyphase(reals, halves, mean):
     Args:
         reals: `RunningMoments` of the reals' lags. halves: those of the fakes', of which every second belongs to the same half
             (`LagMoments` of two parts). mean: mean log spectrum of the fakes' opponent colours, (3, H, W) float64.
-    Returns: weights (2, 3, ALIASES, H, W) float32 for `apply_polyphase`: real and imaginary part of what each opponent colour at f
-        takes of itself at f - shift, for each shift of ALIASES, DC at (H // 2, W // 2); and a pair of such for `apply_to_unseen`.
+        period: of all the lags.
+    Returns: weights (2, 3, A, H, W) float32 for `apply_polyphase`: real and imaginary part of what each opponent colour at f takes
+        of itself at f - shift, for each of the A = period^2 shifts of `aliases`, DC at (H // 2, W // 2); and a pair of such for
+        `apply_to_unseen`.
     """
-    fit = functools.partial(_fit, reals, mean.exp())
+    fit = functools.partial(_fit, reals, mean.exp(), period)
     every = fit(halves[0] + halves[1])
     return every, [every, every] if halves[1].count < 2 else [fit(other) for other in reversed(halves)]
 
 
-def _fit(reals, amplitude, fakes):
+def _fit(reals, amplitude, period, fakes):
     """Weights from `RunningMoments` of lags and the fakes' amplitude (3, H, W)."""
     difference, variance = reals.mean - fakes.mean, reals.variance_of_mean + fakes.variance_of_mean
     kept = trust_bands(difference.square().sum(2), variance.sum(2))[:, :, None] * difference
     smooth = _lag_window(*amplitude.shape[-2:]).to(kept.device) * fakes.mean
     colours = zip(smooth, kept, amplitude, strict=True)  # one after the other: the matrices are large
-    weights = torch.stack([_weights(*colour) for colour in colours])
+    weights = torch.stack([_weights(*colour, period) for colour in colours])
     return torch.stack([weights.real, weights.imag])
 
 
-def _weights(smooth, kept, amplitude):
-    """Weights (ALIASES, H, W) of one colour.
+def _weights(smooth, kept, amplitude, period):
+    """Weights (A, H, W) of one colour.
 
     Args:
         smooth: lags of the fakes, (S, 2, H, W). kept: what the reals' have more, the same. amplitude: of the fakes, (H, W).
     """
-    one = torch.eye(len(ALIASES)).to(kept)
-    found = _nearest_coherence(one + _coherence(smooth))
-    matrices = _towards(found, _nearest_coherence(found + _coherence(kept)), _blocks(amplitude))
+    one = torch.eye(period**2).to(kept)
+    found = _nearest_coherence(one + _coherence(smooth, period))
+    matrices = _towards(found, _nearest_coherence(found + _coherence(kept, period)), _blocks(amplitude, period))
     matrices[0, 0] = one  # DC and what would be predicted from it
-    own = torch.arange(len(ALIASES))
-    return torch.stack([_from_blocks(matrices[..., own, _shifted_places(shift)]) for shift in ALIASES]).to(torch.complex64)
+    own = torch.arange(period**2)
+    places = (_shifted_places(shift, period) for shift in aliases(period))
+    return torch.stack([_from_blocks(matrices[..., own, other], period) for other in places]).to(torch.complex64)
 
 
 def apply_polyphase(image, weights):
     """Pass images through a polyphase filter.
 
     Args:
-        image: (N, 3, H, W). weights: (2, 3, ALIASES, H, W) of `fit_polyphase`.
+        image: (N, 3, H, W). weights: (2, 3, A, H, W) of `fit_polyphase`.
     Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
     """
     spectrum = fourier(mixed(OPPONENT, image))
-    weights = torch.complex(*weights)
-    refined = sum(weights[:, number] * shifted(spectrum, shift) for number, shift in enumerate(ALIASES))
+    weights, period = torch.complex(*weights), math.isqrt(weights.shape[2])
+    refined = sum(weights[:, number] * shifted(spectrum, shift, period) for number, shift in enumerate(aliases(period)))
     return mixed(RGB, inverse_fourier(refined).real)
 
 
