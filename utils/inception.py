@@ -71,7 +71,7 @@ class FeatureStatistics:
     """
 
     def __init__(self, total, start=0):
-        self.total, self.count, self._start = total, 0, start
+        self.total, self._next = total, start
         self._halves = (Moments(), Moments())
         chosen = np.random.default_rng(total).permutation(total)[:KEPT_FEATURES]
         self._is_kept = np.isin(np.arange(total), chosen)
@@ -80,18 +80,16 @@ class FeatureStatistics:
 
     def update(self, features):
         """Add the features (N, D) of the next N images."""
-        first = self._start + self.count
-        self._features.append(features[self._is_kept[first : first + len(features)]])
+        first, self._next = self._next, self._next + len(features)
+        self._features.append(features[self._is_kept[first : self._next]])
         self._pending.append(features)
-        self.count += len(features)
         if sum(len(batch) for batch in self._pending) >= DIMENSIONS:  # a covariance update costs D^2 however small the batch
             self._update_moments()
 
     def _update_moments(self):
         if self._pending:
             features = np.concatenate(self._pending)
-            end = self._start + self.count
-            first = self._is_first[end - len(features) : end]
+            first = self._is_first[self._next - len(features) : self._next]
             for half, member in zip(self._halves, (first, ~first), strict=True):
                 if member.any():
                     half.update(features[member])
@@ -121,7 +119,6 @@ class FeatureStatistics:
         for part in parts:
             whole._halves = tuple(first + part.moments(half) for half, first in enumerate(whole._halves))
             whole._features += part._features
-            whole.count += part.count
         return whole
 
     def save(self, path):
@@ -146,7 +143,6 @@ class FeatureStatistics:
             statistics._halves = tuple(
                 Moments(int(arrays[f"count_{half}"]), arrays[f"mean_{half}"], arrays[f"scatter_{half}"]) for half in (0, 1)
             )
-            statistics.count = statistics.total
         return statistics
 
 
