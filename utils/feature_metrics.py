@@ -34,8 +34,8 @@ class Moments:
     def __add__(self, other):
         """The moments of both sets together."""
         count = self.count + other.count
-        if not self.count or not other.count:
-            return Moments(count, *((self.mean, self.scatter) if self.count else (other.mean, other.scatter)))
+        if not count:
+            return Moments()
         shift = other.mean - self.mean
         mean = self.mean + shift * (other.count / count)
         scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.count * other.count / count)
