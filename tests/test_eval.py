@@ -1,5 +1,6 @@
 """eval.py end to end on small folders, and the Inception statistics behind FID and KID."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -139,6 +140,15 @@ def test_an_images_features_do_not_depend_on_the_batch(weights):
     alone = np.concatenate([inception.inception_features(network, image[i : i + 1]) for i in range(3)])
     assert together.shape == (3, 2048) and together.std(0).mean() > 1e-3
     np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-4 * together.max())
+
+
+def test_pytorch_fid_downloads_as_before_once_the_weights_are_loaded():
+    """Whether they could be loaded or not."""
+    own = pytorch_fid_inception.load_state_dict_from_url
+    with contextlib.suppress(KeyError), inception._weights_instead_of_download({"of": "a file"}):
+        assert pytorch_fid_inception.load_state_dict_from_url("an address") == {"of": "a file"}
+        raise KeyError
+    assert pytorch_fid_inception.load_state_dict_from_url is own
 
 
 @pytest.mark.parametrize("kept", [10_000, 30])

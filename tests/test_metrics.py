@@ -76,6 +76,12 @@ def test_profile_is_the_mean_log_power_of_the_grey_image(shape):
     np.testing.assert_allclose(mean.profile_std.numpy(), np.std(per_image, 0), atol=1e-6)
 
 
+def test_equal_images_have_no_spread():
+    """A difference of equal sums may come out a little below 0, and its root would be no number."""
+    std = mean_of(images(1).expand(5, -1, -1, -1)).profile_std
+    assert std.numpy() == pytest.approx(np.zeros(len(std)), abs=1e-6)
+
+
 def test_profile_gap_of_a_known_gain():
     """Twice the contrast is four times the power: log 4 in every ring, in the outer half as well."""
     image = images(4) * 0.5
