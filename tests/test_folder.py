@@ -91,6 +91,17 @@ def test_bad_files_are_named_or_left_out(tmp_path, capsys, num_workers):
         check_images([tmp_path / "b.png", tmp_path / "d.png"], skip_bad=True, num_workers=num_workers)
 
 
+def test_bad_files_are_named_whichever_part_they_are_checked_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.checking.PART", 2)
+    put(tmp_path, "a.png", "b.png", "c.png", "d.png", "e.png")
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_bytes(b"")
+    told = []
+    good, _ = check_images(list_images(tmp_path), skip_bad=True, tell=told.append)
+    assert [path.name for path in good] == ["b.png", "d.png", "e.png"]
+    assert len(told) == 2 and "a.png" in told[0] and "c.png" in told[1]
+
+
 def test_a_broken_link_is_named(tmp_path):
     put(tmp_path, "a.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
@@ -144,6 +155,9 @@ def test_loading_refuses_sizes_before_any_work(tmp_path):
     with pytest.raises(UserError, match=r"b\.png is 32 x 24 and not 16 x 16"):
         load_folder(tmp_path, 16, "none")
     with pytest.raises(UserError, match=r"a\.png is 16 x 16, too small"):
+        load_folder(tmp_path, 32, "crop")
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"b\.png is 32 x 24, too small"):
         load_folder(tmp_path, 32, "crop")
 
 

@@ -99,6 +99,16 @@ def test_a_file_that_just_changed_is_not_believed(folder, looked_at):
     assert check(folder, looked_at)[1] == ["2.png"]
 
 
+def test_a_file_that_is_gone_is_not_taken_for_one_that_just_changed(folder, looked_at):
+    """Neither has stamps."""
+    os.utime(folder / "2.png")
+    check(folder, looked_at)
+    paths = list_images(folder)
+    (folder / "2.png").unlink()
+    rows = manifest.known_rows(folder, paths.names, paths.stamps())
+    assert rows["width"].tolist() == [16, 16, 0, 16, 16, 16]
+
+
 def test_bad_files_are_named_at_every_start(folder, looked_at, capsys):
     path = folder / "3.png"
     path.write_bytes(path.read_bytes()[:-200])

@@ -115,6 +115,14 @@ def test_split_follows_the_seed_and_zero_holds_nothing_out():
     )
 
 
+def test_a_small_share_holds_one_image_out_and_all_are_in_the_order_given():
+    split = split_holdout(paths("real", "abcd"), paths("fake", "wxyz"), 0.01, 0)
+    assert [len(split[part]) for part in PARTS] == [3, 3, 1, 1]
+    real, fake = paths("real", range(100, 164)), paths("fake", range(200, 264))
+    for part in split_holdout(real, fake, 0.25, 0).values():
+        assert list(part) == sorted(part) and len(part) in (16, 48)
+
+
 def test_two_files_of_one_name_stay_together():
     real = paths("real", range(8)) + paths("real", range(8), "jpg")
     split = split_holdout(real, paths("fake", "abcd"), 0.25, 0)
