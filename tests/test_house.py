@@ -523,6 +523,7 @@ def test_interrupted_scripts_say_how_to_go_on_and_leave_nothing_half_written(num
     def main(argv=None):
         folder = tmp_path / ("none" if option is None else "run")
         with leaving(folder, lambda: option), files.atomic_path(tmp_path / "run/file") as temporary:
+            locks.hold(tmp_path / "run")
             temporary.write_text("half")
             signal.raise_signal(number)
 
@@ -610,6 +611,8 @@ def test_log_is_trimmed_on_resume(tmp_path):
     with ScalarLog(tmp_path) as log:
         for step in (1, 2, 3):
             log.write(step, {"loss": step / 3})
+    with (tmp_path / "log.csv").open("a") as file:
+        file.write("2")  # the beginning of a row that a killed process did not finish
     with ScalarLog(tmp_path, resume_step=2) as log:
         log.write(3, {"loss": 7})
         with pytest.raises(ValueError, match="columns"):
