@@ -52,6 +52,15 @@ def test_residual_generator_starts_as_its_base(base):
     assert torch.allclose(model.refine(fake, is_real=True), fake, atol=1e-5)
 
 
+def test_pictures_of_a_training_do_not_end_it():
+    """Batch statistics, say, are those of batches again after a refined image."""
+    model = small(norm="batch")
+    model.refine(images(1))
+    assert all(part.training for part in model.generator.modules())
+    model.eval().refine(images(1))
+    assert not any(part.training for part in model.generator.modules())
+
+
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 def test_result_does_not_depend_on_the_batch(norm):
     model = trained(norm=norm, whitening=fit_whitening([images(4)]))
