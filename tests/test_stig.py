@@ -61,6 +61,13 @@ def test_pictures_of_a_training_do_not_end_it():
     assert not any(part.training for part in model.generator.modules())
 
 
+def test_minus_infinity_is_a_large_weight():
+    """It is how a training that came to no number is told before its checkpoint replaces a good one."""
+    trainer = Trainer(small(), 1e-3, total_steps=20, ema=0.5)
+    torch.nn.init.constant_(trainer.model.generator.final.bias, -torch.inf)
+    assert trainer.largest_weight() == torch.inf
+
+
 @pytest.mark.parametrize("norm", ["instance", "batch", "none"])
 def test_result_does_not_depend_on_the_batch(norm):
     model = trained(norm=norm, whitening=fit_whitening([images(4)]))
