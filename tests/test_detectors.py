@@ -23,7 +23,15 @@ from detect_commands import judges, training
 from detect_commands.bench import Bench
 from detect_commands.judges import SMALLEST_DEVIATION, NetworkJudge
 from detect_commands.options import parse_detect
-from detect_commands.training import LabelledImages, TrainingPlan, epoch_batches, network_logits, train_network, validate
+from detect_commands.training import (
+    LabelledImages,
+    TrainingPlan,
+    balanced_loss,
+    epoch_batches,
+    network_logits,
+    train_network,
+    validate,
+)
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
 from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
 from utils.aliases import alias_features
@@ -32,6 +40,7 @@ from utils.decay import decay_features
 from utils.detector_features import classical_features
 from utils.distributed import Processes
 from utils.errors import UserError
+from utils.fresh_detector import fold_numbers
 from utils.interrupts import StopRequest, handling
 from utils.linear_filter import OPPONENT, RGB, mixed
 from utils.perturbations import PERTURBATIONS, augment, jpeg, resize
@@ -238,6 +247,17 @@ def test_unequal_classes_are_balanced_and_constant_columns_harmless(classifier):
     assert 0.3 < np.mean(scores > 0.5) < 0.75  # an unbalanced fit calls nearly everything real
 
 
+def test_the_larger_class_is_thinned_out_at_random():
+    """The first images may be of one scene, or of one camera."""
+    kept = []
+    for seed in range(3):
+        state = fit_classical("knn", np.zeros((5, 1)), 1.0 + np.arange(90)[:, None], seed)
+        fakes = state["features"][state["labels"] == 1] * state["std"] + state["mean"]
+        kept.append(tuple(fakes.flatten().round().tolist()))
+    assert len(set(kept)) == 3
+    assert all(len(numbers) == 5 and sorted(set(numbers)) == [*numbers] for numbers in kept)
+
+
 def test_too_few_images_are_refused():
     real, fake = blobs(4)
     with pytest.raises(ValueError, match="at least 5 training images"):
@@ -337,22 +357,23 @@ def test_training_learns_and_scores_the_right_way_round(tmp_path):
     assert (FAKE, REAL) == (0, 1)
 
 
-def test_resumed_training_is_uninterrupted_training(tmp_path, monkeypatch):
+@pytest.mark.parametrize("settings", [{}, {"epochs": 60, "lr": 2.0, "patience": 3}])  # at this rate it gets worse after its best
+def test_resumed_training_is_uninterrupted_training(tmp_path, monkeypatch, settings):
     import detect_commands.training as module
 
-    whole, best, _ = train_tiny(tmp_path / "whole")
+    whole, best, _ = train_tiny(tmp_path / "whole", **settings)
     original = module._train_epoch
 
     def interrupted(network, images, *rest):
-        if images.epoch == 2:
+        if images.epoch == (best + 2 if settings else 2):
             raise KeyboardInterrupt
         return original(network, images, *rest)
 
     monkeypatch.setattr(module, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_tiny(tmp_path / "parts")
+        train_tiny(tmp_path / "parts", **settings)
     monkeypatch.setattr(module, "_train_epoch", original)
-    resumed, best_again, _ = train_tiny(tmp_path / "parts")
+    resumed, best_again, _ = train_tiny(tmp_path / "parts", **settings)
     assert best == best_again
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -378,6 +399,8 @@ def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path):
     assert len(rows) == best + 4 < 60
     assert min(losses) == losses[best]
     assert validate(network, validation, 8, ALONE)[0] == pytest.approx(losses[best], rel=1e-6)
+    assert train_tiny(tmp_path / "at rest", epochs=9, lr=0.0, patience=2)[1] == 0  # as good is no better
+    assert len((tmp_path / "at rest/log.csv").read_text().splitlines()) == 1 + 3
 
 
 def test_rate_schedule_is_the_papers(tmp_path, monkeypatch):
@@ -399,6 +422,9 @@ def test_unequal_classes_weigh_alike():
     images = LabelledImages(torch.zeros(30, 3, 8, 8), range(30), torch.zeros(10, 3, 8, 8), range(10))
     assert images.class_weights.tolist() == pytest.approx([2.0, 40 / 60])
     assert len(images) == 40 and images[0][1] == REAL and images[39][1] == FAKE
+    logits, label = torch.randn(8, 2), torch.tensor([REAL] * 7 + [FAKE])
+    expected = torch.nn.functional.cross_entropy(logits, label, weight=images.class_weights)  # by the sum of the images' weights
+    assert balanced_loss(logits, label, images.class_weights, ALONE).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_augmentation_changes_with_the_epoch_only(monkeypatch):
@@ -478,6 +504,12 @@ def test_an_interrupted_fit_is_no_fit(monkeypatch):
     with StopRequest() as stop:
         fit_classical("mlp", *features, seed=0)
     assert stop.asked  # whoever has asked to be told is told
+
+
+def test_the_fewest_images_leave_enough_in_every_fold():
+    for count, enough in ((judges.FEWEST, True), (judges.FEWEST - 1, False)):
+        folds, _ = fold_numbers([range(count)] * 2, judges.FOLDS, 0)
+        assert (count - np.bincount(folds).max() >= judges.NEIGHBOURS) == enough
 
 
 def test_classical_detectors_choose_their_threshold_by_images_they_never_saw(monkeypatch):
