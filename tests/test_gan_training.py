@@ -10,7 +10,7 @@ from gan_commands import monitor as monitor_module
 from gan_commands.common import SAMPLE, draw, draw_batches, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
-from gan_commands.finetune import default_threshold, finetune_step
+from gan_commands.finetune import default_threshold, finetune_step, start_trainer
 from gan_commands.invert import invert_batch
 from gan_commands.monitor import GanMonitor, choose_monitor
 from models.gan import Generator, from_image, generate, seeded_latents
@@ -35,6 +35,15 @@ def test_latents_depend_on_their_index_alone():
     assert not torch.equal(seeded_latents([3], 4, seed=3, stream=1)[0], together[3])
     many = seeded_latents(range(2000), 4, seed=0)
     assert many.mean().abs() < 0.05 and abs(many.std() - 1) < 0.05
+
+
+def test_finetuning_starts_from_the_average_where_there_is_one():
+    """Latents were found for it, and samples are drawn from it."""
+    for ema in (0.0, 0.9):
+        trained = GanTrainer(GanConfig(**TINY, ema=ema), 1e-2, ALONE)
+        trained.step(reals())
+        started = start_trainer(trained.state_dict(), 1e-4, ALONE)
+        assert all(map(torch.equal, started.generator.state_dict().values(), trained.sampler.state_dict().values()))
 
 
 def test_generate_keeps_mode_and_statistics():
