@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
 import pickle
@@ -29,7 +30,7 @@ from detect_commands import before_after, image_sets, records
 from detect_commands.common import judge_rows
 from detect_commands.image_sets import ImageSet, filters_between, open_sets
 from detect_commands.options import parse_detect
-from detect_commands.protocol import draw_samples, split_names, unseen
+from detect_commands.protocol import _is_version, _mostly_versions, draw_samples, split_names, unseen
 from detect_commands.report import Judged, summary, told_few, write_before_after
 from models.classical_detectors import CLASSICAL
 from utils import filter_fitting, run_dir
@@ -975,6 +976,16 @@ def test_copies_of_images_in_shards_judge_nowhere_but_others_do(run):
     images = ImageSet("x", "others", load_folder("others", None)[0])
     left = [images.names[i] for i in unseen(images, "fake", content, None, 0)]
     assert left == [name for name in images.names if name != "003.png"]
+
+
+def test_half_a_folder_of_versions_is_one_of_versions_and_an_image_of_one_colour_may_be_one():
+    """Better one image too many is left out than one that the detector knows judges it."""
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    folder = SimpleNamespace(images=images, indices=lambda names: [int(name) for name in names])
+    for alike in range(5):
+        trained_on = {str(n): functools.partial(images.__getitem__, n if n < alike else n - 1) for n in range(4)}
+        assert _mostly_versions(folder, trained_on) == (alike >= 2)
+    assert _is_version(SimpleNamespace(images=torch.full_like(images, 0.5), indices=folder.indices), "0", lambda: images[0])
 
 
 @pytest.mark.parametrize(

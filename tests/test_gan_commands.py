@@ -562,6 +562,21 @@ def test_fourier_finetuning_brings_the_spectra_closer():
     run("sample --dst fourier --n 2 --out out/fourier --device cpu")
 
 
+def test_each_pass_over_the_pairs_has_an_order_of_its_own(monkeypatch):
+    seen, step = [], finetune_module.finetune_step
+
+    def spying(trainer, real_image, latent, *rest):
+        seen.append(latent[:, 0].tolist())
+        return step(trainer, real_image, latent, *rest)
+
+    monkeypatch.setattr(finetune_module, "finetune_step", spying)
+    run(
+        "finetune --generator base --pairs pairs --dst orders --overwrite --adv 0 --threshold 2 --epochs 2 --n 20 --batch_size 8 "
+        "--detector logreg --device cpu"
+    )
+    assert len(seen) == 6 and seen[:3] != seen[3:]
+
+
 @pytest.mark.parametrize("steps_before_stop", [1, 3, 5])
 def test_resumed_finetuning_is_bit_identical(steps_before_stop, monkeypatch, capsys):
     """Stopped in the middle of an epoch, at its end before it is judged, and in the second epoch."""
