@@ -61,6 +61,18 @@ def test_pictures_of_a_training_do_not_end_it():
     assert not any(part.training for part in model.generator.modules())
 
 
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_networks_and_optimisers_begin_as_in_the_paper(norm):
+    model = small(norm=norm)
+    state = {name: value for name, value in model.generator.named_parameters() if not name.startswith("final")}
+    for part, mean in (("conv1.weight", 0), ("bn1.weight", 1)):
+        values = torch.cat([value.flatten() for name, value in state.items() if name.endswith(part)])
+        assert values.mean().item() == pytest.approx(mean, abs=0.01) and values.std().item() == pytest.approx(0.02, rel=0.2)
+    assert not any(value.any() for name, value in state.items() if name.endswith("bias"))
+    optimisers = Trainer(model, 1e-3, total_steps=20, ema=0.5).optimisers.values()
+    assert [optimiser.defaults["betas"] for optimiser in optimisers] == [(0.5, 0.999)] * 2
+
+
 def test_minus_infinity_is_a_large_weight():
     """It is how a training that came to no number is told before its checkpoint replaces a good one."""
     trainer = Trainer(small(), 1e-3, total_steps=20, ema=0.5)
