@@ -10,7 +10,7 @@ from gan_commands import monitor as monitor_module
 from gan_commands.common import SAMPLE, draw, draw_batches, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
-from gan_commands.finetune import default_threshold, finetune_step, start_trainer
+from gan_commands.finetune import SampleJudge, default_threshold, finetune_step, start_trainer
 from gan_commands.invert import invert_batch
 from gan_commands.monitor import GanMonitor, choose_monitor
 from models.gan import Generator, from_image, generate, seeded_latents
@@ -44,6 +44,13 @@ def test_finetuning_starts_from_the_average_where_there_is_one():
         trained.step(reals())
         started = start_trainer(trained.state_dict(), 1e-4, ALONE)
         assert all(map(torch.equal, started.generator.state_dict().values(), trained.sampler.state_dict().values()))
+
+
+def test_a_detector_that_calls_a_quarter_of_the_reals_fake_is_right_about_the_others(monkeypatch):
+    detector = SimpleNamespace(called_fake=lambda _: 0.25, unseen_real=None)
+    monkeypatch.setattr("gan_commands.finetune.SplitDetector", lambda *_: detector)
+    checkpoint = GanTrainer(GanConfig(**TINY), 1e-2, ALONE).state_dict()
+    assert SampleJudge("logreg", reals(), checkpoint, 4, 0, CPU).real_right == 0.75
 
 
 def test_generate_keeps_mode_and_statistics():
@@ -151,6 +158,9 @@ def test_inversion_finds_images_of_the_generator_whatever_the_batch():
     latent, loss = invert_batch(generator, target, start, 60, 0.1, shown.append)
     assert shown[-1] < shown[0] / 2
     assert loss.shape == (3,) and latent.shape == (3, 4)
+    assert torch.allclose(
+        loss, (from_image(generate(generator, latent)) - from_image(target)).square().flatten(1).mean(1), rtol=1e-4
+    )
     alone, alone_loss = invert_batch(generator, target[1:2], start[1:2], 60, 0.1, shown.append)
     assert torch.allclose(alone[0], latent[1], atol=1e-3)
     assert alone_loss[0].item() == pytest.approx(loss[1].item(), rel=1e-2, abs=1e-5)
