@@ -88,8 +88,9 @@ def refiner_of_folders(options, processes):
 
 def released_refiner(file, size, device):
     """`Refiner` of a generator of the released code; UserError if the file does not fit the network."""
+    state = released_generator(file)
     try:
-        model = released_model(released_generator(file), size, PRESETS["released"]).to(device)
+        model = released_model(state, size, PRESETS["released"]).to(device)
     except ValueError as error:
         raise UserError(f"{file} is not a released generator: {error}") from error
     return Refiner(size, "resize", model.refine, digest_of(model.state_dict()))

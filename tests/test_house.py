@@ -459,6 +459,12 @@ def test_released_checkpoint_needs_its_parts(tmp_path):
     torch.save(flat, file)
     with pytest.raises(UserError, match="shape"):
         released.released_generator(file)
+    for name, axis in (("conv0_0.conv1.weight", 1), ("final.weight", 0), ("final.bias", 0)):
+        wide = dict(golden_weights("generator"))
+        wide[name] = torch.cat([wide[name], wide[name]], axis)
+        torch.save(wide, file)
+        with pytest.raises(UserError, match=r"shape \(.*6.* channels"):
+            released.released_generator(file)
     torch.save(golden_weights("generator"), file)
     assert released.released_file(tmp_path) == released.released_file(file) == file
     assert released.released_generator(file).keys() == golden_weights("generator").keys()

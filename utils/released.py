@@ -34,6 +34,9 @@ def released_generator(file):
     # Input channel RELEASED_ORDER[c] of ours must meet the weights the released code used for its channel c.
     back = [RELEASED_ORDER.index(channel) for channel in range(3)]
     try:
+        channels = [state["conv0_0.conv1.weight"].shape[1], len(state["final.weight"]), len(state["final.bias"])]
+        if channels != [3, 3, 3]:
+            raise IndexError(f"{channels} channels come in and go out")
         first = {"conv0_0.conv1.weight": state["conv0_0.conv1.weight"][:, back]}
         return state | first | {name: state[name][back] for name in ("final.weight", "final.bias")}
     except (KeyError, IndexError) as error:
