@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import linalg, ndimage
 
+from utils.errors import UserError
 from utils.feature_metrics import Moments, frechet_distance, kernel_distance
+from utils.measure import batches
 from utils.metrics import FOLDS, SpectrumFolds, SpectrumMean, fold_of, half_of, lfd, profile_gap, psnr, spectral_distances, ssim
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data"
@@ -301,3 +303,10 @@ def test_kernel_distance_in_blocks_of_rows(monkeypatch):
     whole = kernel_distance(first, second)
     monkeypatch.setattr("utils.feature_metrics.KERNEL_ROWS", 4)
     assert kernel_distance(first, second) == pytest.approx(whole, rel=1e-9)
+
+
+def test_images_exchanged_for_others_of_another_size_are_told():
+    images = [torch.rand(3, 16, 16), torch.rand(3, 16, 16), torch.rand(3, 8, 8)]
+    with pytest.raises(UserError, match="spectra of x: an image is of another size than when it was checked"):
+        list(batches(images, "spectra of x", "cpu"))
+    assert len(list(batches(images[:2], "spectra of x", "cpu"))) == 1

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utils.ahead import read_ahead
 from utils.distributed import Processes
+from utils.errors import UserError
 from utils.feature_metrics import kernel_distance
 from utils.files import file_hash
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
@@ -20,11 +21,17 @@ from utils.pictures import mag_picture, to_8bit
 
 
 def batches(images, title, device, batch_size=16, num_workers=0):
-    """Every image once, in order, with a bar: yields (N, 3, H, W) on the device; `num_workers` threads read ahead."""
+    """Every image once, in order, with a bar: yields (N, 3, H, W) on the device; `num_workers` threads read ahead.
+
+    Raises: UserError if images of one batch differ in size: one was exchanged after it had been checked.
+    """
     pinned = torch.device(device).type == "cuda"  # so that copying does not hold the device up
 
     def read(start):
-        image = torch.stack([images[index] for index in range(start, min(start + batch_size, len(images)))])
+        some = [images[index] for index in range(start, min(start + batch_size, len(images)))]
+        if len({image.shape for image in some}) > 1:
+            raise UserError(f"{title}: an image is of another size than when it was checked; let nothing change it and run again")
+        image = torch.stack(some)
         return image.pin_memory() if pinned else image
 
     with tqdm(total=len(images), desc=title, unit="image", delay=2, leave=False) as bar:
