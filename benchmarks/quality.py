@@ -156,6 +156,9 @@ def keep(path, name, new, row, seed, numbers, made_by):
         if results.get(name, new)["made_by"] != new["made_by"]:
             print(f"{name}: its numbers were made of other images or by other code; they are dropped", file=sys.stderr)
         refiners = {s: made for s, made in record["refiners"].get(row, {}).items() if made["how"] == made_by["how"]}
+        dropped = sorted(record["rows"].get(row, {}).keys() - refiners.keys() - {seed})
+        if dropped:
+            print(f"{name}, {row}: seeds made by other code are dropped ({', '.join(dropped)})", file=sys.stderr)
         rows = {s: found for s, found in record["rows"].get(row, {}).items() if s in refiners}
         record["rows"][row], record["refiners"][row] = rows | {seed: numbers}, refiners | {seed: made_by}
         results[name] = record

@@ -220,7 +220,7 @@ def test_other_code_of_the_judge_is_another_fingerprint(case, monkeypatch, tmp_p
             assert quality.fingerprint(case, None) != before, module
 
 
-def test_calls_at_once_keep_each_other_s_rows(tmp_path):
+def test_calls_at_once_keep_each_other_s_rows(tmp_path, capsys):
     path, new = tmp_path / "test.json", {"made_by": "x", "settings": {}, "rows": {}, "refiners": {}}
     made = {"how": "a", "weights": "1"}
     threads = [
@@ -235,6 +235,7 @@ def test_calls_at_once_keep_each_other_s_rows(tmp_path):
     assert {seed: numbers["lfd"] for seeds in rows.values() for seed, numbers in seeds.items()} == {str(n): n for n in range(16)}
     record = quality.keep(path, "small", new, "row0", "99", {"lfd": 0}, made | {"how": "b"})
     assert set(record["rows"]["row0"]) == {"99"} and len(record["rows"]["row1"]) == 4  # no mean over different trainings
+    assert "small, row0: seeds made by other code are dropped (0, 12, 4, 8)" in capsys.readouterr().err
 
 
 def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):

@@ -87,7 +87,7 @@ def _joined(work, options, devices):
         _end_with_launcher()
     resumable = hasattr(options, "resume")
     advice = (
-        "the last checkpoint is whole: the same command with --resume goes on from it, on any number of processes"
+        "if a checkpoint was written, it is whole: the same command with --resume goes on from it, on any number of processes"
         if resumable
         else "start the command again"
     )
