@@ -141,7 +141,7 @@ def test_filters_of_many_images_are_fitted_on_some_of_them(monkeypatch):
 
 def test_fakes_are_made_unseen_only_if_most_were_seen(monkeypatch):
     """The polyphase filter takes more from those that it was fitted on; of many, it was fitted on some."""
-    options = SimpleNamespace(num_workers=0, whiten=False)
+    options = SimpleNamespace(period=4, num_workers=0, whiten=False)
     monkeypatch.setattr(filter_fitting, "FITTING_IMAGES", 1)  # 16 of 32 x 32 pixels
     for count, keeps in ((16, True), (32, True), (33, False)):
         sides = {f"train_{side}": list(photographs(count, seed)) for seed, side in enumerate(("real", "fake"))}
