@@ -35,7 +35,7 @@ def period_option():
     """How far apart the aliases are that the filter polyphase knows."""
     return option(
         "filter polyphase: pixels after which what upsampling left repeats; 8 where a decoder enlarged eight times, as those of "
-        "latent diffusion do (four times the memory and time)",
+        "latent diffusion do (four times the weights, up to four times the time)",
         PERIOD,
         type=int,
         choices=PERIODS,

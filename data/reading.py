@@ -106,7 +106,7 @@ def _pixels(image, content):
     """Pillow image of the file's bytes -> (H, W), (H, W, 3) or (H, W, 4) array, uint8 or uint16, not yet upright."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
     if tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8:
-        raise ValueError("colours of 16 bits in planes of their own are not read, save it with its colours interleaved")
+        raise ValueError("planes of 16 bits are not read, save it with its colours interleaved (PlanarConfiguration 1)")
     key = image.info.get("transparency") if image.format == "PNG" else None
     tiles = _low_byte_tiles(image)
     image.load()
@@ -185,11 +185,8 @@ def _decode(path, read):
         reason = "it is no PNG, JPEG, WebP, BMP or TIFF image" if content else "it is empty"
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from None
     except Exception as error:  # decoders raise anything on damaged files
-        reason = (
-            "it is a link to nothing"
-            if _is_dangling(path)
-            else getattr(error, "strerror", None) or str(error) or type(error).__name__
-        )
+        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = "it is a link to nothing" if _is_dangling(path) else told
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from error
     return np.ascontiguousarray(_to_rgb(array)), image_format, tables, several
 

@@ -35,8 +35,8 @@ FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then up
     "spectrum": LogSpectrum,
     "opponent_spectrum": functools.partial(LogSpectrum, OPPONENT),
 }
-SECOND_PASS = {  # statistic -> how it begins, and with which mean of the first pass
-    "deviations": (Deviations, "opponent_mean"),
+SECOND_PASS = {  # statistic -> how it begins, given a mean and the period of lags, and which mean of the first pass that is
+    "deviations": (lambda mean, _: Deviations(mean), "opponent_mean"),
     "lags": (LagMoments, "opponent_mean"),
     "halved_lags": (functools.partial(LagMoments, parts=2), "opponent_mean"),
 }
@@ -72,10 +72,7 @@ def statistics_of(read, wanted, period=PERIOD):
     means = {SECOND_PASS[name][1] for name in wanted if name in SECOND_PASS}
     first = {name: begin() for name, begin in FIRST_PASS.items() if name in wanted or name in means}
     _update(first.values(), read)
-    of_lags = {"lags": {"period": period}, "halved_lags": {"period": period}}
-    second = {
-        name: begin(first[mean].mean, **of_lags.get(name, {})) for name, (begin, mean) in SECOND_PASS.items() if name in wanted
-    }
+    second = {name: begin(first[mean].mean, period) for name, (begin, mean) in SECOND_PASS.items() if name in wanted}
     _update(second.values(), read)
     return first | second
 

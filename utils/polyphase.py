@@ -39,12 +39,12 @@ class LagMoments:
     energy around it: no image counts more than another.
 
     Args:
-        mean: mean log spectrum of the images' opponent colours, (3, H, W) float64. parts: how many. period: of the aliases.
+        mean: mean log spectrum of the images' opponent colours, (3, H, W) float64. period: of the aliases. parts: how many.
     Attributes: parts, list of `RunningMoments`.
     Raises: ValueError if a side of the images is no multiple of the period.
     """
 
-    def __init__(self, mean, parts=1, period=PERIOD):
+    def __init__(self, mean, period=PERIOD, parts=1):
         check_aliases(*mean.shape[-2:], period)
         self._period = period
         self.parts, self._number = [RunningMoments() for _ in range(parts)], itertools.count()
