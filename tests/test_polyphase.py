@@ -75,13 +75,22 @@ def test_equal_sets_leave_nothing_to_do(period):
     assert (apply_polyphase(others, weights) - others).square().mean().sqrt() < 2e-3
 
 
+def opposite(images):
+    """At -f what was at f; of images, those turned by half a turn."""
+    return images.flip((-2, -1)).roll((1, 1), (-2, -1))
+
+
+def hermitian(weights, period):
+    """Complex weights (..., A, H, W) as they must be for real images, from those at the opposite frequencies."""
+    negatives = [aliases(period).index((-row % period, -column % period)) for row, column in aliases(period)]
+    return opposite(weights)[..., negatives, :, :].conj()
+
+
 @pytest.mark.parametrize("period", PERIODS)
 def test_results_are_real_and_keep_their_brightness(period):
     weights = fitted(photographs(30, 0), upsampled(30, 1), period)
     complex_weights = torch.complex(*weights)
-    mirrored = complex_weights.flip((-2, -1)).roll((1, 1), (-2, -1)).conj()  # at -f
-    negatives = [aliases(period).index((-row % period, -column % period)) for row, column in aliases(period)]
-    assert torch.allclose(complex_weights, mirrored[:, negatives], atol=1e-4)
+    assert torch.allclose(complex_weights, hermitian(complex_weights, period), atol=1e-4)
     fake = upsampled(5, 3)
     assert torch.allclose(apply_polyphase(fake, weights).mean((2, 3)), fake.mean((2, 3)), atol=1e-6)
 
@@ -150,10 +159,25 @@ def test_of_one_image_nothing_is_learnt(counts):
 def test_blocks_hold_a_frequency_and_its_aliases(period):
     field = torch.arange(3 * period * 2 * period).view(3 * period, 2 * period)
     blocks = _blocks(field, period)
-    assert blocks.shape == (3, 2, period**2)
+    assert blocks.shape == (2, 2, period**2)  # the third row is opposite to the second
     for place, (row, column) in enumerate(aliases(period)):
-        assert torch.equal(blocks[..., place], field[3 * row : 3 * row + 3, 2 * column : 2 * column + 2])
-    assert torch.equal(_from_blocks(blocks, period), field)
+        assert torch.equal(blocks[..., place], field[3 * row : 3 * row + 2, 2 * column : 2 * column + 2])
+
+
+@pytest.mark.parametrize("period", PERIODS)
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_half_of_the_blocks_tells_the_weights(period, rows):
+    weights = torch.randn(period**2, rows * period, 2 * period, dtype=torch.complex64)
+    weights = weights + hermitian(weights, period)
+    assert torch.allclose(_from_blocks(_blocks(weights, period), period, rows * period), weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("period", PERIODS)
+def test_both_halves_of_the_spectrum_are_fitted_alike(period):
+    """A filter fitted to images that are turned by half a turn sees the half that was not looked at."""
+    real, fake = photographs(20, 0), upsampled(20, 1)
+    expected = torch.complex(*fitted(real, fake, period)).conj()
+    assert torch.allclose(torch.complex(*fitted(opposite(real), opposite(fake), period)), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("contrast", [1.0, 1e4])

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from utils.chunks import in_chunks
 from utils.devices import on_device, to_double
-from utils.fft import fourier, to_lags
+from utils.fft import dc_first, fourier, to_lags
 from utils.profiles import to_grey
 
 PERIODS = (4, 8)  # pixels: shifts are multiples of 1 / period, those that the last two or three doublings of the size leave
@@ -51,7 +51,9 @@ def alias_lags(spectrum, period=PERIOD):
         spectrum: (..., H, W) complex, of a real image, DC at (H // 2, W // 2); H and W multiples of the period.
     Returns: (..., S, H, W) complex per shift of `alias_shifts`, lag 0 at (0, 0).
     """
-    return to_lags(torch.stack([spectrum * shifted(spectrum, shift, period).conj() for shift in alias_shifts(period)], -3))
+    spectrum = dc_first(spectrum)
+    products = [spectrum * shifted(spectrum, shift, period).conj() for shift in alias_shifts(period)]
+    return to_lags(torch.stack(products, -3), centred=False)
 
 
 @functools.cache

@@ -55,8 +55,7 @@ def inverse_fourier(spectrum):
     Returns: (..., H, W) complex; real up to rounding if the spectrum is Hermitian.
     """
     with torch.autocast(spectrum.device.type, enabled=False):
-        shifted = torch.fft.ifftshift(spectrum, dim=(-2, -1))
-        return torch.fft.ifftshift(torch.fft.ifft2(shifted), dim=(-2, -1))
+        return dc_first(torch.fft.ifft2(dc_first(spectrum)))
 
 
 def image_to_mag(image):
@@ -138,14 +137,19 @@ def mirror(spectrum):
     return spectrum.flip(-1).roll(1 - spectrum.shape[-1] % 2, -1)
 
 
-def to_lags(field):
+def dc_first(field):
+    """(..., H, W) with DC at (H // 2, W // 2) -> the same with DC at (0, 0)."""
+    return torch.fft.ifftshift(field, dim=(-2, -1))
+
+
+def to_lags(field, centred=True):
     """Orthonormal inverse transform of something that is given for each frequency.
 
     Args:
-        field: (..., H, W), DC at (H // 2, W // 2).
+        field: (..., H, W), DC at (H // 2, W // 2) if centred, or as `dc_first` gives it.
     Returns: (..., H, W) complex over lags in pixels, lag 0 at (0, 0).
     """
-    return torch.fft.ifft2(torch.fft.ifftshift(field, dim=(-2, -1)), norm="ortho")
+    return torch.fft.ifft2(dc_first(field) if centred else field, norm="ortho")
 
 
 def from_lags(lags):

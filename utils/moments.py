@@ -19,8 +19,8 @@ class RunningMoments:
                 self.mean, self._squares = torch.zeros_like(value), torch.zeros_like(value)
             self.count += 1
             delta = value - self.mean
-            self.mean += delta / self.count
-            self._squares.addcmul_(delta, value - self.mean)
+            self.mean.add_(delta, alpha=1 / self.count)
+            self._squares.addcmul_(delta, delta, value=1 - 1 / self.count)
 
     def __add__(self, other):
         """Moments of the tensors of both (Chan's formula); at least one must have some."""

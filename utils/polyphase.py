@@ -10,6 +10,7 @@ import itertools
 import math
 
 import torch
+from torch.nn.functional import pad
 
 from utils.aliases import PERIOD, alias_lags, alias_shifts, aliases, check_aliases, shifted
 from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
@@ -33,9 +34,9 @@ def _lag_window(height, width):
 
 
 class LagMoments:
-    """`RunningMoments` of `alias_lags` of whitened opponent colours, (3, S, 2, H, W), for each part of the images, dealt in turn.
+    """`RunningMoments` of `alias_lags` of whitened opponent colours, (3, S, H, W, 2), for each part of the images, dealt in turn.
 
-    The pair in the third place is real and imaginary part. A frequency is in units of its typical amplitude, and of the image's own
+    The pair in the last place is real and imaginary part. A frequency is in units of its typical amplitude, and of the image's own
     energy around it: no image counts more than another.
 
     Args:
@@ -56,19 +57,29 @@ class LagMoments:
         energy = from_cepstrum(self._window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST_ENERGY)
         for one in spectrum / energy.sqrt():
             part = self.parts[next(self._number) % len(self.parts)]
-            part.update(torch.view_as_real(alias_lags(one, self._period)).movedim(-1, -3)[None])
+            part.update(torch.view_as_real(alias_lags(one, self._period))[None])
+
+
+def _half(height, period):
+    """Rows of blocks (`_blocks`) that are looked at; the others are opposite to them, and an image's spectrum is Hermitian."""
+    return height // period // 2 + 1
 
 
 def _blocks(field, period):
-    """(..., H, W) -> (..., H / period, W / period, A): a frequency's A = period^2 `aliases` beside each other."""
-    field = field.unflatten(-2, (period, -1)).unflatten(-1, (period, -1))  # (..., period, h, period, w)
+    """(..., H, W) -> (..., `_half`, W / period, A): a frequency's A = period^2 `aliases` beside each other, of half of them."""
+    half = _half(field.shape[-2], period)
+    field = field.unflatten(-2, (period, -1))[..., :half, :].unflatten(-1, (period, -1))  # (..., period, half, period, w)
     return field.movedim((-4, -2), (-2, -1)).flatten(-2)
 
 
-def _from_blocks(blocks, period):
-    """Inverse of `_blocks`."""
-    field = blocks.unflatten(-1, (period, period)).movedim((-2, -1), (-4, -2))
-    return field.flatten(-4, -3).flatten(-2)
+def _from_blocks(blocks, period, height):
+    """Weights (A, H, W) for each of `aliases` from the half (A, `_half`, w, A) that `_blocks` leaves of them."""
+    field = blocks.unflatten(-1, (period, period)).movedim((-2, -1), (-4, -2)).flatten(-2)  # (A, period, half, W)
+    weights = pad(field, (0, 0, 0, height // period - field.shape[-2])).flatten(-3, -2)
+    negatives = [aliases(period).index((-row % period, -column % period)) for row, column in aliases(period)]
+    opposite = weights[negatives].flip((-2, -1)).roll((1, 1), (-2, -1)).conj()
+    known = torch.arange(height, device=weights.device) % (height // period) < field.shape[-2]
+    return torch.where(known[:, None], weights, opposite)
 
 
 def _shifted_places(shift, period):
@@ -77,8 +88,8 @@ def _shifted_places(shift, period):
 
 
 def _coherence(lags, period):
-    """Lags (S, 2, H, W) -> Hermitian matrices (h, w, A, A) of products of aliases, 0 on the diagonal."""
-    products = _blocks(from_lags(torch.complex(lags[:, 0], lags[:, 1])), period)  # (S, h, w, A)
+    """Lags (S, H, W, 2) -> Hermitian matrices (`_half`, w, A, A) of products of aliases, 0 on the diagonal."""
+    products = _blocks(from_lags(torch.view_as_complex(lags)), period)  # (S, half, w, A)
     matrices = products.new_zeros(*products.shape[1:], period**2)
     own = torch.arange(period**2)
     for values, shift in zip(products, alias_shifts(period), strict=True):
@@ -97,10 +108,10 @@ def _nearest_coherence(matrices):
 
 
 def _towards(fake, target, amplitude):
-    """Matrices (h, w, A, A) that change fakes least, in the mean square, so that they get the target's coherence.
+    """Matrices (..., A, A) that change fakes least, in the mean square, so that they get the target's coherence.
 
     Args:
-        fake, target: coherence matrices, (h, w, A, A). amplitude: of each alias, (h, w, A); stays.
+        fake, target: coherence matrices, (..., A, A). amplitude: of each alias, (..., A); stays.
     """
     weight = torch.maximum(amplitude, amplitude.amax(-1, keepdim=True) / CONTRAST)
     covariance, wanted = (weight[..., None] * matrices * weight[..., None, :] for matrices in (fake, target))
@@ -131,8 +142,8 @@ def fit_polyphase(reals, halves, mean, period=PERIOD):
 def _fit(reals, amplitude, period, fakes):
     """Weights from `RunningMoments` of lags and the fakes' amplitude (3, H, W)."""
     difference, variance = reals.mean - fakes.mean, reals.variance_of_mean + fakes.variance_of_mean
-    kept = trust_bands(difference.square().sum(2), variance.sum(2))[:, :, None] * difference
-    smooth = _lag_window(*amplitude.shape[-2:]).to(kept.device) * fakes.mean
+    kept = trust_bands(difference.square().sum(-1), variance.sum(-1))[..., None] * difference
+    smooth = _lag_window(*amplitude.shape[-2:]).to(kept.device)[..., None] * fakes.mean
     colours = zip(smooth, kept, amplitude, strict=True)  # one after the other: the matrices are large
     weights = torch.stack([_weights(*colour, period) for colour in colours])
     return torch.stack([weights.real, weights.imag])
@@ -142,7 +153,7 @@ def _weights(smooth, kept, amplitude, period):
     """Weights (A, H, W) of one colour.
 
     Args:
-        smooth: lags of the fakes, (S, 2, H, W). kept: what the reals' have more, the same. amplitude: of the fakes, (H, W).
+        smooth: lags of the fakes, (S, H, W, 2). kept: what the reals' have more, the same. amplitude: of the fakes, (H, W).
     """
     one = torch.eye(period**2).to(kept)
     found = _nearest_coherence(one + _coherence(smooth, period))
@@ -150,7 +161,8 @@ def _weights(smooth, kept, amplitude, period):
     matrices[0, 0] = one  # DC and what would be predicted from it
     own = torch.arange(period**2)
     places = (_shifted_places(shift, period) for shift in aliases(period))
-    return torch.stack([_from_blocks(matrices[..., own, other], period) for other in places]).to(torch.complex64)
+    half = torch.stack([matrices[..., own, other] for other in places]).to(torch.complex64)
+    return _from_blocks(half, period, amplitude.shape[-2])
 
 
 def apply_polyphase(image, weights):
