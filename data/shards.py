@@ -37,8 +37,8 @@ def expand_pattern(pattern):
     words = found[1].split(",")
     if numbers:
         first, last = map(int, numbers.groups())
-        if last - first >= MOST:
-            raise UserError(f"{pattern} stands for {last - first + 1} files, more than {MOST}; mend the numbers in its braces")
+        if not first <= last < first + MOST:
+            raise UserError(f"{pattern} counts down, or stands for more than {MOST} files; mend the numbers in its braces")
         words = [f"{number:0{len(numbers[1])}d}" for number in range(first, last + 1)]
     return [name for word in words for name in expand_pattern(pattern[: found.start()] + word + pattern[found.end() :])]
 
@@ -114,8 +114,13 @@ def _read_index(shard):
                 path = posixpath.normpath(member.name)
                 folder, name = posixpath.split(path)
                 key = posixpath.join(folder, name.partition(".")[0])
-                if not member.isreg() or member.issparse() or key == last or not is_image_name(name):
+                if member.isdir() or key == last or not is_image_name(name):
                     continue
+                if not member.isreg() or member.issparse():
+                    raise UserError(
+                        f"{shard}: the member {member.name} is a link, or no plain file; "
+                        "pack the images themselves (tar --dereference --hard-dereference)"
+                    )
                 if Path(path).is_absolute() or Path(path).drive or ".." in Path(path).parts:
                     raise UserError(f"{shard}: the member {member.name} leads out of the shard; pack it anew with plain names")
                 names.append(key + posixpath.splitext(name)[1].lower())

@@ -70,7 +70,10 @@ def inside(house, monkeypatch):
 def test_patterns():
     assert expand_pattern("a-{008..011}.tar") == [f"a-{number}.tar" for number in ("008", "009", "010", "011")]
     assert expand_pattern("{a,b}-{0..1}.tar") == ["a-0.tar", "a-1.tar", "b-0.tar", "b-1.tar"]
-    assert expand_pattern("a.tar") == ["a.tar"]
+    assert expand_pattern("a.tar") == ["a.tar"] and expand_pattern("a-{7..7}.tar") == ["a-7.tar"]
+    for numbers in ("3..1", "1..1000001"):
+        with pytest.raises(UserError, match=r"counts down, or stands for more than 1000000 files"):
+            expand_pattern(f"a-{{{numbers}}}.tar")
     assert is_shards("a-{0..1}.tar") and not is_shards("datasets")
 
 
@@ -98,6 +101,19 @@ def test_members_follow_webdataset(tmp_path):
     assert list_shards(tmp_path / "x.tar").names == ["a.png", "b/x.jpg", "c.png"]
     dataset, infos = load_folder(tmp_path / "x.tar", None)
     assert [info.format for info in infos] == ["PNG", "JPEG", "PNG"] and len(dataset) == 3
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE])
+def test_an_image_that_is_no_plain_member_is_not_left_out_in_silence(tmp_path, kind):
+    """So tar packs a file that it has packed under another name already."""
+    pack(tmp_path / "x.tar", {"a.png": content(0, 16)})
+    with tarfile.open(tmp_path / "x.tar", "a") as tar:
+        for name in ("b.txt", "c.png"):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "a.png"
+            tar.addfile(member)
+    with pytest.raises(UserError, match=r"the member c\.png is a link, or no plain file"):
+        list_shards(tmp_path / "x.tar")
 
 
 def test_broken_shards_are_one_sentence(tmp_path, capsys):
