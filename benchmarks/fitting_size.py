@@ -14,7 +14,7 @@ from benchmarks.common import benchmark_parser
 from benchmarks.quality import refine_images
 from benchmarks.quality_data import Case, Images, read_images
 from benchmarks.quality_filters import fitted_filter
-from benchmarks.quality_judge import COLUMNS, Judge
+from benchmarks.quality_judge import CLASSICAL, CNNS, COLUMNS, Judge
 from data.demo import make_demo
 from data.listing import DATASETS
 from data.training import DEMO
@@ -82,7 +82,7 @@ def main(argv=None):
     for count in tqdm(options.counts, unit="count"):
         fitted = (some(images, 0, count, "") for images in parts["fit"].values())
         case = Case(options.data or DEMO, options.size, "test", *fitted, *judged)
-        judge = Judge(case, quick=not options.cnn)
+        judge = Judge(case, CLASSICAL + CNNS * options.cnn)
         for kind in FILTERS:
             start = time.perf_counter()
             refine = fitted_filter(case.fit_real.pixels, case.fit_fake.pixels, "cpu", kind)

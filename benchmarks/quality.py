@@ -22,7 +22,7 @@ from benchmarks import quality_judge
 from benchmarks.common import benchmark_parser
 from benchmarks.quality_code import hash_of, modules_behind
 from benchmarks.quality_data import HOME, PARTS, Images, available_sets, open_case
-from benchmarks.quality_judge import LEGEND, Judge, mean_psnr
+from benchmarks.quality_judge import CLASSICAL, CNNS, LEGEND, Judge, mean_psnr
 from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, write_docs
 from benchmarks.quality_rows import ROWS, is_trained, prepare_row
 from data.training import DEMO
@@ -182,7 +182,7 @@ def judge_set(case, path, options, device, inception, inception_hash):
     """Judge what is not known of a set's rows; returns its record with the rows and seeds asked for alone."""
     new = new_record(case, inception_hash)
     record = read_record(path, case.name, new)[1]
-    judge = functools.cache(lambda: Judge(case, options.quick, inception))
+    judge = functools.cache(lambda: Judge(case, CLASSICAL + CNNS * (not options.quick), inception))
     asked = {row: {} for row in options.rows}
     for row in tqdm(options.rows, desc=case.name, unit="row", leave=False):
         for place, seed in enumerate(map(str, options.seeds) if is_trained(row) else "-"):

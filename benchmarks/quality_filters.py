@@ -8,6 +8,7 @@ import functools
 
 import torch
 
+from utils.aliases import PERIOD
 from utils.fft import apply_gain, fourier
 from utils.filters import apply_filter, filter_refiner, fit_filters
 from utils.linear_filter import cepstral_log_gain, diagonal_gain, log_amplitude, spectrum_of
@@ -19,14 +20,14 @@ NODES = 8  # of the piecewise linear profile that `matched_profiles` moves
 REACH = 2.5  # standard deviations beyond which an image counts as at most that far out
 
 
-def _fitted(real, fake, kind):
+def _fitted(real, fake, kind, period=PERIOD):
     """One of the filters that train.py fits, on the images' device."""
-    return fit_filters(*(functools.partial(images.split, 16) for images in (real, fake)), [kind])[kind]
+    return fit_filters(*(functools.partial(images.split, 16) for images in (real, fake)), [kind], period)[kind]
 
 
-def fitted_filter(real, fake, device, kind):
+def fitted_filter(real, fake, device, kind, period=PERIOD):
     """What train.py makes of one of its filters."""
-    return filter_refiner(_fitted(real, fake, kind), device)
+    return filter_refiner(_fitted(real, fake, kind, period), device)
 
 
 def plain_rounding(real, fake, device):

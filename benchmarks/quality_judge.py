@@ -26,11 +26,13 @@ COLUMNS = {
     "logreg": "fresh logreg",
     "knn": "fresh knn",
     "coherence": "fresh coherence",
+    "coherence8": "fresh coherence8",
     "cnn": "fresh whitened cnn",
     "cnn_opponent": "fresh opponent cnn",
     "seen_logreg": "fakes' logreg",
     "seen_knn": "fakes' knn",
     "seen_coherence": "fakes' coherence",
+    "seen_coherence8": "fakes' coherence8",
     "seen_cnn": "fakes' whitened cnn",
     "seen_cnn_opponent": "fakes' opponent cnn",
     "kid": "KID",
@@ -48,7 +50,7 @@ LEGEND = (
     "chance, lower is better. Floor: other reals in place of the row; they show other scenes, so a row that shows those of the "
     "judged reals may lie below it."
 )
-FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "coherence": 4, "cnn": 1, "cnn_opponent": 1}
+FOLDS, REPEATS = 5, {"logreg": 4, "knn": 4, "coherence": 4, "coherence8": 4, "cnn": 1, "cnn_opponent": 1}
 EPOCHS, RATE, BATCH = 15, 1e-3, 16  # of the small CNN (Adam)
 
 
@@ -89,9 +91,10 @@ def fit_cnn(real, other, seed):
     return called_fake
 
 
+CLASSICAL, CNNS = ("logreg", "knn", "coherence"), ("cnn", "cnn_opponent")
 DETECTORS = {  # name -> what it looks at (function of a batch), how it is fitted
     name: (functools.partial(classical_features, name, corners=True), functools.partial(fit_on_features, name))
-    for name in ("logreg", "knn", "coherence")
+    for name in (*CLASSICAL, "coherence8")
 } | {
     "cnn": (SPECTRA["spectrum"], fit_cnn),
     "cnn_opponent": (SPECTRA["opponent"], fit_cnn),
@@ -144,12 +147,12 @@ class Judge:
 
     Args:
         case: `quality_data.Case`.
-        quick: leave the CNNs out.
+        detectors: names of DETECTORS.
         inception: as `JudgedImages`; without it the columns kid and fid are missing.
     """
 
-    def __init__(self, case, quick=False, inception=None):
-        self.detectors, self.inception = [name for name in DETECTORS if not (quick and DETECTORS[name][1] is fit_cnn)], inception
+    def __init__(self, case, detectors=CLASSICAL + CNNS, inception=None):
+        self.detectors, self.inception = detectors, inception
         self.case, self.fake_pixels, self.real = case, case.fake.pixels, self._measure(case.real)
         sides = [self._measure(images) for images in (case.fit_real, case.fit_fake)]
         self.seen = {name: DETECTORS[name][1](*(side.features[name] for side in sides), 0) for name in self.detectors}

@@ -27,6 +27,7 @@ ROWS = {
     "cepstral": functools.partial(fitted_filter, kind="cepstral"),
     "lifter": functools.partial(fitted_filter, kind="lifter"),
     "polyphase": functools.partial(fitted_filter, kind="polyphase"),
+    "polyphase8": functools.partial(fitted_filter, kind="polyphase", period=8),
     "plain_rounding": plain_rounding,
     "cepstral_rgb": rgb_cepstral_filter,
     "matched_profiles": matched_profiles,

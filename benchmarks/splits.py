@@ -14,7 +14,7 @@ from tqdm import tqdm
 from benchmarks.common import benchmark_parser
 from benchmarks.quality import add_common, completed, refine_images
 from benchmarks.quality_data import FEWEST, HOME, PARTS, Case, read_images, scene, source_folder, write_part
-from benchmarks.quality_judge import COLUMNS, Judge, fold_of_scenes
+from benchmarks.quality_judge import CLASSICAL, CNNS, COLUMNS, Judge, fold_of_scenes
 from benchmarks.quality_rows import prepare_row
 from data.listing import DATASETS, list_images
 from utils.arguments import number
@@ -22,7 +22,20 @@ from utils.distributed import resolve_device
 from utils.errors import UserError, script
 from utils.tables import format_table
 
-SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "coherence", "cnn", "cnn_opponent", "psnr")
+SHOWN = (
+    "lfd",
+    "gap",
+    "gap_upper",
+    "spread",
+    "logreg",
+    "knn",
+    "coherence",
+    "coherence8",
+    "seen_coherence8",
+    "cnn",
+    "cnn_opponent",
+    "psnr",
+)
 AGAINST = {  # title -> (column, the row it is compared with, how)
     "LFD - floor's": ("lfd", "floor", "difference"),
     "LFD - linear's": ("lfd", "linear", "difference"),
@@ -56,7 +69,7 @@ def open_split(name, size, split):
 
 def judge_split(case, options, device):
     """Numbers of all rows on one split: {row: {column: value}}."""
-    judge, numbers = Judge(case, quick=not options.cnn), {}
+    judge, numbers = Judge(case, CLASSICAL + ("coherence8",) * options.eighths + CNNS * options.cnn), {}
     for row in options.rows:
         _, start = prepare_row(row, "0", case, options.train, device)
         if start is None:
@@ -94,6 +107,7 @@ def main(argv=None):
     add_common(parser, ("fake", "linear", "cepstral", "lifter", "polyphase", "floor"))
     parser.add_argument("--splits", type=number(int, 2), default=10, help="random halves")
     parser.add_argument("--cnn", action="store_true", help="judge by the CNNs, too")
+    parser.add_argument("--eighths", action="store_true", help="judge by coherence8, too, of eighths of the sampling rate")
     options, options.train = parser.parse_known_args(argv)
     options, results = completed(options, parser), {}
     device = resolve_device(options.device)

@@ -132,7 +132,7 @@ def test_sets_that_are_missing_or_small_are_refused(demo):
 def test_judge_finds_the_fakes_and_nothing_in_other_reals(case):
     judge = quality_judge.Judge(case)
     fake, floor = judge(case.fake), judge(drawn(4, 24))
-    for detector in ("logreg", "knn", "coherence", "cnn", "cnn_opponent"):
+    for detector in quality_judge.CLASSICAL + quality_judge.CNNS:
         low, high = floor[f"{detector}_interval"]
         assert low <= 0.5 <= high and 0.3 < floor[detector] < 0.7
         assert fake[detector] > 0.85 and fake[f"seen_{detector}"] > 0.8
@@ -143,11 +143,11 @@ def test_judge_finds_the_fakes_and_nothing_in_other_reals(case):
 
 
 def test_judge_of_the_reals_themselves(case):
-    numbers = quality_judge.Judge(case, quick=True)(case.real)
+    numbers = quality_judge.Judge(case, quality_judge.CLASSICAL)(case.real)
     assert all(numbers[column] == 0 for column in ("lfd", "mean_gap", "gap", "spread"))
     assert not {"cnn", "cnn_opponent", "psnr", "kid"} & set(numbers)
     flat = Images(case.real.names, case.real.pixels * 0 + 0.5)
-    assert quality_judge.Judge(case, quick=True)(flat)["spread"] > 0.1
+    assert quality_judge.Judge(case, quality_judge.CLASSICAL)(flat)["spread"] > 0.1
 
 
 def test_folds_keep_scenes_together():
@@ -326,8 +326,12 @@ def test_random_halves_keep_pairs_together_and_rows_are_compared_within_them(dem
     assert f"| {differences[:, 1].mean():.3f} ± {differences[:, 1].std(ddof=1):.3f} " in against
     gaps = [np.mean([numbers[row]["gap_upper"] for numbers in results]) for row in ("cepstral", "floor")]
     assert f" {gaps[0] / gaps[1]:.2f} " in against
-    again = splits.main(["--sets", "small", "--splits", "2", "--size", str(SIZE), "--rows", "linear"])["small"]
-    assert [numbers["linear"] for numbers in again] == [numbers["linear"] for numbers in results[:2]]
+    rows = ["--rows", "linear,polyphase,polyphase8", "--eighths"]
+    again = splits.main(["--sets", "small", "--splits", "2", "--size", str(SIZE), *rows])["small"]
+    for numbers, before in zip(again, results, strict=False):
+        assert numbers["linear"].items() > before["linear"].items() and "coherence8" in numbers["linear"]
+        assert numbers["polyphase8"]["lfd"] != numbers["polyphase"]["lfd"]
+    assert "fresh coherence8 | fakes' coherence8 |" in capsys.readouterr().out
 
 
 def test_a_half_that_is_too_small_is_refused(tmp_path, monkeypatch, capsys):
