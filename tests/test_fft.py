@@ -120,5 +120,7 @@ def test_half_a_spectrum_says_all_of_it(shape):
     whole = fft.fourier(image).abs()
     half = fft.half_fourier(image).abs()
     torch.testing.assert_close(fft.whole_from_half(half, shape[1]), whole, rtol=0, atol=1e-11)
+    torch.testing.assert_close(fft.half_of(whole), half, rtol=0, atol=1e-11)
+    torch.testing.assert_close(fft.inverse_half_fourier(fft.half_fourier(image), shape[1]), image)
     rings = profiles.radial_rings(*shape)
     torch.testing.assert_close(profiles.half_ring_means(half, shape[1]), profiles.ring_means(whole, rings), rtol=0, atol=1e-11)

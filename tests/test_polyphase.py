@@ -6,7 +6,7 @@ import pytest
 import torch
 from small import SIZE, photographs, upsampled
 
-from utils.aliases import PERIODS, alias_features, aliases
+from utils.aliases import PERIODS, alias_features, aliases, shifted
 from utils.fft import fourier
 from utils.filters import FILTERS, apply_filter, as_unseen, check_filter, fit_filters, statistics_of
 from utils.linear_filter import OPPONENT, log_amplitude, mixed
@@ -93,6 +93,17 @@ def test_results_are_real_and_keep_their_brightness(period):
     assert torch.allclose(complex_weights, hermitian(complex_weights, period), atol=1e-4)
     fake = upsampled(5, 3)
     assert torch.allclose(apply_polyphase(fake, weights).mean((2, 3)), fake.mean((2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "period"), [((12, 20), 4), ((16, 24), 4), ((8, 24), 8)])
+def test_each_frequency_takes_of_its_aliases_what_the_weights_say(shape, period):
+    weights = torch.randn(3, period**2, *shape, dtype=torch.complex64)
+    weights = weights + hermitian(weights, period)
+    image = torch.rand(2, 3, *shape)
+    spectrum = fourier(mixed(OPPONENT, image))
+    expected = sum(weights[:, number] * shifted(spectrum, shift, period) for number, shift in enumerate(aliases(period)))
+    refined = apply_polyphase(image, torch.stack([weights.real, weights.imag]))
+    assert torch.allclose(fourier(mixed(OPPONENT, refined)), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_result_does_not_depend_on_the_batch():

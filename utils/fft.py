@@ -11,17 +11,17 @@ def _full_precision(tensor):
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def fourier(image):
-    """Centred 2-D Fourier transform.
+def fourier(image, centred=True):
+    """2-D Fourier transform.
 
     Args:
-        image: (..., H, W) real.
-    Returns: (..., H, W) complex, DC at (H // 2, W // 2).
+        image: (..., H, W) real; its origin is (H // 2, W // 2) for even sides.
+    Returns: (..., H, W) complex, DC at (H // 2, W // 2) if centred, else as `dc_first` places it.
     """
     with torch.autocast(image.device.type, enabled=False):
         image = _full_precision(image)
-        shifted = torch.fft.fftshift(image, dim=(-2, -1))
-        return torch.fft.fftshift(torch.fft.fft2(shifted), dim=(-2, -1))
+        spectrum = torch.fft.fft2(torch.fft.fftshift(image, dim=(-2, -1)))
+        return torch.fft.fftshift(spectrum, dim=(-2, -1)) if centred else spectrum
 
 
 def half_fourier(image):
@@ -34,6 +34,22 @@ def half_fourier(image):
     """
     with torch.autocast(image.device.type, enabled=False):
         return torch.fft.rfft2(_full_precision(image))
+
+
+def inverse_half_fourier(half, width):
+    """Inverse of `half_fourier`: (..., H, width // 2 + 1) complex -> (..., H, width) real."""
+    with torch.autocast(half.device.type, enabled=False):
+        return torch.fft.irfft2(half, s=(half.shape[-2], width))
+
+
+def half_of(field):
+    """Of something that is given for each frequency what stands at those of `half_fourier`.
+
+    Args:
+        field: (..., H, W), DC at (H // 2, W // 2).
+    Returns: (..., H, W // 2 + 1), DC at (0, 0).
+    """
+    return dc_first(field)[..., : field.shape[-1] // 2 + 1]
 
 
 def whole_from_half(values, width):
@@ -126,10 +142,11 @@ def apply_gain(image, gain):
 
     Args:
         image: (N, C, H, W).
-        gain: (C, C, H, W), what output channel a takes of input channel b at each frequency, DC at (H // 2, W // 2).
+        gain: (C, C, H, W), what output channel a takes of input channel b at each frequency, equal at opposite ones, DC at
+            (H // 2, W // 2).
     Returns: (N, C, H, W), not clamped.
     """
-    return inverse_fourier((gain * fourier(image)[:, None]).sum(2)).real
+    return inverse_half_fourier((half_of(gain) * half_fourier(image)[:, None]).sum(2), image.shape[-1])
 
 
 def mirror(spectrum):
@@ -164,9 +181,19 @@ def cepstrum(log_spectrum):
         log_spectrum: (..., H, W) real, equal at opposite frequencies as that of any image, DC at (H // 2, W // 2).
     Returns: (..., H, W) real, quefrency 0 at (0, 0).
     """
-    return to_lags(log_spectrum).real
+    return half_to_cepstrum(half_of(log_spectrum), log_spectrum.shape[-1])
 
 
 def from_cepstrum(cepstrum):
     """Inverse of `cepstrum`."""
-    return from_lags(cepstrum).real
+    return whole_from_half(half_from_cepstrum(cepstrum), cepstrum.shape[-1])
+
+
+def half_to_cepstrum(half, width):
+    """`cepstrum` (..., H, width) from the half (..., H, width // 2 + 1) of the log spectrum that `half_of` gives."""
+    return torch.fft.irfft2(half, s=(half.shape[-2], width), norm="ortho")
+
+
+def half_from_cepstrum(cepstrum):
+    """Inverse of `half_to_cepstrum`."""
+    return torch.fft.rfft2(cepstrum, norm="ortho").real

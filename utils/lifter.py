@@ -11,7 +11,7 @@ import math
 import torch
 
 from utils.devices import constant, on_device
-from utils.fft import cepstrum, fourier, from_cepstrum, inverse_fourier
+from utils.fft import half_fourier, half_from_cepstrum, half_of, half_to_cepstrum, inverse_half_fourier
 from utils.linear_filter import OPPONENT, RGB, high_band, log_amplitude, mixed, trust
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, quefrencies
@@ -44,11 +44,11 @@ def _near_index(device):
     return constant(tuple(zip(*NEAR_QUEFRENCIES, strict=True)), device, torch.int64)
 
 
-def _deviation_cepstrum(spectrum, mean):
-    """Cepstrum (N, 3, H, W) of what the log amplitude of opponent colours differs from `mean` by, DC aside."""
-    deviation = log_amplitude(spectrum).to(mean.dtype) - mean
-    deviation[..., deviation.shape[-2] // 2, deviation.shape[-1] // 2] = 0
-    return cepstrum(deviation)
+def _deviation_cepstrum(half, mean):
+    """Cepstrum (N, 3, H, W) of what the log amplitude of opponent colours (`half_fourier`) differs from `mean` by, DC aside."""
+    deviation = log_amplitude(half).to(mean.dtype) - half_of(mean)
+    deviation[..., 0, 0] = 0
+    return half_to_cepstrum(deviation, mean.shape[-1])
 
 
 class Deviations:
@@ -71,7 +71,7 @@ class Deviations:
 
     def update(self, image):
         """Add images (N, 3, H, W)."""
-        values = _deviation_cepstrum(fourier(mixed(OPPONENT, image)), self._mean)
+        values = _deviation_cepstrum(half_fourier(mixed(OPPONENT, image)), self._mean)
         near = values[(..., *_near_index(values.device))]  # (N, 3, JOINT / 3)
         self.near.append(near.flatten(1))
         self.sizes.update(((near.abs() + near.abs()[..., constant(REFLECTED, near.device, torch.int64)]) / 2).flatten(1))
@@ -173,12 +173,12 @@ def apply_lifter(image, lifter, joint):
     Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
     """
     (mean, factors), matrix, largest = lifter, joint[:-1], joint[-1]
-    spectrum = fourier(mixed(OPPONENT, image))
+    spectrum = half_fourier(mixed(OPPONENT, image))
     deviation = _deviation_cepstrum(spectrum, mean)
     change = (factors - 1) * deviation
     rows, columns = _near_index(deviation.device)
     near = deviation[..., rows, columns].flatten(1).clamp(-largest, largest)
     moved = (near @ matrix.T - near).unflatten(1, (3, -1))
     change[..., rows, columns] = change[..., -rows, -columns] = moved
-    gain = (on_device(high_band(*image.shape[-2:]), change.device) * from_cepstrum(change)).exp()
-    return mixed(RGB, inverse_fourier(spectrum * gain).real)
+    gain = (half_of(on_device(high_band(*image.shape[-2:]), change.device)) * half_from_cepstrum(change)).exp()
+    return mixed(RGB, inverse_half_fourier(spectrum * gain, image.shape[-1]))

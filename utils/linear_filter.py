@@ -12,7 +12,7 @@ import torch
 
 from utils.chunks import chunks
 from utils.devices import on_device
-from utils.fft import apply_gain, cepstrum, fourier, from_cepstrum, mirror
+from utils.fft import apply_gain, cepstrum, from_cepstrum, half_fourier, mirror, whole_from_half
 from utils.moments import RunningMoments
 from utils.profiles import half_octaves, radial_rings, ring_means
 
@@ -26,6 +26,11 @@ RGB = OPPONENT.T  # back from opponent colours
 def log_amplitude(spectrum):
     """log(abs(F)) of a complex spectrum, of any shape; smaller than `FLOOR` counts as `FLOOR`."""
     return spectrum.abs().clamp_min(FLOOR).log()
+
+
+def log_spectrum(image):
+    """log(abs(F)) of images (N, C, H, W), taken in their precision: the same shape, float64, DC at (H // 2, W // 2)."""
+    return whole_from_half(log_amplitude(half_fourier(image)).double(), image.shape[-1])
 
 
 class BinsAndCepstrum:
@@ -52,7 +57,7 @@ class MeanLogSpectrum(RunningMoments):
 
     def update(self, image):
         """Add images (N, C, H, W)."""
-        super().update(log_amplitude(fourier(mixed(self._matrix, image))).double())
+        super().update(log_spectrum(mixed(self._matrix, image)))
 
 
 class LogSpectrum:
@@ -71,7 +76,7 @@ class LogSpectrum:
     def update(self, image):
         """Add images (N, C, H, W)."""
         for part in chunks(mixed(self._matrix, image)):
-            log_spectra = log_amplitude(fourier(part)).double()
+            log_spectra = log_spectrum(part)
             mirrored = mirror(log_spectra)
             self.even.update((log_spectra + mirrored) / 2)
             self.odd.update((log_spectra - mirrored) / 2)

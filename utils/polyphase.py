@@ -12,8 +12,8 @@ import math
 import torch
 from torch.nn.functional import pad
 
-from utils.aliases import PERIOD, alias_lags, alias_shifts, aliases, check_aliases, shifted
-from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, inverse_fourier
+from utils.aliases import PERIOD, alias_lags, alias_shifts, aliases, check_aliases
+from utils.fft import cepstrum, fourier, from_cepstrum, from_lags, half_of, inverse_half_fourier
 from utils.lifter import SMALLEST_ENERGY
 from utils.linear_filter import OPPONENT, RGB, mixed, trust_bands
 from utils.moments import RunningMoments
@@ -172,10 +172,18 @@ def apply_polyphase(image, weights):
         image: (N, 3, H, W). weights: (2, 3, A, H, W) of `fit_polyphase`.
     Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
     """
-    spectrum = fourier(mixed(OPPONENT, image))
-    weights, period = torch.complex(*weights), math.isqrt(weights.shape[2])
-    refined = sum(weights[:, number] * shifted(spectrum, shift, period) for number, shift in enumerate(aliases(period)))
-    return mixed(RGB, inverse_fourier(refined).real)
+    spectrum, period = fourier(mixed(OPPONENT, image), centred=False), math.isqrt(weights.shape[2])
+    (height, width), weights = image.shape[-2:], torch.complex(*half_of(weights))
+    half = weights.shape[-1]
+    wide = torch.cat([spectrum, spectrum[..., :half]], -1)  # frequencies from any column on, half of them
+
+    def alias(row, column):
+        start = -column * width // period % width
+        return wide[..., start : start + half].roll(row * height // period, -2)
+
+    refined = sum(weights[:, number] * alias(*shift) for number, shift in enumerate(aliases(period)))
+    refined = inverse_half_fourier(refined, width)
+    return mixed(RGB, refined.roll((height // 2, width // 2), (-2, -1)))  # back to where `fourier` has the origin
 
 
 def apply_to_unseen(images, halves):

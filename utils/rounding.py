@@ -7,9 +7,9 @@ An image that has a photograph's spectrum before it is rounded has up to twice a
 import torch
 
 from utils.devices import on_device
-from utils.fft import fourier, inverse_fourier
+from utils.fft import half_fourier, half_of, inverse_half_fourier
 from utils.linear_filter import OPPONENT, RGB, log_amplitude, mixed
-from utils.profiles import radial_rings, ring_means
+from utils.profiles import half_ring_means, radial_rings
 
 ROUNDING_VARIANCE = 1 / 12 / 255**2  # of one pixel and channel in [0, 1]: a uniform error, one grey level wide
 MEAN_LOG = float(torch.special.digamma(torch.tensor(1.0)))  # mean log power of a Gaussian field whose mean power is 1
@@ -24,10 +24,10 @@ def compensate_rounding(image):
     Returns: (N, 3, H, W), not clamped; an image's result does not depend on the others.
     """
     height, width = image.shape[-2:]
-    spectrum = fourier(mixed(OPPONENT, image))
-    rings = radial_rings(height, width)
-    power = (2 * ring_means(log_amplitude(spectrum), rings) - MEAN_LOG).exp()  # (N, 3, R)
+    spectrum = half_fourier(mixed(OPPONENT, image))
+    power = (2 * half_ring_means(log_amplitude(spectrum), width) - MEAN_LOG).exp()  # (N, 3, R)
     added = height * width * ROUNDING_VARIANCE
     gain = (1 - added / power).clamp_min(LEAST).sqrt()
     gain[..., 0] = 1  # the first ring is DC alone
-    return mixed(RGB, inverse_fourier(spectrum * gain[..., on_device(rings, image.device)]).real)
+    rings = on_device(half_of(radial_rings(height, width)), image.device)
+    return mixed(RGB, inverse_half_fourier(spectrum * gain[..., rings], width))
