@@ -1,7 +1,8 @@
 """Image <-> spectrum: the only file of the project that calls an FFT.
 
 Every function works on the two last axes alone, per sample and per channel, with the zero frequency (DC) at
-(H // 2, W // 2). Everything runs in float32 or better, outside autocast.
+(H // 2, W // 2); only halves of a spectrum, lags and cepstra begin with it, at (0, 0). Everything runs in float32 or better,
+outside autocast.
 """
 
 import torch

@@ -9,7 +9,7 @@ import torch
 
 from utils.chunks import in_chunks
 from utils.devices import constant, to_double
-from utils.fft import half_fourier
+from utils.fft import half_fourier, half_of
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
@@ -68,7 +68,7 @@ def ring_means(values, rings):
 def _half_rings(height, width, device):
     """Of each bin of a half spectrum its radial ring and how many bins of the whole it stands for, (H * K,); bins per ring (R,)."""
     half = width // 2 + 1
-    rings = torch.fft.ifftshift(radial_rings(height, width))[:, :half]
+    rings = half_of(radial_rings(height, width))
     weight = torch.full((height, half), 2.0, dtype=torch.float64)
     weight[:, 0] = 1
     weight[:, width - half + 1 :] = 1  # Nyquist of an even width, which is its own mirror image

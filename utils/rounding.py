@@ -29,5 +29,5 @@ def compensate_rounding(image):
     added = height * width * ROUNDING_VARIANCE
     gain = (1 - added / power).clamp_min(LEAST).sqrt()
     gain[..., 0] = 1  # the first ring is DC alone
-    rings = on_device(half_of(radial_rings(height, width)), image.device)
+    rings = half_of(on_device(radial_rings(height, width), image.device))
     return mixed(RGB, inverse_half_fourier(spectrum * gain[..., rings], width))
