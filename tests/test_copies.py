@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data import copies
-from data.copies import file_sizes, first_equal, images_seen, told_copies, total_bytes
+from data.copies import BETWEEN, WITHIN, file_sizes, first_equal, images_seen, told_copies, total_bytes
 from data.listing import list_images
 from data.shards import list_shards
 
@@ -35,7 +35,10 @@ def test_sizes_are_those_of_files_within_shards_too(tmp_path):
     expected = [path.stat().st_size for path in sorted(folder.iterdir())]
     for paths in (list_images(folder), list_shards(pack(folder, tmp_path / "a.tar"))):
         assert file_sizes(paths).tolist() == expected and total_bytes(paths, paths) == 2 * sum(expected)
-        assert [paths.tail(index, 5) for index in range(3)] == [path.read_bytes()[-5:] for path in sorted(folder.iterdir())]
+        for count in (5, 10**6):  # of a shard's image that is shorter, nothing of the one before it
+            assert [paths.tail(index, count) for index in range(3)] == [
+                path.read_bytes()[-count:] for path in sorted(folder.iterdir())
+            ]
 
 
 @pytest.mark.parametrize("shards", [False, True])
@@ -54,12 +57,32 @@ def test_copies_are_found_within_a_side_and_over_sides(tmp_path, shards):
     assert len(told) == 2 and "1 of 5 images" in told[0] and "copies of others there, byte for byte" in told[0]
     assert Path(told[0].partition("the first: ")[2].split()[0]).name == "7.bmp" and "1 of 4 images" in told[1]
     assert f"copies of images of {sides[0].root}" in told[1]
+    assert told[0].endswith(WITHIN) and told[1].endswith(BETWEEN)
+
+
+def test_copies_within_a_side_are_none_of_another_side(tmp_path):
+    a, b = put(tmp_path / "a", 1), put(tmp_path / "b", 2, first=10)
+    shutil.copy(b / "10.bmp", b / "12.bmp")
+    (told,) = told_copies(list_images(a), list_images(b))
+    assert told.startswith(f"1 of 3 images of {b} are copies of others there")
+
+
+def test_images_that_cannot_be_read_are_no_copies(tmp_path):
+    folder = put(tmp_path / "a", 3)
+    paths = list_shards(pack(folder, tmp_path / "a.tar"))
+    (tmp_path / "a.tar").unlink()
+    assert first_equal(paths)[0].tolist() == [0, 1, 2]
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    assert first_equal(list_images(folder))[0].tolist() == [0, 1, 2]
 
 
 def test_nothing_is_told_without_copies_nor_looked_for_among_very_many(tmp_path, monkeypatch):
     folder = put(tmp_path / "a", 4)
     assert told_copies(list_images(folder)) == []
     shutil.copy(folder / "1.bmp", folder / "7.bmp")
+    assert len(told_copies(list_images(folder))) == 1
+    monkeypatch.setattr(copies, "MOST", 5)
     assert len(told_copies(list_images(folder))) == 1
     monkeypatch.setattr(copies, "MOST", 4)
     assert told_copies(list_images(folder)) == []
