@@ -67,7 +67,7 @@ def inside(house, monkeypatch):
     monkeypatch.chdir(house)
 
 
-def test_patterns():
+def test_patterns(tmp_path, monkeypatch):
     assert expand_pattern("a-{008..011}.tar") == [f"a-{number}.tar" for number in ("008", "009", "010", "011")]
     assert expand_pattern("{a,b}-{0..1}.tar") == ["a-0.tar", "a-1.tar", "b-0.tar", "b-1.tar"]
     assert expand_pattern("a.tar") == ["a.tar"] and expand_pattern("a-{7..7}.tar") == ["a-7.tar"]
@@ -75,6 +75,22 @@ def test_patterns():
         with pytest.raises(UserError, match=r"counts down, or stands for more than 1000000 files"):
             expand_pattern(f"a-{{{numbers}}}.tar")
     assert is_shards("a-{0..1}.tar") and not is_shards("datasets")
+    (tmp_path / "folder.tar").mkdir()
+    assert not is_shards(tmp_path / "folder.tar")
+    monkeypatch.setattr(shards, "MOST", 100)
+    assert len(expand_pattern("a-{1..100}.tar")) == 100
+    with pytest.raises(UserError, match="stands for 101 files, more than 100"):
+        expand_pattern("a-{0..100}.tar")
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE])
+def test_members_that_are_no_plain_files_are_passed_over(tmp_path, kind):
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        other, plain = tarfile.TarInfo("a.png"), tarfile.TarInfo("b.png")
+        other.type, plain.size = kind, 4
+        tar.addfile(other)
+        tar.addfile(plain, io.BytesIO(b"data"))
+    assert list_shards(tmp_path / "x.tar").names == ["b.png"]
 
 
 def test_shards_are_read_as_the_folder_is(house):
@@ -135,12 +151,12 @@ def test_broken_shards_are_one_sentence(tmp_path, capsys):
     (tmp_path / "text.tar").write_text("no tar at all" * 100)
     with pytest.raises(UserError, match=r"text\.tar cannot be read as a tar"):
         list_shards(tmp_path / "text.tar")
-    for length in (100, 700, 1024, whole.stat().st_size // 3):
+    with tarfile.open(whole) as tar:
+        header = tar.getmembers()[2].offset
+    for length in (100, 700, 1024, whole.stat().st_size // 3, header):
         (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:length])
         with pytest.raises(UserError, match=r"cut\.tar"):
             list_shards(tmp_path / "cut.tar")
-    with tarfile.open(whole) as tar:
-        header = tar.getmembers()[2].offset
     for damage in (b"!", bytes(512)):
         data = bytearray(whole.read_bytes())
         data[header + 5 : header + 5 + len(damage)] = damage
@@ -261,6 +277,8 @@ def test_shards_are_found_in_the_order_of_their_numbers(tmp_path):
     pack(tmp_path / "real-07.tar", {"a.png": content(0)})
     with pytest.raises(UserError, match=r"real-07\.tar has not as many digits"):
         shards_beside(tmp_path, "real")
+    assert shards_beside(tmp_path, "fake") is None
+    pack(tmp_path / "fake-old.tar", {"a.png": content(0)})  # no number
     assert shards_beside(tmp_path, "fake") is None
 
 
