@@ -64,6 +64,10 @@ def test_upsampling_shows_and_no_gain_hides_it(mode):
     assert torch.allclose(alias_features(filtered), features, atol=1e-2)
 
 
+def test_an_image_of_one_colour_has_no_aliases():
+    assert alias_features(torch.full((1, 3, 16, 16), 0.5)).abs().max() < 1e-6
+
+
 def test_sizes_without_aliases_are_refused():
     with pytest.raises(ValueError, match="multiples of 4, not 30 x 32"):
         alias_features(torch.rand(1, 3, 30, 32))
