@@ -159,16 +159,18 @@ def test_a_factor_stretches_what_its_colour_deviates_by():
     assert change[:, 1].std() > 0.05
 
 
+def rippled(count, seed, together):
+    """Images with ripples in each opponent colour, as strong in one as in another if they come `together`."""
+    rows, columns = torch.tensor(NEAR_QUEFRENCIES).T
+    strength = 2 * torch.randn(count, 3, len(rows), generator=torch.Generator().manual_seed(seed))
+    ripples = torch.zeros(count, 3, SIZE, SIZE)
+    ripples[..., rows, columns] = ripples[..., -rows, -columns] = strength[:, :1].expand(-1, 3, -1) if together else strength
+    spectrum = fourier(mixed(OPPONENT, photographs(count, seed)))
+    return mixed(RGB, inverse_fourier(spectrum * from_cepstrum(ripples).exp()).real)
+
+
 def test_what_varies_together_in_photographs_is_made_to():
     """Ripples that are as strong in one colour as in another, in reals, and have nothing to do with each other in fakes."""
-    rows, columns = torch.tensor(NEAR_QUEFRENCIES).T
-
-    def rippled(count, seed, together):
-        strength = 2 * torch.randn(count, 3, len(rows), generator=torch.Generator().manual_seed(seed))
-        ripples = torch.zeros(count, 3, SIZE, SIZE)
-        ripples[..., rows, columns] = ripples[..., -rows, -columns] = strength[:, :1].expand(-1, 3, -1) if together else strength
-        spectrum = fourier(mixed(OPPONENT, photographs(count, seed)))
-        return mixed(RGB, inverse_fourier(spectrum * from_cepstrum(ripples).exp()).real)
 
     def together(images):
         values = cepstrum(log_amplitude(fourier(mixed(OPPONENT, images))))[:, :2, 2, 0]
@@ -178,6 +180,11 @@ def test_what_varies_together_in_photographs_is_made_to():
     others = rippled(100, 2, False)
     assert together(rippled(100, 3, True)) > 0.9 and abs(together(others)) < 0.3
     assert together(apply_lifter(others, **lifter)) > 0.5
+
+
+def test_what_varies_together_on_both_sides_is_left():
+    matrix = fitted(rippled(40, 0, True), rippled(40, 1, True))["joint"][:-1]
+    torch.testing.assert_close(matrix, matrix.diag().diag(), rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -205,6 +212,8 @@ def test_images_far_out_are_moved_like_those_at_the_limit():
     real, fake = varied(60, 0, 0.3), varied(60, 1, 0.06)
     lifter = fitted(real, fake)
     limit = lifter["joint"][-1, NEAR_QUEFRENCIES.index((2, 0))]
+    deviations = statistics_of(lambda: [fake], ["deviations"])["deviations"]
+    torch.testing.assert_close(lifter["joint"][-1], 3 * deviations.deviation.float())
     wild = [varied(1, 5, 0) for _ in range(2)]
     ripple = torch.zeros(SIZE, SIZE)
     ripple[2, 0] = ripple[-2, 0] = 1
@@ -216,6 +225,14 @@ def test_images_far_out_are_moved_like_those_at_the_limit():
     assert moved[0] > limit and abs(moved[0] - moved[1]) < 0.1 * moved[0]
 
 
+def deviations_of(field, monkeypatch):
+    """`Deviations` of images with these deviations in the cepstrum, (N, 3, H, W)."""
+    monkeypatch.setattr("utils.lifter._deviation_cepstrum", lambda spectrum, mean: field)
+    found = Deviations(torch.zeros(field.shape[1:]))
+    found.update(torch.zeros(field.shape))
+    return found
+
+
 def test_deviations_of_gaussian_coefficients_are_found(monkeypatch):
     """And how sure they are: of those with a reflection, which is another coefficient, twice as sure."""
     field = torch.randn(3000, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).double()
@@ -223,9 +240,7 @@ def test_deviations_of_gaussian_coefficients_are_found(monkeypatch):
     field[..., 0, 0] /= 2**0.5  # its own mirror image
     field[:, 1, 2, 1] *= 3
     field[:, 1, 2, -1] *= 3
-    monkeypatch.setattr("utils.lifter._deviation_cepstrum", lambda spectrum, mean: field)
-    found = Deviations(torch.zeros(3, SIZE, SIZE))
-    found.update(torch.zeros(3000, 3, SIZE, SIZE))
+    found = deviations_of(field, monkeypatch)
     places = {place: number for number, place in enumerate(NEAR_QUEFRENCIES)}
     expected = torch.ones(3, len(places)).double()
     expected[1, [places[2, 1], places[2, -1]]] = 3
@@ -239,7 +254,32 @@ def test_deviations_of_gaussian_coefficients_are_found(monkeypatch):
     value, variance = found.log_energies()
     freedom = (torch.bincount(quefrency_groups(SIZE, SIZE).flatten()) / 2)[1:].double()
     torch.testing.assert_close(value[0, 1:], torch.digamma(freedom / 2) - (freedom / 2).log(), rtol=0, atol=0.05)
-    torch.testing.assert_close(variance[0, 1:], torch.polygamma(1, freedom / 2) / 3000, rtol=0.15, atol=0)
+    expected = torch.polygamma(1, freedom / 2) / 3000
+    torch.testing.assert_close(variance[0, 1:], expected, rtol=0.15, atol=0)
+    assert (variance[0, 1:] > 0.999 * expected).all()
+
+
+def test_a_quefrency_that_is_measured_alone_has_one_degree_of_freedom(monkeypatch):
+    """Of 20 x 20 pixels that farthest out is its own mirror image, and the only one of its half-octave."""
+    assert quefrency_groups(20, 20).flatten().bincount()[-1] == 1
+    field = torch.randn(500, 3, 20, 20, generator=torch.Generator().manual_seed(0)).double()
+    _, variance = deviations_of(field, monkeypatch).log_energies()
+    torch.testing.assert_close(variance[:, -1], torch.polygamma(1, torch.full((3,), 0.5).double()) / 500, rtol=0.3, atol=0)
+
+
+def test_of_images_that_vary_by_different_amounts_less_is_sure(monkeypatch):
+    field = torch.tensor([1.0, 99.0]).double().repeat(50)[:, None, None, None].expand(-1, 3, SIZE, SIZE)
+    _, variance = deviations_of(field, monkeypatch).log_variances()
+    torch.testing.assert_close(variance, torch.full((JOINT,), 4 * (49 / 50) ** 2 / 99).double())  # sizes are 50 +- 49
+
+
+def test_brightness_is_no_deviation():
+    image = photographs(4, 0).double()
+    mean = statistics_of(lambda: [image], ["opponent_mean"])["opponent_mean"].mean
+    dark, light = Deviations(mean), Deviations(mean)
+    dark.update(image)
+    light.update(image + 0.4)
+    torch.testing.assert_close(torch.cat(light.near), torch.cat(dark.near))
 
 
 def test_what_is_seen_in_a_mirror_deviates_alike():
@@ -270,7 +310,5 @@ def test_a_wild_image_moves_the_deviation_less_than_the_root_mean_square():
 def test_a_wild_image_does_not_make_everything_vary_together(monkeypatch):
     field = torch.randn(300, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).double()
     field[0] = 50
-    monkeypatch.setattr("utils.lifter._deviation_cepstrum", lambda spectrum, mean: field)
-    found = Deviations(torch.zeros(3, SIZE, SIZE))
-    found.update(torch.zeros(300, 3, SIZE, SIZE))
+    found = deviations_of(field, monkeypatch)
     assert (found.correlation() - torch.eye(JOINT)).abs().max() < 0.4
