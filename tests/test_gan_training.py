@@ -1,23 +1,27 @@
 """GAN steps, the monitor and the pieces of the sub-commands, without any command line."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from gan_commands import detection as detection_module
 from gan_commands import monitor as monitor_module
-from gan_commands.common import SAMPLE, draw, draw_batches, images_of, sampling_generator
+from gan_commands.common import MONITOR, SAMPLE, draw, draw_batches, images_of, sampling_generator
 from gan_commands.detection import SplitDetector
 from gan_commands.figures import moving
 from gan_commands.finetune import SampleJudge, default_threshold, finetune_step, start_trainer
 from gan_commands.invert import invert_batch
 from gan_commands.monitor import GanMonitor, choose_monitor
+from models.classical_detectors import fit_classical
 from models.gan import Generator, from_image, generate, seeded_latents
+from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
 from models.gan_training import GanConfig, GanTrainer, restore_generator
 from utils.distributed import Processes
 from utils.errors import UserError
-from utils.metrics import SpectrumFolds, half_of
+from utils.metrics import SpectrumFolds, half_of, lfd
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)
@@ -96,7 +100,50 @@ def test_state_makes_training_repeatable(settings):
     straight, resumed = trained().state_dict(), trained(stop=2).state_dict()
     for name in ("generator", "discriminator"):
         assert all(torch.equal(value, resumed[name][key]) for key, value in straight[name].items())
+    if settings.get("ema"):
+        assert all(map(torch.equal, straight["average"].values(), resumed["average"].values()))
     assert straight["steps"] == resumed["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"spectral_loss": 0.5, "ema": 0.9}, {"adversarial": "wgan-gp", "penalty": "zero"}],
+    ids=["spectral loss and average", "penalty"],
+)
+def test_a_step_is_the_published_one(settings):
+    config, image = GanConfig(**TINY, **settings), reals()
+    trainer = GanTrainer(config, 1e-3, ALONE)
+    generator, critic = copy.deepcopy(trainer.generator), copy.deepcopy(trainer.discriminator)
+    adam, critic_adam = (torch.optim.Adam(network.parameters(), 1e-3, (0.5, 0.999)) for network in (generator, critic))
+    average = [0.9 * weight.detach() for weight in generator.parameters()]
+    random = torch.get_rng_state()
+    terms = trainer.step(image)
+    torch.set_rng_state(random)
+    fake, real = generator(torch.randn(8, 6)).detach(), 2 * image - 1
+    expected = {"discriminator": discriminator_loss(config.adversarial, critic(real), critic(fake))}
+    if config.penalty != "none":
+        expected["penalty"] = gradient_penalty(critic, real, fake, "zero")
+    (expected["discriminator"] + 10 * expected.get("penalty", 0)).backward()
+    critic_adam.step()
+    fake = generator(torch.randn(8, 6))
+    expected["generator"] = generator_loss(config.adversarial, critic(fake))
+    if config.spectral_loss:
+        expected["spectral"] = spectral_loss((fake + 1) / 2, image)
+    (expected["generator"] + 0.5 * expected.get("spectral", 0)).backward()
+    adam.step()
+    torch.testing.assert_close(terms, expected)
+    assert trainer.generator_optimiser.defaults["betas"] == trainer.discriminator_optimiser.defaults["betas"] == (0.5, 0.999)
+    for mine, theirs in ((trainer.generator, generator), (trainer.discriminator, critic)):
+        torch.testing.assert_close(mine.state_dict(), theirs.state_dict())
+    if config.ema:
+        moved = [old + 0.1 * weight for old, weight in zip(average, generator.parameters(), strict=True)]
+        torch.testing.assert_close([*trainer.average.parameters()], moved)
+
+
+def test_only_a_discriminator_without_penalty_mixes_the_batch():
+    for penalty, mixes in (("none", True), ("zero", False)):
+        parts = GanConfig(**TINY, penalty=penalty).discriminator().modules()
+        assert any(isinstance(part, torch.nn.BatchNorm2d) for part in parts) == mixes
 
 
 def test_generator_moves_only_with_every_critic_step():
@@ -180,6 +227,8 @@ def test_monitor_prefers_the_right_spectrum():
     assert torch.equal(torch.get_rng_state(), state)
     assert few.score(generator) == score
     assert generator.training
+    samples = few.summary(image for _, image in draw_batches(generator, range(10), 0, MONITOR))
+    assert score == few.distance(samples) == lfd(few.real.total, samples.total, bits=None)
 
 
 def test_the_generators_steps_leave_the_discriminator_without_gradients(monkeypatch):
@@ -200,6 +249,7 @@ def test_floor_of_the_monitor():
     folds = SpectrumFolds()
     folds.update(photographs)
     assert monitor.floor() == pytest.approx(folds.floor()["lfd"])
+    assert GanMonitor("lfd", None, [photographs[:4]], 16, 0, ALONE).floor() > 0
     assert GanMonitor("lfd", None, [photographs[:3]], 16, 0, ALONE).floor() is None
 
 
@@ -234,14 +284,24 @@ def test_choice_of_monitor(monkeypatch, capsys, tmp_path):
     assert choose_monitor(None, None) == ("fid", "here.pth")
 
 
-def test_detector_is_judged_on_rows_it_never_saw():
+def test_detector_is_judged_on_rows_it_never_saw(monkeypatch):
+    fitted = []
+
+    def noted(classifier, *rows_and_seed):
+        fitted.append(rows_and_seed)
+        return fit_classical(classifier, *rows_and_seed)
+
+    monkeypatch.setattr(detection_module, "fit_classical", noted)
     rng = np.random.default_rng(0)
     real, fake = rng.normal(0, 1, (60, 3)), rng.normal(4, 1, (40, 3))
     detector = SplitDetector("svm", real, fake, 0.25, seed=1)
     assert (len(detector.unseen_real), len(detector.unseen_fake)) == (45, 30)
     assert detector.called_fake(detector.unseen_fake) > 0.9
     assert detector.called_fake(detector.unseen_real) < 0.1
-    assert {tuple(row) for row in detector.unseen_real} < {tuple(row) for row in real}
+    seen_real, seen_fake, seed = fitted[0]
+    for seen, unseen, table in ((seen_real, detector.unseen_real, real), (seen_fake, detector.unseen_fake, fake)):
+        assert sorted(map(tuple, np.concatenate([seen, unseen]))) == sorted(map(tuple, table))
+    assert seed == 1
     assert not np.array_equal(SplitDetector("svm", real, fake, 0.25, seed=2).unseen_real, detector.unseen_real)
 
 
