@@ -66,7 +66,7 @@ def profile_bands(spectra, path):
     """Mean log power over frequency with a band of one standard deviation over the images, and the difference to real.
 
     Args:
-        spectra: dict label -> `SpectrumMean`, with "real".
+        spectra: dict label -> `SpectrumMean`, "real" first.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
     reference = spectra["real"].profile.cpu().numpy()
