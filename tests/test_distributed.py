@@ -30,7 +30,7 @@ from gan_commands import train as gan_train
 from gan_commands.options import parse_gan
 from utils import inception, launch
 from utils.checkpoint import load_checkpoint
-from utils.distributed import Processes
+from utils.distributed import Processes, ProcessLost
 from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.locks import held_by_another, let_go
@@ -367,6 +367,66 @@ def test_the_process_whose_mistake_it_is_gives_the_exit_code(tmp_path, monkeypat
     (tmp_path / "late.py").write_text(LATE_MISTAKE)
     assert launch.supervise(*launch.start([tmp_path / "late.py", other, mistaken], 2)) == 2
     assert capfd.readouterr().err.count("do not end by themselves") == (other == 1000)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize(
+    ("failed", "asked", "code", "said"),
+    [
+        ([], False, 0, ""),
+        ([1, 2], False, 2, ""),  # the first has only lost the second
+        ([1], False, 1, ""),
+        ([-9, 1], False, 1, "killed by signal 9"),
+        ([130, 130], True, 130, ""),
+        ([-15, -15], True, 130, "stopped before anything was begun"),
+        ([-15, 130], True, 130, ""),
+        ([-15], False, 1, "killed by signal 15"),
+    ],
+)
+def test_exit_codes_of_processes_come_to_one(failed, asked, code, said, capsys):
+    assert launch._exit_code(failed, asked) == code
+    assert (said in (errors := capsys.readouterr().err)) and bool(errors) == bool(said)
+
+
+def test_each_process_takes_its_own_device(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert launch._device_of(["auto"]) == launch._device_of(["cpu"]) == launch._device_of(["cpu", "cpu"]) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [str(launch._device_of(devices)) for devices in (["auto"], ["3", "2"], ["cpu", "0"])] == ["cuda:1", "cuda:2", "cuda:0"]
+    for devices in (["2"], ["0", "1", "2"]):
+        with pytest.raises(UserError, match=r"does not name one device for each of the 2 processes"):
+            launch._device_of(devices)
+    with pytest.raises(UserError, match="names a GPU twice"):
+        launch._device_of(["2", "2"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"2 processes were started on a host with 1 GPUs; give torchrun --nproc_per_node=1"):
+        launch._device_of(["auto"])
+
+
+def test_an_error_is_told_by_one_process_and_a_loss_only_where_nothing_caused_it():
+    store, mistake, lost = torch.distributed.HashStore(), UserError("no such folder"), ProcessLost("lost")
+    assert [launch._first_to_say(store, lost) for _ in range(2)] == [True, False]
+    store = torch.distributed.HashStore()
+    assert [launch._first_to_say(store, mistake) for _ in range(2)] == [True, False]
+    assert launch._first_to_say(store, UserError("another"))
+    assert not launch._first_to_say(store, lost)
+
+
+def test_cores_are_shared_by_the_processes(monkeypatch, tmp_path):
+    """As many threads each as there are cores for it, at least one, unless the user has said how many."""
+    monkeypatch.setattr(launch, "_cores", lambda: 7)
+    (tmp_path / "told.py").write_text(
+        "import os, sys; open(sys.argv[1] + os.environ['RANK'], 'w').write(os.environ['OMP_NUM_THREADS'])"
+    )
+    for given, expected in ((None, "3"), ("5", "5")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if given:
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert launch.supervise(*launch.start([tmp_path / "told.py", tmp_path / "threads"], 2)) == 0
+        assert [(tmp_path / f"threads{rank}").read_text() for rank in (0, 1)] == [expected, expected]
 
 
 def test_a_second_interrupt_stops_at_once_unless_a_launcher_may_have_doubled_the_first():
