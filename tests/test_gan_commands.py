@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.utils import make_grid
 
 import gan_commands.finetune as finetune_module
 import gan_commands.invert as invert_module
@@ -27,13 +28,15 @@ from gan_commands.pairs import open_pairs
 from gan_commands.setups import PUBLISHED_FID, score_and_features
 from models.classical_detectors import fit_classical
 from models.detectors import FAKE, Detector
-from models.gan import SETUPS
+from models.gan import SETUPS, generate, seeded_latents
 from models.gan_losses import fourier_dissimilarity
 from models.gan_training import restore_generator
 from utils.ahead import read_ahead
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
+from utils.distributed import Processes
 from utils.errors import UserError
+from utils.pictures import to_uint8
 
 SMALL = "--size 16 --dim 4 --latent_dim 8 --batch_size 8 --monitor lfd --monitor_samples 16 --log_frequency 1 --device cpu"
 CPU = torch.device("cpu")
@@ -366,6 +369,17 @@ def test_a_training_that_diverges_keeps_no_broken_epoch(capsys):
     assert not list(Path("results/diverged").glob("*.pt"))
 
 
+def test_what_a_run_that_diverges_keeps_is_told():
+    training = train_module.Run(parse_gan(f"train --data set --dst lost {SMALL}".split())[1], Processes(CPU))
+    with pytest.raises(UserError, match="not finite") as told:
+        training.check_finite({"lfd": float("nan")})
+    assert "the last epoch is kept" not in str(told.value)
+    training.folder.mkdir()
+    (training.folder / "checkpoint.pt").touch()
+    with pytest.raises(UserError, match="the last epoch is kept"):
+        training.check_finite({"lfd": float("nan")})
+
+
 def test_options_that_would_do_nothing_are_refused(capsys):
     train = f"train --data set --dst nothing --epochs 1 {SMALL}"
     assert "never be trained" in refused(f"{train} --critic_steps 4", capsys)
@@ -457,6 +471,29 @@ def test_any_lower_score_keeps_the_rate(monkeypatch):
     monkeypatch.setattr(train_module.GanMonitor, "score", lambda self, generator: next(scores))
     run(f"train --data set --dst better --epochs 5 {SMALL}")
     assert [float(row["lr"]) for row in table("results/better/epochs.csv")] == [1e-4] * 5
+
+
+def test_an_epoch_is_scored_and_shown_by_what_is_drawn_from(monkeypatch):
+    """The moving average where there is one; all epochs show the same latents."""
+    options = parse_gan(f"train --data set --dst shown --ema 0.5 --seed 3 {SMALL}".split())[1]
+    training, shown, scored = train_module.Run(options, Processes(CPU)), [], []
+    log = SimpleNamespace(write=lambda *_, **__: None, add_image=lambda name, picture, step: shown.append(picture))
+    monitor = SimpleNamespace(kind="lfd", score=lambda generator: scored.append(generator) or 1.0)
+    monkeypatch.setattr(training, "save", lambda name: None)
+    latent = seeded_latents(range(train_module.GRID_IMAGES), 8, 3, GRID)
+    for _ in range(2):
+        training.trainer.step(torch.rand(4, 3, 16, 16))
+        training.end_epoch(monitor, log)
+        assert np.array_equal(shown[-1], to_uint8(make_grid(generate(training.trainer.average, latent), nrow=8)))
+    assert scored == [training.trainer.average] * 2
+    assert np.array_equal(np.asarray(Image.open("results/shown/sample/epoch_0002.png")), shown[1])
+
+
+def test_what_is_read_before_a_training_names_the_monitor(monkeypatch):
+    monkeypatch.setattr(train_module, "choose_monitor", lambda kind, weights: (kind or "fid", "here.pth"))
+    words = SMALL.replace("--monitor lfd", "--critic_steps 3 --epochs 1").split()  # as many steps as there are
+    options, weights, resumed, stream = train_module.read_run(parse_gan(["train", "--data", "set", "--dst", "unread", *words])[1])
+    assert (options.monitor, weights, resumed, stream.steps_per_epoch) == ("fid", "here.pth", None, 3)
 
 
 def test_published_defaults():
@@ -934,6 +971,8 @@ def test_the_last_step_is_logged_and_a_finished_run_scores_nothing(monkeypatch):
     run(command)
     (row,) = table("results/logged/log.csv")
     assert int(row["step"]) == 3
+    run(f"train --data set --dst logged_critic --critic_steps 2 --epochs 1 {SMALL}")
+    assert [row["step"] for row in table("results/logged_critic/log.csv")] == ["2"]  # the third step moves no generator
     monkeypatch.delattr(train_module, "GanMonitor")
     run(f"{command} --resume")
 
