@@ -79,15 +79,14 @@ def test_patterns(tmp_path, monkeypatch):
     assert not is_shards(tmp_path / "folder.tar")
     monkeypatch.setattr(shards, "MOST", 100)
     assert len(expand_pattern("a-{1..100}.tar")) == 100
-    with pytest.raises(UserError, match="stands for 101 files, more than 100"):
+    with pytest.raises(UserError, match="stands for more than 100 files"):
         expand_pattern("a-{0..100}.tar")
 
 
-@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.GNUTYPE_SPARSE])
-def test_members_that_are_no_plain_files_are_passed_over(tmp_path, kind):
+def test_folders_are_passed_over(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT) as tar:
         other, plain = tarfile.TarInfo("a.png"), tarfile.TarInfo("b.png")
-        other.type, plain.size = kind, 4
+        other.type, plain.size = tarfile.DIRTYPE, 4
         tar.addfile(other)
         tar.addfile(plain, io.BytesIO(b"data"))
     assert list_shards(tmp_path / "x.tar").names == ["b.png"]
