@@ -12,7 +12,6 @@ from utils.files import check_place, read_json, real_path, write_json
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra
 from utils.metrics import TITLES
-from utils.plots import profile_figure
 from utils.run_dir import run_folder
 from utils.seeding import seed_everything
 from utils.tables import format_table, software_versions
@@ -168,6 +167,8 @@ def run_evaluation(options, processes):
     result |= {"folders": {role: str(path) for role, path in paths.items()}, "options": as_plain(options)}
     write_json(out, result)
     if profiles:  # after the result, by which it is known as ours
+        from utils.plots import profile_figure  # matplotlib is slow to import, and most modes draw nothing
+
         profile_figure(profiles, out.with_suffix(".png"))
     print(format_table(result["rows"], {"n": "real, other"} | {k: v for mode in modes for k, v in COLUMNS[mode].items()}))
     drawn = f", profiles drawn in {out.with_suffix('.png')}" if profiles else ""

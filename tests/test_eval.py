@@ -16,7 +16,7 @@ from pytorch_fid import inception as pytorch_fid_inception
 import eval as eval_script
 from data import listing
 from options import parse_eval
-from utils import inception
+from utils import inception, plots
 from utils.fft import image_to_mag
 from utils.files import file_hash
 from utils.pictures import write_png
@@ -320,10 +320,10 @@ def test_a_result_stopped_beside_its_picture_is_made_again(run, tmp_path, monkey
     def stop(*_):
         raise KeyboardInterrupt
 
-    out, write = tmp_path / "one.json", eval_script.profile_figure
+    out, write = tmp_path / "one.json", plots.profile_figure
     for stopped in (stop, lambda *given: (write(*given), stop())):
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            patch.setattr(eval_script, "profile_figure", stopped)
+            patch.setattr(plots, "profile_figure", stopped)
             measure(*folders(run), eval_mode="psd", out=out)
     measure(*folders(run), eval_mode="psd", out=out)
 

@@ -1,7 +1,6 @@
 """What a detector that is trained afresh finds: logistic regression, cross-validated. Everything is float64 NumPy."""
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from utils.intervals import balanced_interval
 
@@ -20,6 +19,8 @@ def fit_logreg(features, is_fake):
         features: (N, F), standardised. is_fake: (N,) bool.
     Returns: weight (F,) and bias; rows with features @ weight + bias > 0 are called fake.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import, and most of a training's processes fit none
+
     model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(features, is_fake)
     return model.coef_[0], model.intercept_[0]
 

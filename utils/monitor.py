@@ -4,7 +4,6 @@ import torch
 
 from utils.metrics import PSNR_CEILING, SpectrumMean, psnr, spectral_distances
 from utils.pictures import to_8bit
-from utils.plots import profile_figure, sample_figure, spectra_figure
 
 IMAGES = 16
 
@@ -38,6 +37,8 @@ class Monitor:
 
     def show(self, step, log):
         """Write <step>_images.png, _spectra.png and _profiles.png, and one row of monitor.csv."""
+        from utils import plots  # matplotlib is slow to import, and only the main process draws
+
         spectra = {name: SpectrumMean() for name in ("fake", "refined", "real")}
         distances = []
         for real_image in self._batches(self.real):
@@ -51,9 +52,9 @@ class Monitor:
         log.write(step, numbers | {"psnr": float(torch.cat(distances).mean())}, table="monitor")
         stem = self.folder / f"{step:06d}"
         pictures = {
-            "images": sample_figure(self.examples(), f"{stem}_images.png"),
-            "spectra": spectra_figure({name: mean.log_mag for name, mean in spectra.items()}, f"{stem}_spectra.png"),
-            "profiles": profile_figure({name: mean.profile for name, mean in spectra.items()}, f"{stem}_profiles.png"),
+            "images": plots.sample_figure(self.examples(), f"{stem}_images.png"),
+            "spectra": plots.spectra_figure({name: mean.log_mag for name, mean in spectra.items()}, f"{stem}_spectra.png"),
+            "profiles": plots.profile_figure({name: mean.profile for name, mean in spectra.items()}, f"{stem}_profiles.png"),
         }
         for name, picture in pictures.items():
             log.add_image(name, picture, step)

@@ -15,7 +15,6 @@ from utils.fresh_detector import fresh_accuracy
 from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.pictures import to_8bit
-from utils.plots import overview_figure, profile_figure, spectra_figure
 from utils.result_files import drop_others, flat_names, write_pictures
 from utils.tables import format_table, software_versions
 
@@ -215,14 +214,16 @@ def write_report(run_folder, rows, title, examples, section, base, in_sample=Fal
             measured are those that were trained on.
     Returns: the text printed at the end of a run.
     """
+    from utils import plots  # matplotlib is slow to import, and most of a training's processes draw nothing
+
     run_folder = Path(run_folder)
     table = table_numbers(rows)
     totals = {name: row.spectra.total for name, row in rows.items()}
     spectra = {name: totals[name].log_mag for name in ("fake", "refined", "real")}
     profiles = {name: total.profile for name, total in totals.items()}
-    overview_figure(examples, spectra, profiles, run_folder / "overview.png")
-    spectra_figure(spectra, run_folder / "spectra.png")
-    profile_figure(profiles, run_folder / "profiles.png")
+    plots.overview_figure(examples, spectra, profiles, run_folder / "overview.png")
+    plots.spectra_figure(spectra, run_folder / "spectra.png")
+    plots.profile_figure(profiles, run_folder / "profiles.png")
     said = verdict(table, least_differences(rows), base) + (f" {IN_SAMPLE}" if in_sample else "")
     text = f"{format_table(table, COLUMNS)}\n\n{said}"
     counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
