@@ -5,8 +5,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from utils.fft import normalised_log_mag
 from utils.files import atomic_path
@@ -29,23 +31,34 @@ def legible(name):
     return name.encode(errors="backslashreplace").decode()
 
 
+def _texts(artist):
+    """All texts within an artist but those of ticks, which take long to make."""
+    if isinstance(artist, Text):
+        yield artist
+    for child in [artist.label] if isinstance(artist, Axis) else artist.get_children():
+        yield from _texts(child)
+
+
 def save_figure(figure, path):
     """Write a matplotlib figure as PNG atomically, close it, and return it as (H, W, 3) uint8.
 
     Its texts may be names of files, of any bytes; those of ticks must be `legible` already.
     """
-    for text in figure.findobj(Text):
+    for text in _texts(figure):
         text.set_text(legible(text.get_text()))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+    figure.set_dpi(100)
+    figure.canvas.draw()  # once; `savefig` draws a figure with a layout twice
     picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
     plt.close(figure)
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
     return picture
 
 
 def _show(axis, picture, title, **options):
     shown = axis.imshow(picture, **options)
     axis.set_title(title, fontsize=9)
+    axis.set(xticks=[], yticks=[])  # they would be made and placed though nobody sees them
     axis.set_axis_off()
     return shown
 
