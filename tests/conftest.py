@@ -5,6 +5,7 @@ import signal
 import hypothesis
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from pytorch_fid import inception as pytorch_fid_inception
 
 hypothesis.settings.register_profile("stig", deadline=None)  # a busy machine is no mistake of ours
@@ -31,6 +32,18 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STIG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def drawn_figures():
+    """For a test that looks at figures, where others have `quick_figures`."""
+
+
+@pytest.fixture
+def quick_figures(monkeypatch, request):
+    """Figures are put together and written blank: drawing them takes longer than the training of a test."""
+    if "drawn_figures" not in request.fixturenames:
+        monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ from utils.measure import evenly_spaced
 from utils.perturbations import PERTURBATIONS
 from utils.profiles import log_profile
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
 COUNT, SIZE = 24, 32
 TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
 
@@ -117,6 +118,7 @@ CHEAP = {
 
 
 @pytest.mark.parametrize("classifier", CHEAP)
+@pytest.mark.usefixtures("drawn_figures")
 def test_every_classifier_end_to_end(run, classifier, capsys):
     arguments = ["--classifier", classifier, "--device", "cpu", "--size", str(SIZE), "--dst", "run"]
     detect.main(["--is_train", "True", *arguments, *CHEAP[classifier]])
@@ -146,6 +148,7 @@ def test_every_classifier_end_to_end(run, classifier, capsys):
 
 
 @pytest.mark.parametrize("classifier", ["cnn", "logreg"])
+@pytest.mark.usefixtures("drawn_figures")
 def test_robustness(run, classifier):
     detect.main(["--classifier", classifier, "--dst", "run", "--robustness", *CHEAP[classifier]])
     home = Path(f"results/run/{classifier}_classifier")
@@ -451,6 +454,7 @@ def test_images_that_were_resized_or_left_out_are_told(run):
     assert "Warning: left out: large/broken.png" in text and "are resized to 32 x 32" in text
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_matrix_of_detectors_and_generators(run):
     write_folder(Path("other"), [photograph(3000 + i) for i in range(30)])
     detect.main(
@@ -721,6 +725,7 @@ def test_samples_are_drawn_without_replacement_and_alike_for_versions(total, cou
     assert [Path(name).stem for name in versions] == [Path(name).stem for name in drawn]
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_names_may_be_any_bytes(run, capsys):
     names = [os.fsdecode(b"\xff%d.png" % index) for index in range(9)]
     assert len(draw_samples(names, 4, 0)) == 4

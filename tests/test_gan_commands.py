@@ -38,6 +38,7 @@ from utils.distributed import Processes
 from utils.errors import UserError
 from utils.pictures import to_uint8
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
 SMALL = "--size 16 --dim 4 --latent_dim 8 --batch_size 8 --monitor lfd --monitor_samples 16 --log_frequency 1 --device cpu"
 CPU = torch.device("cpu")
 
@@ -579,6 +580,7 @@ def dissimilarity_of(checkpoint, threshold, metric="cos"):
     return fourier_dissimilarity(fake, torch.stack([real[index] for index in range(len(real))]), metric, threshold).item()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_fourier_finetuning_brings_the_spectra_closer():
     run(
         "finetune --generator base --pairs pairs --dst fourier --overwrite --adv 0 --threshold 2 --epochs 3 --lr 1e-3 --n 20 "
@@ -813,6 +815,7 @@ def test_finetune_refuses_what_cannot_work(capsys):
     assert not Path("results/no").exists()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_study_spectrum(capsys):
     run(
         "study spectrum --real datasets/set/real --inputs base again=results/base/ same=datasets/set/real"
@@ -870,6 +873,7 @@ def test_study_spectrum_refuses(capsys):
     assert not Path("results/no").exists()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_study_truncation():
     run("study truncation --pairs pairs --dst cut --overwrite --device cpu")
     rows = table("results/cut/truncation.csv")

@@ -201,6 +201,7 @@ def weights(dst):
     return content["step"], content["model"] | {f"averaged {name}": value for name, value in content["averaged"].items()}
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_training_on_shards_stopped_and_resumed_equals_training_on_folders(monkeypatch):
     step, end = train.Trainer.train_step, train.evaluate_refiner
 
@@ -260,6 +261,7 @@ def test_inference_and_eval_on_shards_equal_those_on_the_folder(house):
     assert first == second
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_images_in_shards_that_the_refiner_was_made_with_are_told(house, capsys):
     train.main([*SMALL, "--data", "packed", "--holdout", "0.5", "--dst", "seen_packed"])
     shards = "datasets/packed/fake-{000000..000001}.tar"

@@ -35,7 +35,7 @@ from utils.result_files import write_pictures
 ROOT = Path(__file__).parents[1]
 SMALL = [*SMALL_NETWORK, "--data", "tiny", "--size", "32", "--device", "cpu", "--epoch", "1"]
 
-
+pytestmark = pytest.mark.usefixtures("quick_figures")
 FINISHED = ["--base", "cepstral", "--sample_frequency", "2", "--save_frequency", "2"]  # options of the fixture `run`
 
 
@@ -291,6 +291,7 @@ def test_released_preset_holdout_and_test_data(house):
     assert "another data set" in Path("results/other/report.md").read_text()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_images_of_one_colour_and_equal_images_leave_finite_numbers(house):
     for side in ("real", "fake"):
         folder = house / "datasets/flat" / side
