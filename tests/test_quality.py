@@ -55,6 +55,13 @@ def case():
     return Case("x", SIZE, "validation", drawn(0, 24), drawn(1, 24, True), drawn(2, 24), drawn(3, 24, True))
 
 
+@pytest.fixture
+def quick_judge(monkeypatch):
+    """Fresh detectors that are hardly trained, for tests that do not ask what they find."""
+    monkeypatch.setattr(quality_judge, "EPOCHS", 1)
+    monkeypatch.setattr(quality_judge, "REPEATS", dict.fromkeys(quality_judge.REPEATS, 1))
+
+
 def paths(side, count, start=0):
     return [Path(f"{number:03}_{side}_B.png") for number in range(start, start + count)]
 
@@ -139,7 +146,8 @@ def test_judge_finds_the_fakes_and_nothing_in_other_reals(case):
         assert abs(floor[f"seen_{detector}"] - 0.5) < 0.1
     for column in ("lfd", "lfd_8bit", "mean_gap", "gap", "gap_upper"):
         assert floor[column] < fake[column]
-    assert judge(case.fake) == fake  # nothing is left over from another row
+    judge.detectors = (*quality_judge.CLASSICAL, "cnn")
+    assert judge(case.fake).items() < fake.items()  # nothing is left over from another row
 
 
 def test_judge_of_the_reals_themselves(case):
@@ -162,6 +170,7 @@ def test_folds_keep_scenes_together():
     assert all(sorted(np.bincount(fold).tolist()) == [1, 1, 1, 2, 2] for fold in odd)
 
 
+@pytest.mark.usefixtures("quick_judge")
 def test_closed_form_rows_end_to_end(demo, monkeypatch, capsys):
     def halved(real, fake, device):
         assert len(real) == len(fake) == 8 and real.shape[1:] == (3, SIZE, SIZE)
@@ -238,6 +247,7 @@ def test_calls_at_once_keep_each_other_s_rows(tmp_path, capsys):
     assert "small, row0: seeds made by other code are dropped (0, 12, 4, 8)" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_figures", "quick_judge")
 def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     arguments = ["--sets", "small", "--size", "16", "--rows", "base_identity", "--seeds", "0,1", "--quick", "--device", "cpu"]
     arguments += ["--lr", "0.01", "--width", "8"]
@@ -284,6 +294,7 @@ def test_docs_keep_the_text_around_the_tables(tmp_path):
         quality_report.write_docs(page, "test 64", "new")
 
 
+@pytest.mark.usefixtures("quick_judge")
 def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = fitting_size.main(["--counts", "8,12", "--judged", "8", "--size", "16"])
@@ -305,6 +316,7 @@ def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
     assert "holds 12 images; 13 are needed" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_judge")
 def test_random_halves_keep_pairs_together_and_rows_are_compared_within_them(demo, capsys):
     results = splits.main(["--sets", "small", "--splits", "3", "--size", str(SIZE), "--rows", "fake,linear,cepstral,floor"])[
         "small"
