@@ -25,7 +25,7 @@ test: export OMP_NUM_THREADS = 1
 test: .venv/installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 clean:
 	$(PYTHON) -c "import shutil; shutil.rmtree('.venv', ignore_errors=True)"

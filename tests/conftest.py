@@ -10,6 +10,12 @@ from pytorch_fid import inception as pytorch_fid_inception
 
 hypothesis.settings.register_profile("stig", deadline=None)  # a busy machine is no mistake of ours
 hypothesis.settings.load_profile("stig")
+LONGEST = ("test_distributed.py", "test_train.py", "test_detect.py", "test_elsewhere.py", "test_quality.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Long modules come first: a process that began one at the end would keep all others waiting."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)

@@ -258,6 +258,7 @@ def wait_for(path, children):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.usefixtures("quick_figures")
 def test_a_killed_process_ends_the_run_and_one_goes_on(alone, lost, capfd):
     """Whichever is lost, the other says so; the checkpoint is whole, and another number of processes goes on from it."""
     folder, options = alone.parent / f"killed_{lost}", [*TRAIN, "--dst", f"killed_{lost}"]
@@ -298,15 +299,13 @@ def started_by_a_command(house, dst, epochs=1000):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])
-def test_a_stop_asked_of_the_command_alone_stops_its_processes(house, number):
-    """As by a notebook's button, or a terminal that is gone."""
-    number = getattr(signal, number)
-    if signal.getsignal(number) == signal.SIG_IGN:
+def test_a_stop_asked_of_the_command_alone_stops_its_processes(house):
+    """As by a terminal that is gone; `test_a_paused_command_pauses_its_processes` stops one as a notebook's button does."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         pytest.skip("the tests were started so that they ignore it, as by nohup, and so do their commands")
-    launcher = started_by_a_command(house, f"stopped_by_{number.name}")
+    launcher = started_by_a_command(house, "stopped_by_hangup")
     try:
-        launcher.send_signal(number)
+        launcher.send_signal(signal.SIGHUP)
         assert "go on with the same command and --resume" in launcher.communicate(timeout=120)[0]
         assert launcher.returncode == 130
     finally:
@@ -327,6 +326,7 @@ def test_a_paused_command_pauses_its_processes(house):
     launcher.send_signal(signal.SIGCONT)
     launcher.send_signal(signal.SIGINT)
     assert "go on with the same command and --resume" in launcher.communicate(timeout=120)[0]
+    assert launcher.returncode == 130
     assert log.read_bytes() != before
 
 

@@ -6,7 +6,6 @@ Every class counts as drawn independently: where fakes are versions of the reals
 import math
 
 import numpy as np
-from scipy.optimize import brentq
 
 Z = 1.96
 
@@ -43,6 +42,8 @@ def auc_interval(auc, n_real, n_fake):
 
     The limits are the areas whose own deviation, by Hanley and McNeil for exponential scores, puts them 1.96 of it from `auc`.
     """
+    from scipy.optimize import brentq  # slow to import, and other intervals do not need it
+
     typical = (n_real + n_fake) / 2
 
     def lower(area):
