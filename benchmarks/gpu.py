@@ -28,6 +28,7 @@ COMMANDS = {  # name -> what Python is given; the shorter and the less known com
     "step_batch_1": f"{STEP} 256 --variants plain,eager,graph,amp+graph,amp+compile+graph --warm_up 5 --steps 5 --profile 25",
     "step_batches": f"{STEP} 256 --batches 8,16,32 --variants amp+compile+graph --warm_up 5 --steps 3 --profile 30",
     "upsample": "-m benchmarks.upsample --device 0",
+    "filters": "-m benchmarks.filters --sizes 128,256 --device 0",
     "metrics": "-m benchmarks.metrics --sizes 256 --n 512 --workers 0,4,8 --rounds 2 --device 0",
     "train_plain": f"{TRAIN} --cuda_graphs False --dst gpu_plain",
     "train_fast": f"{TRAIN} --amp --compile --dst gpu_fast",

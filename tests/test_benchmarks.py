@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import filters, metrics, scaling, step, upsample
 from benchmarks import input as input_benchmark
-from benchmarks import metrics, scaling, step, upsample
 
 ROWS = {
+    "filters": (
+        filters,
+        "--sizes 16 --n 8 --rounds 1 --device cpu",
+        ("linear", "lifter", "polyphase  ", "polyphase --period 8", "reading and writing (floor)"),
+    ),
     "input": (input_benchmark, "--n 5 --size 16 --read 4 --rounds 1 --num_workers 1", ("second check", "pairs of the shards")),
     "metrics": (
         metrics,
