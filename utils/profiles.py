@@ -65,15 +65,15 @@ def ring_means(values, rings):
 
 
 @functools.lru_cache(maxsize=32)
-def _half_rings(height, width, device):
+def _half_rings(height, width, device, dtype):
     """Of each bin of a half spectrum its radial ring and how many bins of the whole it stands for, (H * K,); bins per ring (R,)."""
     half = width // 2 + 1
     rings = half_of(radial_rings(height, width))
-    weight = torch.full((height, half), 2.0, dtype=torch.float64)
+    weight = torch.full((height, half), 2.0, dtype=dtype)
     weight[:, 0] = 1
     weight[:, width - half + 1 :] = 1  # Nyquist of an even width, which is its own mirror image
     index, weight = rings.flatten(), weight.flatten()
-    return tuple(part.to(device) for part in (index, weight, torch.bincount(index, weight)))
+    return tuple(part.to(device) for part in (index, weight, torch.bincount(index, weight).to(dtype)))
 
 
 def half_ring_means(values, width):
@@ -83,9 +83,9 @@ def half_ring_means(values, width):
         values: (..., H, width // 2 + 1) real, placed as `utils.fft.half_fourier` does.
     Returns: (..., R), as `ring_means` of the whole.
     """
-    index, weight, counts = _half_rings(values.shape[-2], width, values.device)
-    flat = values.flatten(-2) * weight.to(values.dtype)  # (..., H * K)
-    return flat.new_zeros(*flat.shape[:-1], len(counts)).index_add(-1, index, flat) / counts.to(values.dtype)
+    index, weight, counts = _half_rings(values.shape[-2], width, values.device, values.dtype)
+    flat = values.flatten(-2) * weight  # (..., H * K)
+    return flat.new_zeros(*flat.shape[:-1], len(counts)).index_add(-1, index, flat) / counts
 
 
 def to_grey(image):
