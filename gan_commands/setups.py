@@ -86,9 +86,9 @@ def open_reals(options):
     if options.reference:
         images = open_photographs(options.reference, options.size, *reading(options.cache_gb - images.cached_gb))
     chosen = images_of(images, options.n, options.seed)
-    for count, where in ((len(chosen), f"images in {options.reference or options.data}"), (options.n, "fakes (--n)")):
-        if training_rows(count, options.train_fraction) >= count:
-            raise UserError(f"{count} {where} leave none to judge the detectors; give more, or change --train_fraction")
+    if training_rows(len(chosen), options.train_fraction) >= len(chosen):  # of fakes there are as many or more
+        where = options.reference or options.data
+        raise UserError(f"{len(chosen)} images in {where} leave none to judge the detectors; give more, or change --train_fraction")
     return images, chosen
 
 
