@@ -18,10 +18,11 @@ from torchvision.utils import make_grid
 
 import gan_commands.finetune as finetune_module
 import gan_commands.invert as invert_module
+import gan_commands.setups as setups_module
 import gan_commands.spectrum as spectrum_module
 import gan_commands.train as train_module
 from gan import main
-from gan_commands.common import DETECTOR, GRID, INVERT, JUDGED, MONITOR, SAMPLE, draw, load_run
+from gan_commands.common import DETECTOR, GRID, INVERT, JUDGED, MONITOR, SAMPLE, draw, load_run, weights_digest
 from gan_commands.detection import SavedDetector
 from gan_commands.options import parse_gan
 from gan_commands.pairs import open_pairs
@@ -30,7 +31,7 @@ from models.classical_detectors import fit_classical
 from models.detectors import FAKE, Detector
 from models.gan import SETUPS, generate, seeded_latents
 from models.gan_losses import fourier_dissimilarity
-from models.gan_training import restore_generator
+from models.gan_training import GanConfig, GanTrainer, restore_generator
 from utils.ahead import read_ahead
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
@@ -188,6 +189,9 @@ def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
     Image.open(picture).save(picture, compress_level=0)  # another file of its name
     assert "half/real exists already" in refused(f"{command} half", capsys)
     picture.write_bytes(content)
+    renamed = picture.rename(picture.with_name("000_first.png"))
+    assert "half was begun with other images than are in set now" in refused(f"{command} half", capsys)
+    renamed.rename(picture)
     inverted, invert_batch = [], invert_module.invert_batch
 
     def counting(generator, real_image, *arguments):
@@ -220,8 +224,22 @@ def test_runs_are_known_by_their_weights_and_not_by_name(capsys):
     made = json.loads(Path("begun/pairs.json").read_text())
     Path("begun/pairs.json").write_text(json.dumps({name: made[name] for name in ("weights", "bytes", "options")}))
     Path("begun").rename("moved")
+    content = load_checkpoint("results/copied/checkpoint.pt", "gan")
+    first = next(iter(content["generator"]))
+    moved = content["generator"] | {first: content["generator"][first] + 0.01}
+    save_checkpoint("results/copied/checkpoint.pt", "gan", content | {"generator": moved})
+    assert "moved/real exists already" in refused(f"{invert} --dst copied --checkpoint last --out moved", capsys)
     run(f"{invert} --dst copied --out moved")
     assert len(open_pairs("moved")[0]) == 3
+    run(f"{invert} --dst copied --checkpoint last --out of_last")
+    made = [json.loads(Path(folder, "pairs.json").read_text())["weights"] for folder in ("moved", "of_last")]
+    assert made == [weights_digest(load_run("copied", which)) for which in ("best", "last")] and made[0] != made[1]
+    finetune = "finetune --generator copied --pairs of_last --dst no --batch_size 3"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune_module, "FEWEST_PAIRS", 3)
+        assert "of other weights" in refused(f"{finetune} --device cpu", capsys)
+        checkpoint = finetune_module.open_inputs(parse_gan(f"{finetune} --checkpoint last".split())[1])[0]
+    assert torch.equal(checkpoint["generator"][first], moved[first])
 
 
 def test_names_of_runs_in_hints_can_be_pasted(capsys):
@@ -247,6 +265,17 @@ def test_an_inversion_that_kept_nothing_is_begun_anew_with_other_options(capsys)
     assert "2 pairs kept, 0 dropped" in capsys.readouterr().out
 
 
+def test_rows_of_pairs_are_read_as_they_were_written(tmp_path):
+    rows = [("a/1.png", 0.25, 1), ("a/2.png", 3.5, 0)]
+    invert_module.write_csv(tmp_path / "pairs.csv", invert_module.COLUMNS, rows)
+    assert invert_module._rows(tmp_path / "pairs.csv") == rows
+
+
+def test_at_most_all_images_are_inverted(capsys):
+    run("invert --dst base --data set --n 99 --steps 1 --device cpu --threshold 9 --out every")
+    assert "24 pairs kept, 0 dropped" in capsys.readouterr().out
+
+
 def test_an_inversion_deletes_nothing_that_is_not_its_own(capsys):
     command = "invert --dst base --data set --n 2 --steps 1 --threshold 9 --device cpu --out mine"
     Path("mine").mkdir()
@@ -256,6 +285,8 @@ def test_an_inversion_deletes_nothing_that_is_not_its_own(capsys):
     assert Path("mine/pairs.csv").read_text() == "of the user"
     Path("mine/pairs.csv").unlink()
     run(command)
+    Path("mine/pairs.json").write_text('{"options": 3}')
+    assert "mine/real exists already" in refused(command, capsys)
     for damaged in ("[]", "{"):
         Path("mine/pairs.json").write_text(damaged)
         assert "mine/pairs.json" in refused(command, capsys)
@@ -568,6 +599,7 @@ def test_inversion_writes_triplets_that_belong_together(capsys):
     summary = json.loads(Path("some/pairs.json").read_text())
     assert summary["kept"] == len(open_pairs("some")[0]) and summary["kept"] + summary["dropped"] == 24
     assert abs(summary["kept"] - 12) <= 1
+    assert summary["median_loss"] == pytest.approx(np.median([float(row["loss"]) for row in table("some/pairs.csv")]))
     assert "exists already" in refused("invert --dst base --data set --out pairs --device cpu", capsys)
     run("invert --dst base --data set --out some --steps 1 --n 5 --threshold 4 --device cpu --overwrite")
     assert len(open_pairs("some")[0]) == 5
@@ -601,11 +633,28 @@ def test_fourier_finetuning_brings_the_spectra_closer():
     run("sample --dst fourier --n 2 --out out/fourier --device cpu")
 
 
+def test_figures_of_a_finetuning_begin_with_the_untouched_generator(monkeypatch):
+    shown = {}
+    for name in ("loss_curves", "rate_curve", "samples_before_after"):
+        monkeypatch.setattr(finetune_module.figures, name, lambda *content, name=name, **_: shown.update({name: content}))
+    untouched = iter([0.875, 0.5, 0.25])
+    monkeypatch.setattr(finetune_module.SampleJudge, "__call__", lambda self, checkpoint: next(untouched))
+    run(
+        "finetune --generator base --pairs pairs --dst figures --overwrite --adv 0 --threshold 2 --epochs 2 --n 20 --batch_size 8 "
+        "--detector logreg --device cpu"
+    )
+    assert shown["rate_curve"][0] == [0.875, 0.5, 0.25]
+    assert [set(row) for row in shown["loss_curves"][0]] == [{"dissimilarity"}] * 6
+    for name, images in zip(("base", "figures"), shown["samples_before_after"], strict=False):
+        assert torch.equal(images, torch.cat(list(draw(load_run(name), finetune_module.SHOWN, 42, CPU))))
+
+
 def test_each_pass_over_the_pairs_has_an_order_of_its_own(monkeypatch):
     seen, step = [], finetune_module.finetune_step
 
     def spying(trainer, real_image, latent, *rest):
         seen.append(latent[:, 0].tolist())
+        assert rest[-1] == 2  # the threshold
         return step(trainer, real_image, latent, *rest)
 
     monkeypatch.setattr(finetune_module, "finetune_step", spying)
@@ -798,7 +847,17 @@ def test_finetune_refuses_what_cannot_work(capsys):
     base = "finetune --generator base --dst no --device cpu --epochs 1"
     assert "leaves no frequency" in refused(f"{base} --pairs pairs --threshold 8", capsys)
     assert "does not exist" in refused(f"{base} --pairs nothing", capsys)
+    for other in ({"latent_dim": 9}, {"size": 32}):
+        config = GanConfig(**{"size": 16, "dim": 4, "latent_dim": 8} | other)
+        Path("results/other").mkdir(exist_ok=True)
+        content = GanTrainer(config, 1e-3, Processes(CPU)).state_dict() | {"progress": {"epoch": 1}}
+        save_checkpoint("results/other/best.pt", "gan", content)
+        told = "the pairs in pairs do not fit the generator other"
+        assert told in refused(f"{base} --pairs pairs".replace("base", "other"), capsys)
     assert "detector need 25" in refused(f"{base} --pairs pairs --batch_size 25", capsys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune_module, "FEWEST_PAIRS", 25)
+        assert "--batch_size 8 and a detector need 25" in refused(f"{base} --pairs pairs --batch_size 8", capsys)
     latent = next(Path("pairs/latent").rglob("*.npy"))
     content = latent.read_bytes()
     for broken, words in ((b"x", "is damaged"), (b"", "is damaged"), (content[:-8], "is damaged")):
@@ -811,6 +870,11 @@ def test_finetune_refuses_what_cannot_work(capsys):
         np.save(latent, wrong)
         assert "run gan.py invert again" in refused(f"{base} --pairs pairs", capsys)
     latent.write_bytes(content)
+    fake = next(Path("pairs/fake").rglob("*.png"))
+    content = fake.read_bytes()
+    Image.new("RGB", (8, 8)).save(fake)
+    assert "run gan.py invert again" in refused(f"{base} --pairs pairs", capsys)
+    fake.write_bytes(content)
     assert "leaves no loss" in refused(f"{base} --pairs pairs --adv 0 --lambda_fourier 0", capsys)
     assert not Path("results/no").exists()
 
@@ -887,7 +951,7 @@ def test_study_truncation():
     assert float(rows[3]["frobenius_derivative"]) == pytest.approx((values[4] - values[2]) / 2, rel=1e-3)
 
 
-def test_study_setups(capsys):
+def test_study_setups(monkeypatch, capsys):
     command = (
         "study setups --data set --dst setups --setups BASELINE,N.1.3 --adversarial lsgan --epochs 1 --n 20 --repeats 2 "
         f"--train_fraction 0.3 --detectors knn,svm {SMALL}"
@@ -903,9 +967,13 @@ def test_study_setups(capsys):
     assert float(row["mean"]) == pytest.approx((float(row["run_0"]) + float(row["run_1"])) / 2, abs=1e-5)
     assert numbers["N.1.3"]["svm"] == pytest.approx(float(row["mean"]), abs=1e-5)
     assert len(table("results/setups/decay.csv")) == 3 * 20
+    assert numbers["real"]["knn"] == pytest.approx(float(rows["knn", "real"]["mean"]), abs=1e-5)
     assert load_run("setups/N.1.3")["config"]["setup"] == "N.1.3"
     assert "published FID" in capsys.readouterr().out
+    monkeypatch.setattr(setups_module, "load_run", lambda dst: (content := load_run(dst))["progress"].update(epoch=7) or content)
     run(command + " --resume")  # trained runs are continued, not trained again
+    for setup in ("BASELINE", "N.1.3"):
+        numbers[setup]["epochs"] = 7
     assert json.loads(Path("results/setups/table.json").read_text()) == numbers
     assert "results/base is no gan.py study setups" in refused(f"{command} --dst base --resume", capsys)
     Path("results/setups/mine").mkdir()
@@ -920,6 +988,26 @@ def test_study_setups(capsys):
     assert contents("results/setups") == before
     assert "BASELINE is needed" in refused(command.replace("BASELINE,", ""), capsys)
     assert "'X.1.3' is none of BASELINE" in refused(command.replace("BASELINE,", "X.1.3,"), capsys)
+
+
+def test_detectors_of_baseline_judge_what_they_were_not_trained_on(monkeypatch):
+    made = []
+
+    class Detector:
+        unseen_real, unseen_fake = "unseen real", "unseen fake"
+
+        def __init__(self, *settings):
+            made.append(settings)
+
+        def called_fake(self, features):
+            return {"unseen real": 0.25, "unseen fake": 0.75, "of N": 0.5}[features]
+
+    monkeypatch.setattr(setups_module, "SplitDetector", Detector)
+    options = SimpleNamespace(detectors=["knn", "svm"], repeats=2, train_fraction=0.3, seed=5)
+    rates = setups_module.detection_rates("reals", {"N.1.3": "of N", "BASELINE": "of BASELINE"}, options)
+    assert made == [(name, "reals", "of BASELINE", 0.3, seed) for name in ("knn", "svm") for seed in (5, 6)]
+    expected = {"real": 0.75, "N.1.3": 0.5, "BASELINE": 0.75}
+    assert rates == [(detector, name, [rate] * 2) for detector in ("knn", "svm") for name, rate in expected.items()]
 
 
 def test_interrupted_shards_need_no_option(monkeypatch, capsys):

@@ -17,7 +17,7 @@ from gan_commands.invert import invert_batch
 from gan_commands.monitor import GanMonitor, choose_monitor
 from models.classical_detectors import fit_classical
 from models.gan import Generator, from_image, generate, seeded_latents
-from models.gan_losses import discriminator_loss, generator_loss, gradient_penalty, spectral_loss
+from models.gan_losses import discriminator_loss, fourier_dissimilarity, generator_loss, gradient_penalty, spectral_loss
 from models.gan_training import GanConfig, GanTrainer, restore_generator
 from utils.distributed import Processes
 from utils.errors import UserError
@@ -48,6 +48,7 @@ def test_finetuning_starts_from_the_average_where_there_is_one():
         trained.step(reals())
         started = start_trainer(trained.state_dict(), 1e-4, ALONE)
         assert all(map(torch.equal, started.generator.state_dict().values(), trained.sampler.state_dict().values()))
+        assert started.average is None  # what is trained is drawn from
 
 
 def test_a_detector_that_calls_a_quarter_of_the_reals_fake_is_right_about_the_others(monkeypatch):
@@ -140,6 +141,28 @@ def test_a_step_is_the_published_one(settings):
         torch.testing.assert_close([*trainer.average.parameters()], moved)
 
 
+@pytest.mark.parametrize("adv", [0.0, 0.3])
+def test_a_finetuning_step_weighs_each_term_once(adv):
+    trainer = GanTrainer(GanConfig(**TINY, adversarial="lsgan"), 1e-3, ALONE)
+    generator, critic = copy.deepcopy(trainer.generator), copy.deepcopy(trainer.discriminator)
+    adam, critic_adam = (torch.optim.Adam(network.parameters(), 1e-3, (0.5, 0.999)) for network in (generator, critic))
+    image, latent = reals(), torch.randn(8, 6)
+    trainer.processes.begin(8)
+    options = SimpleNamespace(metric="2", lambda_fourier=3.0, adv=adv)
+    terms = finetune_step(trainer, image, latent, options, 2)
+    fake = generator(latent)
+    expected = {"dissimilarity": fourier_dissimilarity((fake + 1) / 2, image, "2", 2)}
+    if adv:
+        discriminator_loss("lsgan", critic(2 * image - 1), critic(fake.detach())).backward()
+        critic_adam.step()
+        expected["adversarial"] = generator_loss("lsgan", critic(fake))
+    (3 * expected["dissimilarity"] + adv * expected.get("adversarial", 0)).backward()
+    adam.step()
+    torch.testing.assert_close(terms, expected)
+    for mine, theirs in ((trainer.generator, generator), (trainer.discriminator, critic)):
+        torch.testing.assert_close(mine.state_dict(), theirs.state_dict())
+
+
 def test_only_a_discriminator_without_penalty_mixes_the_batch():
     for penalty, mixes in (("none", True), ("zero", False)):
         parts = GanConfig(**TINY, penalty=penalty).discriminator().modules()
@@ -211,6 +234,20 @@ def test_inversion_finds_images_of_the_generator_whatever_the_batch():
     alone, alone_loss = invert_batch(generator, target[1:2], start[1:2], 60, 0.1, shown.append)
     assert torch.allclose(alone[0], latent[1], atol=1e-3)
     assert alone_loss[0].item() == pytest.approx(loss[1].item(), rel=1e-2, abs=1e-5)
+
+
+def test_inversion_is_adam_on_each_images_mean_square():
+    generator = Generator(16, "BASELINE", dim=4, latent_dim=4).eval().requires_grad_(False)
+    image, latent = reals(2), seeded_latents(range(2), 4, 0)
+    found, loss = invert_batch(generator, image, latent, 3, 0.1, lambda _: None)
+    by_hand = latent.float().requires_grad_(True)
+    adam = torch.optim.Adam([by_hand], 0.1)
+    for _ in range(3):
+        adam.zero_grad()
+        (generator(by_hand) - (2 * image - 1)).square().mean((1, 2, 3)).sum().backward()
+        adam.step()
+    expected = (generator(by_hand) - (2 * image - 1)).square().mean((1, 2, 3))
+    torch.testing.assert_close((found, loss), (by_hand.detach(), expected.detach()))
 
 
 def test_monitor_prefers_the_right_spectrum():
