@@ -28,6 +28,7 @@ from detect_commands.detect import detect as detect_images
 from detect_commands.options import parse_detect
 from gan_commands import train as gan_train
 from gan_commands.options import parse_gan
+from models.batch_norm import BatchNorm, share_statistics
 from utils import inception, launch
 from utils.checkpoint import load_checkpoint
 from utils.distributed import Processes, ProcessLost
@@ -238,6 +239,26 @@ def test_no_second_derivative_is_taken_of_a_sum_over_processes():
     (gradient,) = torch.autograd.grad(processes.mean(x) ** 2, x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.backward()
+
+
+def test_what_is_drawn_uses_the_running_statistics_however_many_processes_there_are():
+    layer, image = BatchNorm(3), torch.rand(2, 3, 4, 4)
+    share_statistics(layer, Processes(world=2))
+    assert torch.equal(layer.eval()(image), torch.nn.BatchNorm2d(3).eval()(image))
+
+
+def test_random_numbers_that_the_main_process_draws_count_as_drawn_by_all(monkeypatch):
+    sent, before = [], torch.get_rng_state()
+
+    def broadcast(found):
+        sent.extend([] if sent else found)
+        found[:] = sent
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    drawn = Processes(rank=0, world=2).once(lambda: torch.rand(1).item())
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    assert Processes(rank=1, world=2).once(None) == drawn and torch.equal(torch.get_rng_state(), after)
 
 
 def test_training_with_torchrun(alone):
