@@ -189,9 +189,6 @@ def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
     Image.open(picture).save(picture, compress_level=0)  # another file of its name
     assert "half/real exists already" in refused(f"{command} half", capsys)
     picture.write_bytes(content)
-    renamed = picture.rename(picture.with_name("000_first.png"))
-    assert "half was begun with other images than are in set now" in refused(f"{command} half", capsys)
-    renamed.rename(picture)
     inverted, invert_batch = [], invert_module.invert_batch
 
     def counting(generator, real_image, *arguments):
@@ -209,6 +206,18 @@ def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
     for mine, theirs in zip(open_pairs("half"), open_pairs("whole"), strict=True):
         assert len(mine) == len(theirs) == 5
         assert all((mine[index] - theirs[index]).abs().max() <= 1 / 255 + 1e-6 for index in range(5))
+
+
+def test_an_interrupted_inversion_does_not_go_on_with_images_of_other_names(capsys):
+    command = "invert --dst base --data set --n 3 --steps 1 --threshold 9 --device cpu --out names"
+    run(command)
+    made = json.loads(Path("names/pairs.json").read_text())
+    Path("names/pairs.json").write_text(json.dumps({name: made[name] for name in ("weights", "bytes", "options")}))
+    picture = min(Path("datasets/set").rglob("*.png"))
+    renamed = picture.rename(picture.with_name("000_first.png"))
+    assert "names was begun with other images than are in set now" in refused(command, capsys)
+    renamed.rename(picture)
+    run(command)
 
 
 def test_runs_are_known_by_their_weights_and_not_by_name(capsys):
