@@ -81,7 +81,7 @@ def invert_batch(generator, real_image, latent, steps, lr, show):
         show: called with the mean loss every ten steps.
     Returns: latent (N, latent_dim) and loss (N,): mean squared difference of the images in [-1, 1].
     """
-    latent = latent.to(real_image).requires_grad_(True)
+    latent = latent.to(real_image, copy=True).requires_grad_(True)  # the caller's stay as they are
     optimiser = torch.optim.Adam([latent], lr)
     target = from_image(real_image)
     for step in range(steps):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -428,12 +429,30 @@ def test_each_process_takes_its_own_device(monkeypatch):
 
 
 def test_an_error_is_told_by_one_process_and_a_loss_only_where_nothing_caused_it():
-    store, mistake, lost = torch.distributed.HashStore(), UserError("no such folder"), ProcessLost("lost")
-    assert [launch._first_to_say(store, lost) for _ in range(2)] == [True, False]
-    store = torch.distributed.HashStore()
-    assert [launch._first_to_say(store, mistake) for _ in range(2)] == [True, False]
-    assert launch._first_to_say(store, UserError("another"))
-    assert not launch._first_to_say(store, lost)
+    def joined():
+        store = torch.distributed.HashStore()
+        for rank in (0, 1):
+            store.set(f"joined {rank}", "")
+        return store
+
+    store, mistake, lost = joined(), UserError("no such folder"), ProcessLost("lost")
+    assert [launch._first_to_say(store, lost, 2) for _ in range(2)] == [True, False]
+    store = joined()
+    assert [launch._first_to_say(store, mistake, 2) for _ in range(2)] == [True, False]
+    assert launch._first_to_say(store, UserError("another"), 2)
+    assert not launch._first_to_say(store, lost, 2)
+
+
+def test_a_mistake_waits_for_those_who_still_join():
+    store, said = torch.distributed.HashStore(), []
+    store.set("joined 0", "")
+    first = threading.Thread(target=lambda: said.append(launch._first_to_say(store, UserError("no such folder"), 2)))
+    first.start()
+    first.join(0.2)
+    assert first.is_alive() and not said
+    store.set("joined 1", "")
+    first.join(60)
+    assert said == [True]
 
 
 def test_cores_are_shared_by_the_processes(monkeypatch, tmp_path):

@@ -238,9 +238,9 @@ def test_inversion_finds_images_of_the_generator_whatever_the_batch():
 
 def test_inversion_is_adam_on_each_images_mean_square():
     generator = Generator(16, "BASELINE", dim=4, latent_dim=4).eval().requires_grad_(False)
-    image, latent = reals(2), seeded_latents(range(2), 4, 0)
+    image, latent = reals(2), seeded_latents(range(2), 4, 0).float()
     found, loss = invert_batch(generator, image, latent, 3, 0.1, lambda _: None)
-    by_hand = latent.float().requires_grad_(True)
+    by_hand = latent.clone().requires_grad_(True)  # from where the caller's still are
     adam = torch.optim.Adam([by_hand], 0.1)
     for _ in range(3):
         adam.zero_grad()

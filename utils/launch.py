@@ -96,6 +96,7 @@ def _joined(work, options, devices):
         store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=timeout))
         store.set_timeout(timeout)
         dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
+        store.set(f"joined {rank}", "")
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"process {rank} of {world} did not find the others ({reason(error)}); check the address given, or raise --timeout"
@@ -109,7 +110,7 @@ def _joined(work, options, devices):
         return work(options, Processes(device, rank, world, tensors, advice))
     except UserError as error:
         lost = isinstance(error, ProcessLost)
-        if not _first_to_say(store, error):
+        if not _first_to_say(store, error, world):
             sys.exit(error.exit_code)
         raise
     finally:
@@ -127,10 +128,14 @@ def _end_with_launcher():
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _first_to_say(store, error):
-    """Whether this process is to tell the error: nobody has said the same, and no other process's mistake has caused it."""
+def _first_to_say(store, error, world):
+    """Whether this process is to tell the error: nobody has said the same, and no other process's mistake has caused it.
+
+    A mistake waits until all processes have joined: one that still does would take the end of this one for a fault of the network.
+    """
     try:
         if not isinstance(error, ProcessLost):
+            store.wait([f"joined {rank}" for rank in range(world)])
             return store.add(f"said {error}", 1) == 1 and store.add("failed", 1) > 0
         return store.add("failed", 0) == 0 and store.add("lost", 1) == 1
     except RuntimeError:  # the process that kept the store is the one that was lost

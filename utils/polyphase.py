@@ -60,21 +60,20 @@ class LagMoments:
             part.update(torch.view_as_real(alias_lags(one, self._period))[None])
 
 
-def _half(height, period):
-    """Rows of blocks (`_blocks`) that are looked at; the others are opposite to them, and an image's spectrum is Hermitian."""
-    return height // period // 2 + 1
-
-
 def _blocks(field, period):
-    """(..., H, W) -> (..., `_half`, W / period, A): a frequency's A = period^2 `aliases` beside each other, of half of them."""
-    half = _half(field.shape[-2], period)
-    field = field.unflatten(-2, (period, -1))[..., :half, :].unflatten(-1, (period, -1))  # (..., period, half, period, w)
+    """(..., H, W) -> (..., h, w, A): a frequency's A = period^2 `aliases` beside each other.
+
+    Of the H / period rows only the first h = H / period // 2 + 1: the others are opposite to them, and an image's spectrum is
+    Hermitian. All W / period columns w.
+    """
+    rows = field.shape[-2] // period // 2 + 1
+    field = field.unflatten(-2, (period, -1))[..., :rows, :].unflatten(-1, (period, -1))  # (..., period, h, period, w)
     return field.movedim((-4, -2), (-2, -1)).flatten(-2)
 
 
 def _from_blocks(blocks, period, height):
-    """Weights (A, H, W) for each of `aliases` from the half (A, `_half`, w, A) that `_blocks` leaves of them."""
-    field = blocks.unflatten(-1, (period, period)).movedim((-2, -1), (-4, -2)).flatten(-2)  # (A, period, half, W)
+    """Weights (A, H, W) for each of `aliases`, from the half (A, h, w, A) that `_blocks` leaves of them."""
+    field = blocks.unflatten(-1, (period, period)).movedim((-2, -1), (-4, -2)).flatten(-2)  # (A, period, h, W)
     weights = pad(field, (0, 0, 0, height // period - field.shape[-2])).flatten(-3, -2)
     negatives = [aliases(period).index((-row % period, -column % period)) for row, column in aliases(period)]
     opposite = weights[negatives].flip((-2, -1)).roll((1, 1), (-2, -1)).conj()
@@ -88,8 +87,8 @@ def _shifted_places(shift, period):
 
 
 def _coherence(lags, period):
-    """Lags (S, H, W, 2) -> Hermitian matrices (`_half`, w, A, A) of products of aliases, 0 on the diagonal."""
-    products = _blocks(from_lags(torch.view_as_complex(lags)), period)  # (S, half, w, A)
+    """Lags (S, H, W, 2) -> Hermitian matrices (h, w, A, A) of products of aliases, 0 on the diagonal."""
+    products = _blocks(from_lags(torch.view_as_complex(lags)), period)  # (S, h, w, A)
     matrices = products.new_zeros(*products.shape[1:], period**2)
     own = torch.arange(period**2)
     for values, shift in zip(products, alias_shifts(period), strict=True):
