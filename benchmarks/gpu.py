@@ -1,4 +1,4 @@
-"""Everything that docs/performance.md says about a GPU, measured again in one go.
+"""Most of what docs/performance.md says about a GPU, measured again in one go.
 
     python -m benchmarks.gpu --minutes 12
 

@@ -62,7 +62,8 @@ class Detecting:
     )
     is_train: bool = switch("False evaluates detectors that are there already", True)
     classifier: tuple = option(
-        "cnn, vit (paper); cnn_whitened (the strongest on spectra: each bin in units of its spread over the training images); "
+        "cnn, vit (paper); cnn_whitened (the cnn on bins in units of their spread over the training images: finds more than cnn, "
+        "and loses more by JPEG and resizing); "
         "resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (of "
         "frequencies with their aliases: phases, which no correction of magnitudes changes); coherence8 (aliases at eighths of the "
         "sampling rate, too: for generators that end in three doublings of the size, such as decoders of latent diffusion)",
