@@ -49,7 +49,7 @@ class Run(GanRun):
         # one factor per plateau, such that a rate that falls in every epoch ends at LOWEST_RATE (published)
         factor = min((LOWEST_RATE / options.lr) ** (1 / options.epochs), 0.999)
         self.schedulers = [
-            ReduceLROnPlateau(optimiser, factor=factor, patience=1, threshold=0, min_lr=min(LOWEST_RATE, options.lr))
+            ReduceLROnPlateau(optimiser, factor=factor, patience=1, threshold=0)
             for optimiser in (self.trainer.generator_optimiser, self.trainer.discriminator_optimiser)
         ]
         self.best, self.stale = float("inf"), 0
