@@ -14,7 +14,7 @@ from models.stig import STIG
 from models.training import Trainer
 from options import PRESETS, parse_train
 from utils.arguments import as_arguments, as_plain
-from utils.checkpoint import fitting, save_checkpoint
+from utils.checkpoint import check_state, fitting, save_checkpoint
 from utils.errors import UserError, Warnings, check_finite, script
 from utils.filter_fitting import fitted_filters, fitting_batches, fitting_indices
 from utils.filters import FILTERS, check_filter, to_device
@@ -54,10 +54,11 @@ def when_not_finite(run):
 
 
 def save_run(run, trainer, filters, options):
-    """Write checkpoint.pt, with all that refining and --resume need; UserError, and nothing written, if a weight is not finite."""
-    check_finite({"the largest weight": trainer.largest_weight()}, trainer.step, when_not_finite(run))
+    """Write checkpoint.pt, with all that refining and --resume need; UserError, and nothing written, if a number is not finite."""
+    state = trainer.state_dict()
+    check_state(state, trainer.step, when_not_finite(run))
     content = {"settings": settings_of(vars(options)), "filters": filters, "options": as_plain(options), "random": random_state()}
-    save_checkpoint(run / "checkpoint.pt", "stig", trainer.state_dict() | content)
+    save_checkpoint(run / "checkpoint.pt", "stig", state | content)
 
 
 def train(trainer, loader, options, run, filters, log, monitor):

@@ -19,7 +19,7 @@ from models.gan_losses import fourier_dissimilarity, generator_loss, high_freque
 from models.gan_training import GanConfig, GanTrainer
 from utils.ahead import read_ahead
 from utils.arguments import as_plain
-from utils.checkpoint import fitting
+from utils.checkpoint import digest_of, fitting
 from utils.devices import double_device, sent, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, warn
@@ -89,6 +89,8 @@ class SampleJudge:
             try:
                 real_features = features_of(name, reals(range(len(real))))
             except ValueError as error:
+                if isinstance(error, UserError):  # an image that cannot be read
+                    raise
                 raise UserError(f"--detector {name}: {error}; give another detector") from error
             fake_features = features_of(name, draw(checkpoint, len(real_features), seed, device, DETECTOR))
             fitted = SplitDetector(name, real_features, fake_features, 0.5, seed)
@@ -126,8 +128,9 @@ def open_inputs(options):
             f"the pairs in {options.pairs} are of other weights than the generator {options.generator} has; run gan.py invert again"
         )
     threshold = default_threshold(config["size"]) if options.threshold is None else options.threshold
+    magnitude = one_sided_magnitude(real[0][None])
     try:
-        high_frequencies(one_sided_magnitude(real[0][None]), threshold)
+        high_frequencies(magnitude, threshold)
     except ValueError as error:
         raise UserError(f"--threshold: {error}") from error
     return checkpoint, real, latents, threshold
@@ -137,13 +140,13 @@ class FinetuneRun(GanRun):
     """One fine-tuning: passes over the pairs.
 
     Args:
-        checkpoint: of the generator to start from. threshold: of the Fourier dissimilarity.
+        checkpoint: of the generator to start from. threshold: of the Fourier dissimilarity. pairs: by which they are known again.
     Attributes: sums, of each term over the steps of the current epoch, {name: 0-d tensor}.
     """
 
-    def __init__(self, options, checkpoint, threshold, device):
+    def __init__(self, options, checkpoint, threshold, pairs, device):
         super().__init__(options, start_trainer(checkpoint, options.lr, Processes(device)))
-        self.threshold, self.sums, self.origin = threshold, {}, weights_digest(checkpoint)
+        self.threshold, self.sums, self.origin, self.pairs = threshold, {}, weights_digest(checkpoint), pairs
         self._unlogged = []  # step and terms of what is not logged yet
 
     @property
@@ -151,13 +154,17 @@ class FinetuneRun(GanRun):
         return self.epoch >= self.options.epochs
 
     def own_state(self):
-        return {"sums": self.sums, "origin": self.origin}
+        return {"sums": self.sums, "origin": self.origin, "pairs": self.pairs}
 
     def load_own_state(self, checkpoint):
         if checkpoint.get("origin", self.origin) != self.origin:
             raise UserError(
                 f"the generator {self.options.generator} has other weights than when {self.options.dst} began; start again with "
                 "--overwrite"
+            )
+        if checkpoint.get("pairs", self.pairs) != self.pairs:
+            raise UserError(
+                f"the pairs in {self.options.pairs} are others than when {self.options.dst} began; start again with --overwrite"
             )
         where = double_device(self.processes.device)
         self.sums = {name: torch.as_tensor(total, dtype=torch.float64, device=where) for name, total in checkpoint["sums"].items()}
@@ -202,6 +209,7 @@ class FinetuneRun(GanRun):
 
     def end_epoch(self, judge, log):
         """Judge, log and save at the end of an epoch."""
+        self.check_networks()
         called_fake = judge(self.trainer.state_dict())
         means = {name: total.item() / self.batch for name, total in self.sums.items()}
         numbers = {"epoch": self.epoch + 1, **means, "called_fake": called_fake, "real_right": judge.real_right}
@@ -250,7 +258,7 @@ def finetune(options):
     untouched = judge(checkpoint)
     print(f"{options.detector} calls {untouched:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
     with fitting(run_checkpoint(options.generator, options.checkpoint)):
-        run = FinetuneRun(options, checkpoint, threshold, device)
+        run = FinetuneRun(options, checkpoint, threshold, digest_of({"latents": latents}), device)
     if resumed:
         with fitting(run.folder / "checkpoint.pt"):
             run.load(resumed)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from gan_commands.common import KIND
 from utils.arguments import as_plain
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import check_state, save_checkpoint
 from utils.errors import check_finite
 from utils.run_dir import run_folder
 from utils.seeding import random_state, set_random_state
@@ -35,14 +35,21 @@ class GanRun:
 
     def check_finite(self, numbers, step=None):
         """UserError if one of {name: float} at this step (by default the trainer's) is infinite or not a number."""
+        check_finite(numbers, self.trainer.steps if step is None else step, self._when_not_finite())
+
+    def check_networks(self):
+        """UserError, as `check_finite`, if a training has come to networks or optimisers that are not finite."""
+        check_state(self.trainer.state_dict(), self.trainer.steps, self._when_not_finite())
+
+    def _when_not_finite(self):
         kept = "the last epoch is kept: " if (self.folder / "checkpoint.pt").is_file() else ""
-        step = self.trainer.steps if step is None else step
-        check_finite(numbers, step, f"{kept}try a lower --lr, with --overwrite or another --dst")
+        return f"{kept}try a lower --lr, with --overwrite or another --dst"
 
     def save(self, name="checkpoint.pt"):
-        """Write results/<dst>/<name> with everything that `load` needs, in the main process."""
+        """Write results/<dst>/<name> with everything that `load` needs, in the main process; UserError as `check_networks`."""
         if not self.processes.main:
             return
+        self.check_networks()
         content = {
             "progress": {key: getattr(self, key) for key in self.PROGRESS},
             **self.own_state(),

@@ -16,7 +16,7 @@ from data.shards import is_shards
 from data.streams import files_of, open_photographs
 from utils.ahead import read_ahead
 from utils.errors import UserError
-from utils.files import LONG_ABANDONED, atomic_path, check_place, real_path, sweep
+from utils.files import LONG_ABANDONED, TEMPORARY, atomic_path, check_place, real_path, sweep
 from utils.interrupts import ending_signals, handling
 
 
@@ -45,7 +45,7 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     existing = _replaced(prefix, overwrite)
     if is_shards(data) and {*map(real_path, files_of(data))} & {*map(real_path, (*existing, *shards))}:
         raise UserError(f"--out {prefix} names shards that --data {data} reads; choose another")
-    sweep(Path(prefix).parent, LONG_ABANDONED, ".*.tmp.tar")
+    sweep(Path(prefix).parent, LONG_ABANDONED, f"{TEMPORARY}.tar")
     with contextlib.ExitStack() as unnamed:
         for number, shard in enumerate(tqdm(shards, desc="writing shards", disable=None)):
             chosen = range(number * per_shard, min((number + 1) * per_shard, len(images)))

@@ -1,5 +1,6 @@
 """gan.py study spectrum: runs and folders of images side by side in the Fourier domain."""
 
+import argparse
 import functools
 from pathlib import Path
 
@@ -65,9 +66,19 @@ def _files_of(name):
 
 
 def label_of(text):
-    """`LABEL=NAME` or `NAME` -> (label, name)."""
+    """`LABEL=NAME` or `NAME` -> (label, name); UserError if there is no name."""
     label, separator, name = text.partition("=")
+    if not (name if separator else text):
+        raise UserError(f"--inputs {text!r} names nothing; give a run, a folder or shards, or LABEL= and one of them")
     return (label, name) if separator else (Path(text).name if Path(text).is_dir() else text, text)
+
+
+def _run_of(name):
+    """Folder of the run that one of --inputs names; UserError if it cannot be a run's name."""
+    try:
+        return run_folder(run_name(name))
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--inputs {name}: {error}") from error
 
 
 def sources(options, device):
@@ -79,7 +90,7 @@ def sources(options, device):
             raise UserError(f"--inputs: two inputs are called {label}; name them as LABEL=NAME")
         if _is_images(name):
             found[label] = read_folder(Path(name), options)
-        elif run_folder(run_name(name)).is_dir():
+        elif _run_of(name).is_dir():
             checkpoint = load_run(run_name(name))
             found[label] = checkpoint["config"]["size"], functools.partial(draw, checkpoint, options.n, options.seed, device)
         else:
@@ -95,7 +106,7 @@ def spectrum(options):
     device = resolve_device(options.device)
     seed_everything(options.seed, options.deterministic)
     names = [label_of(text)[1] for text in options.inputs]
-    places = [options.real, *(name if _is_images(name) else run_folder(run_name(name)) for name in names)]
+    places = [options.real, *(name if _is_images(name) else _run_of(name) for name in names)]
     inputs = [path for place in places for path in _files_of(place)]
     check_run_folder(options.dst, options.overwrite, inputs=inputs)
     readers = sources(options, device)

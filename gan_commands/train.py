@@ -7,6 +7,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from data.copies import total_bytes
 from data.streams import files_of, open_stream
 from gan_commands.common import GRID, KIND
 from gan_commands.monitor import GanMonitor, choose_monitor
@@ -39,13 +40,16 @@ class Run(GanRun):
 
     All processes go through the same steps; the main one alone writes, and has a log.
 
+    Args:
+        images: {"count", "bytes"} of what is trained on, by which it is known again.
     Attributes: best, the best score so far; stale, epochs since.
     """
 
     PROGRESS = GanRun.PROGRESS | {"best": float, "stale": int}
 
-    def __init__(self, options, processes):
+    def __init__(self, options, images, processes):
         super().__init__(options, GanTrainer(config_of(options), options.lr, processes))
+        self.images = images
         # one factor per plateau, such that a rate that falls in every epoch ends at LOWEST_RATE (published)
         factor = min((LOWEST_RATE / options.lr) ** (1 / options.epochs), 0.999)
         self.schedulers = [
@@ -59,9 +63,14 @@ class Run(GanRun):
         return self.epoch >= self.options.epochs or self.stale >= self.options.patience
 
     def own_state(self):
-        return {"schedulers": [scheduler.state_dict() for scheduler in self.schedulers]}
+        return {"schedulers": [scheduler.state_dict() for scheduler in self.schedulers], "images": self.images}
 
     def load_own_state(self, checkpoint):
+        if checkpoint.get("images", self.images) != self.images:
+            raise UserError(
+                f"the images in {self.options.data} ({self.images['count']} now) are others than when {self.options.dst} began; put"
+                " those back, or start again with --overwrite"
+            )
         for scheduler, state in zip(self.schedulers, checkpoint["schedulers"], strict=True):
             load_scheduler(scheduler, state)
 
@@ -93,6 +102,7 @@ class Run(GanRun):
 
     def end_epoch(self, monitor, log):
         """Score, rate decay, pictures and checkpoints at the end of an epoch."""
+        self.check_networks()
         score = monitor.score(self.trainer.sampler)
         self.check_finite({monitor.kind: score})
         rate = self.trainer.generator_optimiser.param_groups[0]["lr"]
@@ -118,7 +128,8 @@ class Run(GanRun):
 def read_run(options):
     """What the main process reads before a training; everything is checked, and nothing written.
 
-    Returns: the options with their monitor, the path of its weights, the checkpoint to resume or None, and the stream of images.
+    Returns: the options with their monitor, the path of its weights, the checkpoint to resume or None, the stream of images, and by
+        what these are known again.
     """
     folder = check_run_folder(options.dst, options.overwrite, options.resume, inputs=files_of(options.data))
     kind, weights = choose_monitor(options.monitor, options.inception_weights)
@@ -129,7 +140,8 @@ def read_run(options):
     total = options.epochs * stream.steps_per_epoch
     if total < options.critic_steps:
         raise UserError(f"--critic_steps {options.critic_steps}: in {total} steps the generator would never be trained; give less")
-    return options, weights, resumed, stream
+    images = stream.images.paths
+    return options, weights, resumed, stream, {"count": len(images), "bytes": total_bytes(images)}
 
 
 def told_floor(kind, floor):
@@ -154,12 +166,12 @@ def train(options, processes, study=None):
     """
     if options.batch_size < processes.world:
         raise UserError(f"--batch_size {options.batch_size} is less than one image for each of the {processes.world} processes")
-    options, weights, resumed, stream = processes.once(lambda: read_run(options))
+    options, weights, resumed, stream, images = processes.once(lambda: read_run(options))
     folder, device, kind = run_folder(options.dst), processes.device, options.monitor
     print(f"training {options.adversarial} {options.setup} at {options.size} px on {device}; results in {folder}")
 
     seed_everything(options.seed, options.deterministic)
-    run = Run(options, processes)
+    run = Run(options, images, processes)
     if resumed:
         with fitting(folder / "checkpoint.pt"):
             run.load(resumed)

@@ -104,10 +104,6 @@ class Trainer:
         yield "generator", self._gradients("generator", self.model.generator_loss(translation, positions))
         self.model.freeze_discriminators(False)
 
-    def largest_weight(self):
-        """Largest absolute value of a parameter, as a number; not finite if any is not, which a finite loss may leave behind."""
-        return torch.stack([parameter.detach().abs().max() for parameter in self.model.parameters()]).max().item()
-
     def _gradients(self, side, terms):
         """Leave the gradients of `total` with one side's parameters; returns the terms as `train_step` does."""
         self.optimisers[side].zero_grad(set_to_none=True)
@@ -119,6 +115,7 @@ class Trainer:
         """Tensors and plain values from which `load_state_dict` goes on exactly."""
         return {
             "step": self.step,
+            "usual": self._usual,
             "model": self.model.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "optimisers": {side: optimiser.state_dict() for side, optimiser in self.optimisers.items()},
@@ -127,7 +124,7 @@ class Trainer:
 
     def load_state_dict(self, state):
         """Undo `state_dict` on a trainer built with the same arguments."""
-        self.step = int(state["step"])
+        self.step, self._usual = int(state["step"]), int(state.get("usual", 0))
         self.model.load_state_dict(state["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])

@@ -134,7 +134,9 @@ def test_statistics_of_names_of_any_bytes():
 
 
 def test_an_images_features_do_not_depend_on_the_batch(weights):
+    state = torch.get_rng_state()
     network = inception.load_inception(weights)
+    assert torch.equal(state, torch.get_rng_state())  # a training that loads it to be scored goes on as it was
     image = torch.rand(3, 3, 32, 32)
     together = inception.inception_features(network, image)
     alone = np.concatenate([inception.inception_features(network, image[i : i + 1]) for i in range(3)])

@@ -406,12 +406,12 @@ def test_samples_of_another_generator_are_not_continued(capsys):
 
 def test_a_training_that_diverges_keeps_no_broken_epoch(capsys):
     command = f"train --data set --dst diverged --adversarial lsgan --epochs 6 --lr 1e20 --patience 9 {SMALL} --log_frequency 1000"
-    assert "lfd is not finite" in refused(command, capsys)
+    assert "of the checkpoint is not finite at step 3; try a lower --lr" in refused(command, capsys)
     assert not list(Path("results/diverged").glob("*.pt"))
 
 
 def test_what_a_run_that_diverges_keeps_is_told():
-    training = train_module.Run(parse_gan(f"train --data set --dst lost {SMALL}".split())[1], Processes(CPU))
+    training = train_module.Run(parse_gan(f"train --data set --dst lost {SMALL}".split())[1], {}, Processes(CPU))
     with pytest.raises(UserError, match="not finite") as told:
         training.check_finite({"lfd": float("nan")})
     assert "the last epoch is kept" not in str(told.value)
@@ -419,6 +419,24 @@ def test_what_a_run_that_diverges_keeps_is_told():
     (training.folder / "checkpoint.pt").touch()
     with pytest.raises(UserError, match="the last epoch is kept"):
         training.check_finite({"lfd": float("nan")})
+
+
+def test_networks_that_are_not_finite_replace_no_checkpoint():
+    """Nor are they scored, which would fail in each measure's own way."""
+    training = train_module.Run(parse_gan(f"train --data set --dst diverging {SMALL}".split())[1], {}, Processes(CPU))
+    training.save()
+    kept = (training.folder / "checkpoint.pt").read_bytes()
+    torch.nn.init.constant_(next(training.trainer.discriminator.parameters()), -torch.inf)
+    for ends in (training.save, lambda: training.end_epoch(None, None)):
+        with pytest.raises(UserError, match=r"discriminator.* is not finite at step 0; the last epoch is kept"):
+            ends()
+    assert (training.folder / "checkpoint.pt").read_bytes() == kept
+    start = load_run("base")
+    options = parse_gan(["finetune", "--generator", "base", "--pairs", "pairs", "--dst", "diverging_too"])[1]
+    tuning = finetune_module.FinetuneRun(options, start, 2, "", CPU)
+    torch.nn.init.constant_(next(tuning.trainer.generator.parameters()), torch.nan)
+    with pytest.raises(UserError, match=r"generator.* is not finite"):
+        tuning.end_epoch(None, None)
 
 
 def test_options_that_would_do_nothing_are_refused(capsys):
@@ -495,6 +513,21 @@ def test_resumed_run_is_bit_identical(steps_before_stop, monkeypatch):
     assert Path("results/straight/log.csv").read_text() == Path("results/halted/log.csv").read_text()
 
 
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: Image.new("RGB", (16, 16)).save(path)])
+def test_other_images_are_noticed_by_a_run_that_goes_on(change, monkeypatch, capsys):
+    monkeypatch.setattr(train_module, "StopRequest", StopAfter)
+    shutil.copytree("datasets/set/real", "datasets/changing")
+    StopAfter.count = 0
+    command = f"train --data changing --epochs 1 --dst changing {SMALL}"
+    with pytest.raises(SystemExit):
+        run(command + " --overwrite")
+    StopAfter.count = 10**9
+    change(next(Path("datasets/changing").rglob("*.png")))
+    told = refused(command + " --resume", capsys)
+    shutil.rmtree("datasets/changing")
+    assert "are others than when changing began; put those back" in told
+
+
 def test_bad_scores_lower_the_rate_and_end_the_run(monkeypatch, capsys):
     monkeypatch.setattr(train_module.GanMonitor, "score", lambda self, generator: 1.0)
     run(f"train --data set --dst stale --overwrite --epochs 30 --patience 4 {SMALL}")
@@ -517,7 +550,7 @@ def test_any_lower_score_keeps_the_rate(monkeypatch):
 def test_an_epoch_is_scored_and_shown_by_what_is_drawn_from(monkeypatch):
     """The moving average where there is one; all epochs show the same latents."""
     options = parse_gan(f"train --data set --dst shown --ema 0.5 --seed 3 {SMALL}".split())[1]
-    training, shown, scored = train_module.Run(options, Processes(CPU)), [], []
+    training, shown, scored = train_module.Run(options, {}, Processes(CPU)), [], []
     log = SimpleNamespace(write=lambda *_, **__: None, add_image=lambda name, picture, step: shown.append(picture))
     monitor = SimpleNamespace(kind="lfd", score=lambda generator: scored.append(generator) or 1.0)
     monkeypatch.setattr(training, "save", lambda name: None)
@@ -533,7 +566,9 @@ def test_an_epoch_is_scored_and_shown_by_what_is_drawn_from(monkeypatch):
 def test_what_is_read_before_a_training_names_the_monitor(monkeypatch):
     monkeypatch.setattr(train_module, "choose_monitor", lambda kind, weights: (kind or "fid", "here.pth"))
     words = SMALL.replace("--monitor lfd", "--critic_steps 3 --epochs 1").split()  # as many steps as there are
-    options, weights, resumed, stream = train_module.read_run(parse_gan(["train", "--data", "set", "--dst", "unread", *words])[1])
+    options, weights, resumed, stream, _ = train_module.read_run(
+        parse_gan(["train", "--data", "set", "--dst", "unread", *words])[1]
+    )
     assert (options.monitor, weights, resumed, stream.steps_per_epoch) == ("fid", "here.pth", None, 3)
 
 
@@ -755,6 +790,27 @@ def test_pairs_and_checkpoints_know_the_generator_they_are_of(monkeypatch, capsy
     run(command + " --dst of_new")
 
 
+def test_other_pairs_are_noticed_by_a_finetuning_that_goes_on(monkeypatch, capsys):
+    command = "finetune --generator base --pairs fewer --adv 0 --epochs 2 --n 20 --batch_size 8 --detector logreg --device cpu"
+    shutil.copytree("pairs", "fewer")
+    monkeypatch.setattr(finetune_module, "StopRequest", StopAfter)
+    StopAfter.count = 0
+    with pytest.raises(SystemExit):
+        run(command + " --dst of_all")
+    StopAfter.count = 10**9
+    next(Path("fewer/real").rglob("*.png")).unlink()
+    assert "the pairs in fewer are others than when of_all began" in refused(command + " --resume --dst of_all", capsys)
+
+
+def test_a_detector_is_not_blamed_for_an_image_that_cannot_be_read(monkeypatch):
+    def unreadable(classifier, batches):
+        raise UserError("gone.png cannot be read")
+
+    monkeypatch.setattr(finetune_module, "features_of", unreadable)
+    with pytest.raises(UserError, match=r"^gone.png cannot be read$"):
+        finetune_module.SampleJudge("svm", [torch.rand(3, 16, 16)], {}, 1, 0, CPU)
+
+
 def test_threads_that_read_pairs_change_nothing(monkeypatch):
     workers = []
     monkeypatch.setattr(finetune_module, "read_ahead", lambda *work: workers.append(work[2]) or read_ahead(*work))
@@ -918,6 +974,8 @@ def test_study_spectrum_refuses(capsys):
     base = "study spectrum --real datasets/set/real --dst no --device cpu --inputs"
     assert "two inputs are called" in refused(f"{base} a=base a=base", capsys)
     assert "neither a folder nor a run" in refused(f"{base} nothing", capsys)
+    assert "--inputs 'a=' names nothing" in refused(f"{base} base a=", capsys)
+    assert "--inputs a\ab: " in refused(f"{base} a\ab", capsys)
     missing = f"{base} base".replace("datasets/set/real", "/nowhere/at/all")
     assert "/nowhere/at/all does not exist" in refused(missing, capsys)
     packed = "study spectrum --real results/taken/set-{000000..000002}.tar --dst taken --overwrite --device cpu --inputs base"

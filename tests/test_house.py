@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,8 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
         cwd=Path(__file__).parents[1],
     ) as other:
         assert other.stdout.readline() == "held\n"
-        for name in ("kept", ".0123.tmp.pt"):
+        old = f".{32 * '0'}.tmp.pt"
+        for name in ("kept", old):
             (tmp_path / "a" / name).touch()
             os.utime(tmp_path / "a" / name, (1, 1))
         with monkeypatch.context() as patch:
@@ -166,14 +168,15 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
             for choice in ({"overwrite": True}, {"resume": True}):
                 with pytest.raises(UserError, match="another process is filling"):
                     run_dir.open_run_folder("a", root=tmp_path, **choice)
-        assert all((tmp_path / "a" / name).exists() for name in ("kept", ".0123.tmp.pt"))
+        assert all((tmp_path / "a" / name).exists() for name in ("kept", old))
         let_go()
         assert held_by_another(tmp_path / "a")
         other.communicate()
-    (tmp_path / "a/.4567.tmp.csv").touch()  # being written
+    new = f".{32 * '1'}.tmp.csv"
+    (tmp_path / "a" / new).touch()  # being written
     run_dir.open_run_folder("a", resume=True, root=tmp_path)
     left = {path.name for path in (tmp_path / "a").iterdir()}
-    assert left == {"kept", ".lock", ".4567.tmp.csv"}  # the other half of a file is nobody's any more
+    assert left == {"kept", ".lock", new}  # the other half of a file is nobody's any more
 
 
 @pytest.mark.parametrize("asks_first", [True, False])
@@ -683,10 +686,12 @@ def test_a_list_of_nothing_is_refused():
 
 def test_what_was_left_below_a_run_is_swept(tmp_path):
     (tmp_path / "a/refined").mkdir(parents=True)
-    (tmp_path / "a/refined/.0123.tmp.png").touch()
-    os.utime(tmp_path / "a/refined/.0123.tmp.png", (1, 1))
+    mine = ".bashrc.tmpl"  # of somebody who keeps other files there
+    for name in (f".{uuid.uuid4().hex}.tmp.png", mine):
+        (tmp_path / "a/refined" / name).touch()
+        os.utime(tmp_path / "a/refined" / name, (1, 1))
     run_dir.open_run_folder("a", resume=True, root=tmp_path)
-    assert not list((tmp_path / "a/refined").iterdir())
+    assert [path.name for path in (tmp_path / "a/refined").iterdir()] == [mine]
 
 
 def test_a_fit_that_nothing_reads_is_refused_in_inference(capsys):

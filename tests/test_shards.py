@@ -293,12 +293,12 @@ def test_a_part_of_a_shard_is_not_remembered_as_the_whole(tmp_path, monkeypatch)
 
 def test_abandoned_shards_are_swept(tmp_path):
     """Not those that another process is still filling, in the hours until it names them."""
-    for name, age in (("old", 90_000), ("young", 7_200)):
+    for name, age in ((32 * "a", 90_000), (32 * "b", 7_200)):
         (tmp_path / f".{name}.tmp.tar").touch()
         os.utime(tmp_path / f".{name}.tmp.tar", (time.time() - age,) * 2)
     draw(tmp_path / "photos", 2, 1)
     write_shards(tmp_path / "photos", tmp_path / "a", 2, 16)
-    assert {path.name for path in tmp_path.glob(".*")} == {".young.tmp.tar"}
+    assert {path.name for path in tmp_path.glob(".*")} == {f".{32 * 'b'}.tmp.tar"}
 
 
 def test_each_shard_is_the_home_of_its_own_images(tmp_path):

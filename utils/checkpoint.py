@@ -3,13 +3,14 @@
 import contextlib
 import csv
 import hashlib
+import math
 import os
 import zipfile
 from pathlib import Path
 
 import torch
 
-from utils.errors import REFUSALS, UserError, out_of_memory
+from utils.errors import REFUSALS, UserError, check_finite, out_of_memory
 from utils.files import atomic_path
 
 
@@ -27,6 +28,13 @@ def save_checkpoint(path, kind, content):
         kept = path.is_file() or path.with_name("checkpoint.pt").is_file()
         option = "--resume" if kept else "--overwrite"
         raise UserError(f"{path} could not be written (is the disk full?); free some space and go on with {option}") from error
+
+
+def check_state(content, step, advice):
+    """`check_finite` of all tensors that a checkpoint will hold: `read_tensors` would refuse it, and a good one would be lost."""
+    wrong = _not_finite(content)
+    if wrong:
+        check_finite({f"{wrong} of the checkpoint": math.nan}, step, advice)
 
 
 def _not_finite(content, name=""):

@@ -13,6 +13,7 @@ from utils.errors import UserError
 
 ABANDONED = 600  # seconds without a change after which a temporary file is taken for one of a process that was killed,
 LONG_ABANDONED = 86_400  # and in a folder that others may be filling
+TEMPORARY = "." + 32 * "[0-9a-f]" + ".tmp"  # glob pattern of what `atomic_path` gives, but for the suffix
 
 
 @contextlib.contextmanager
@@ -106,7 +107,7 @@ def delete(path):
         path.unlink()
 
 
-def sweep(folder, age=ABANDONED, pattern="**/.*.tmp*"):
+def sweep(folder, age=ABANDONED, pattern=f"**/{TEMPORARY}*"):
     """Delete what killed processes left unfinished in a folder (`atomic_path`), and nothing has changed for `age` seconds."""
     for path in folder.glob(pattern):
         if path.is_file() and time.time() - path.stat().st_mtime > age:

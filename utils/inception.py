@@ -35,7 +35,7 @@ def load_inception(path, device="cpu"):
     """
     state = read_tensors(path)
     try:
-        with _weights_instead_of_download(state):
+        with _weights_instead_of_download(state), torch.random.fork_rng(devices=()):  # first drawn, then filled
             network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[DIMENSIONS]])
     except (RuntimeError, TypeError, AttributeError, KeyError, ValueError) as error:
         raise UserError(f"{path} does not hold pytorch-fid's Inception weights; fetch {inception.FID_WEIGHTS_URL}") from error
