@@ -48,7 +48,8 @@ def plan(options):
     if out.is_file():
         check_replaced(out, paths if options.dst else None)
     picture = out.with_suffix(".png")
-    if options.out and options.eval_mode in ("psd", "all") and picture.exists() and not out.exists():
+    drawn = out.is_file() and "profiles" in read_json(out)  # the picture of an earlier result
+    if options.out and options.eval_mode in ("psd", "all") and picture.exists() and not drawn:
         raise UserError(f"{picture} is there and would become the picture of the profiles; give another --out")
     check_place(out.parent)
     return paths, out, (home or out.parent) / "statistics"

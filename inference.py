@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import Subset
 
-from data.copies import images_seen, total_bytes
+from data.copies import file_sum, images_seen
 from data.folder import all_of_size, load_folder, refuse_mixed, refuse_same, require_one_size
 from data.listing import list_images
 from data.reading import header_info
@@ -55,7 +55,7 @@ def fitted_filter(options, size, device):
         if len(images) < 2 and options.method != "linear":
             warn(ONE_IMAGE.format(side))
     named = ((side, f"spectra of {side.paths[0].parent}") for side in sides)
-    origin = " + ".join(str(total_bytes(side.paths)) for side in sides)
+    origin = " + ".join(str(file_sum(side.paths)) for side in sides)
     fitted = fitted_filters([options.method], *named, device, options.num_workers, options.period)
     return fitted[options.method], f"fitted on {origin} bytes"
 
@@ -184,7 +184,7 @@ def open_run(options, refiner):
     made = as_plain(dataclasses.replace(options, fit=fit)) | {
         "refiner": refiner.origin,
         "seen": seen,
-        "bytes": total_bytes(fakes.paths),
+        "bytes": file_sum(fakes.paths),
     }
     path = run_folder(options.dst) / OPTIONS
     if options.resume:

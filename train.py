@@ -15,7 +15,7 @@ from models.training import Trainer
 from options import PRESETS, parse_train
 from utils.arguments import as_arguments, as_plain
 from utils.checkpoint import check_state, fitting, save_checkpoint
-from utils.errors import UserError, Warnings, check_finite, script
+from utils.errors import UserError, Warnings, check_finite, out_of_memory, script
 from utils.filter_fitting import fitted_filters, fitting_batches, fitting_indices
 from utils.filters import FILTERS, check_filter, to_device
 from utils.interrupts import StopRequest, exit_stopped, leaving
@@ -43,6 +43,8 @@ def check_compiler(device):
     try:
         torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever the compiler's own errors are called in this torch
+        if out_of_memory(error):
+            raise
         reason = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
         raise UserError(f"--compile: torch finds no compiler that works here ({reason}); leave the option out") from error
 

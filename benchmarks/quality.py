@@ -26,6 +26,7 @@ from benchmarks.quality_judge import CLASSICAL, CNNS, LEGEND, Judge, mean_psnr
 from benchmarks.quality_report import DOCS, pictures, set_figure, set_tables, write_docs
 from benchmarks.quality_rows import ROWS, is_trained, prepare_row
 from data.training import DEMO
+from options import parse_train
 from utils.arguments import image_size, name_list, number, number_list
 from utils.distributed import resolve_device
 from utils.errors import script
@@ -55,6 +56,8 @@ def parse(argv=None):
     options, options.train = parser.parse_known_args(argv)
     if options.write_docs and options.part != "test":
         parser.error("argument --write_docs: docs/quality.md has the tables of --part test; give that, too")
+    if options.write_docs and options.quick:
+        parser.error("argument --write_docs: docs/quality.md has the CNN detectors, too; leave --quick out")
     return completed(options, parser)
 
 
@@ -78,6 +81,8 @@ def completed(options, parser):
         parser.error(f"{fixed[0]} is not for you to give: the protocol sets it")
     options.train += ["--epoch", str(options.epoch)] if options.epoch else []
     options.train += ["--device", options.device]
+    for row in filter(is_trained, options.rows):
+        parse_train(["--data", "x", "--dst", "x", *ROWS[row], *options.train])  # a mistake is told before the first row is judged
     return options
 
 

@@ -8,18 +8,20 @@ from pathlib import Path
 import torch
 
 from data.checking import check_images
+from data.copies import file_sum
 from data.demo import make_demo
-from data.listing import DATASETS, list_images
+from data.listing import DATASETS, ImagePaths, list_images
 from data.reading import read_image
 from data.training import DEMO
 from utils.errors import UserError
-from utils.files import atomic_folder
+from utils.files import atomic_folder, read_json, write_json
 from utils.pictures import write_png
 from utils.result_files import output_names
 
 HOME = "quality"  # crops lie in datasets/quality, runs in results/quality
 PARTS = {"validation": ("fit", "validation"), "test": ("development", "test")}  # what is judged -> (fitted on, judged)
 DEMO_IMAGES, DEMO_SEED = 100, 71  # of the benchmark's own demo set: other images than those of `--data demo`
+SOURCES = "sources.json"  # in a part's folder: by which the files that its crops are of are known again
 FEWEST = 7  # images of a class in a part: five folds then train on five or more
 
 
@@ -132,13 +134,16 @@ def write_part(folder, paths, size):
     Raises: UserError if the folder holds crops of other files, or a file cannot be read or is too small.
     """
     names = {side: [str(name) for name in output_names(files)] for side, files in paths.items()}
+    sources = {side: file_sum(ImagePaths.of(files)) for side, files in paths.items()}
     if not folder.exists():
         with atomic_folder(folder) as temporary:
+            write_json(temporary / SOURCES, sources)
             for side, files in paths.items():
                 for name, path in zip(names[side], files, strict=True):
                     write_png(temporary / side / name, read_image(path, size, "crop"))
     held = {side: [path.name for path in list_images(folder / side)] for side in paths}
-    if held != {side: sorted(files) for side, files in names.items()}:
+    made_of = read_json(folder / SOURCES) if (folder / SOURCES).is_file() else sources
+    if made_of != sources or held != {side: sorted(files) for side, files in names.items()}:
         raise UserError(f"{folder} holds crops of other images than its source does now; delete it to have it made anew")
 
 

@@ -11,6 +11,8 @@ from benchmarks import quality_filters
 from benchmarks.quality_code import hash_of, modules_behind
 from benchmarks.quality_data import HOME
 from benchmarks.quality_filters import fitted_filter, matched_profiles, plain_rounding, rgb_cepstral_filter, ring_shrunk_filter
+from data.copies import file_sum
+from data.listing import DATASETS, list_images
 from models import refiners
 from models.refiners import trained_model
 from options import TrainOptions, parse_train
@@ -99,7 +101,7 @@ def prepare_row(row, seed, case, options, device):
 def train_row(row, seed, case, options):
     """The run folder of a training, which is finished, gone on with or started as its folder says.
 
-    Raises: UserError if the finished training had other options.
+    Raises: UserError if the finished training had other options or images.
     """
     dst = f"{HOME}/{case.name}_{case.size}_{case.part}_{row}_{seed}"
     fitted, judged = case.folders
@@ -113,4 +115,7 @@ def train_row(row, seed, case, options):
     for name in wanted.keys() & made.keys() - free_on_resume(TrainOptions):
         if wanted[name] != made[name]:
             raise UserError(f"{run} was trained with {name} = {made[name]}, not {wanted[name]}; delete it to have it trained anew")
+    used = {side: file_sum(list_images(DATASETS / fitted / side)) for side in ("real", "fake")}
+    if read_json(run / "images.json")["bytes"] != used:
+        raise UserError(f"{run} was trained on other images than are in {DATASETS / fitted} now; delete it to have it trained anew")
     return run

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 from tqdm import tqdm
@@ -101,6 +102,8 @@ def _check(paths, num_workers):
             pool = ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=(os.getpid(),))
             try:
                 collect(pool.map(_check_part, given))
+            except BrokenProcessPool as error:
+                raise UserError("a process that checks images was killed (too little memory?); give less --num_workers") from error
             finally:
                 pool.shutdown(cancel_futures=True)
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.copies import total_bytes
+from data.copies import file_sum
 from data.listing import ImagePaths
 from utils.ahead import read_ahead
 from utils.distributed import dealt
@@ -178,7 +178,7 @@ def save_holdout(path, split, fraction, seed):
         lists |= {f"train_{side}": names[: len(kept)], f"holdout_{side}": names[len(kept) :]}
     lists = {part: lists[part] for part in PARTS}
     counts = {part: len(split[part]) for part in PARTS}
-    total = {side: total_bytes(split[f"train_{side}"], split[f"holdout_{side}"]) for side in ("real", "fake")}
+    total = {side: file_sum(split[f"train_{side}"], split[f"holdout_{side}"]) for side in ("real", "fake")}
     write_json(path, {"fraction": fraction, "seed": seed, "counts": counts, "bytes": total, **lists})
 
 
@@ -201,7 +201,7 @@ def load_holdout(path, real_paths, fake_paths, tell=warn):
             listed = [*manifest[f"train_{side}"], *manifest[f"holdout_{side}"]]
             wrong = sorted(set(listed) ^ set(found))
             split[part] = given[side].take([found[name] for name in manifest[part] if not wrong])
-            began[side] = manifest["bytes"][side] if "bytes" in manifest else total_bytes(given[side])
+            began[side] = manifest["bytes"][side] if "bytes" in manifest else file_sum(given[side])
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is no list of held-out images; start again with --overwrite") from error
         if wrong:
@@ -210,6 +210,6 @@ def load_holdout(path, real_paths, fake_paths, tell=warn):
                 f"{path} was made for other {side} images: {wrong[0]} is {where}; restore them, or start again with --overwrite"
             )
     for side, paths in given.items():
-        if began[side] != total_bytes(paths):
-            tell(f"the {side} images are not as many bytes as when the run began: if they changed, start again")
+        if began[side] != file_sum(paths):
+            tell(f"the {side} images are other files than when the run began: if they changed, start again")
     return split

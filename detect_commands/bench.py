@@ -88,7 +88,7 @@ class Bench:
     def origin(self, real, fake, names):
         """What a detector of these images is made of, as `check_origin` takes it; arguments as `fit`."""
         sides = {"real": real, "fake": fake}
-        sizes = {side: {part: images.total_bytes(names[side][part]) for part in PARTS} for side, images in sides.items()}
+        sizes = {side: {part: images.file_sum(names[side][part]) for part in PARTS} for side, images in sides.items()}
         return {"identity": self.identity(), "training": self.training(real, fake), "names": names, "bytes": sizes}
 
     def check_finished(self, folder, origin=None):

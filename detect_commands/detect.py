@@ -7,7 +7,7 @@ from detect_commands.common import check_records, judge_rows, make_benches, part
 from detect_commands.image_sets import open_sets
 from detect_commands.protocol import unseen
 from detect_commands.records import Record, beside, keep, setting_of, setting_text
-from detect_commands.report import chosen, distinct, told_few, write_evaluation, write_matrix
+from detect_commands.report import MATRIX, chosen, distinct, told_few, write_evaluation, write_matrix
 from utils.arguments import as_plain
 from utils.errors import UserError
 from utils.files import check_place, real_path
@@ -142,8 +142,9 @@ def detect(options, processes):
 
 
 def tell_matrix(options):
-    """Write and print the table of all classifiers in results/<dst>, if there are several or several generators."""
+    """Write and print the table of all classifiers in results/<dst>, if they or generators are several, or it is there."""
     rows, notes = beside(run_folder(options.dst), "classifier", options.classifier)
     rows = chosen(rows, perturbation="none")
-    if max(len(distinct(rows, field)) for field in ("classifier", "generator")) > 1:
+    several = max(len(distinct(rows, field)) for field in ("classifier", "generator")) > 1
+    if several or (run_folder(options.dst) / MATRIX).exists():
         print(f"\n{write_matrix(run_folder(options.dst), rows, notes)}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.copies import seen_by_refiner, told_copies, total_bytes
+from data.copies import file_sum, seen_by_refiner, told_copies
 from data.differences import class_differences
 from data.folder import load_folder, require_one_size
 from data.pairs import version_key
@@ -72,9 +72,9 @@ class ImageSet:
             )
         return np.array(found, dtype=int)
 
-    def total_bytes(self, names):
-        """Size of some images as files, which those of other contents hardly ever have."""
-        return total_bytes(self.images.paths.take(self.indices(names)))
+    def file_sum(self, names):
+        """`data.copies.file_sum` of some images."""
+        return file_sum(self.images.paths.take(self.indices(names)))
 
     def features(self, extract, key, indices, perturbation="none"):
         """Rows (N, F) of `extract(images (B, 3, H, W))` for some images; each is computed once per `key` and perturbation."""

@@ -70,12 +70,12 @@ def _training_images(folder, like):
     return lambda name: images()[images().paths.names.index(name)]
 
 
-def _is_version(image_set, name, read):
-    """Whether an image of a set looks like that which `read()` gives, or that is gone (better one too many left out)."""
+def _is_version(image_set, name, read, gone=True):
+    """Whether an image of a set looks like that which `read()` gives; `gone` if that is (better one too many left out)."""
     try:
         sides = image_set.images[int(image_set.indices([name])[0])], read()
     except (UserError, ValueError):
-        return True
+        return gone
     thumbnails = [adaptive_avg_pool2d(to_grey(image[None]), THUMBNAIL).flatten().double().numpy() for image in sides]
     with np.errstate(invalid="ignore"):  # of an image of one colour
         return not np.corrcoef(thumbnails)[0, 1] < ALIKE
@@ -91,12 +91,26 @@ def _mostly_versions(image_set, trained_on):
     return 2 * sum(_is_version(image_set, name, trained_on[name]) for name in names) >= max(len(names), 1)
 
 
+def _trained_on(image_set, folder, names):
+    """{name of an image of a set: function that reads the image of that name which a detector was trained or validated on}.
+
+    Args:
+        folder: of the images that it was trained on. names: {part: their names}.
+    """
+    read = _training_images(folder, image_set)
+    known = [name for part in ("train", "validation") for name in names[part]]
+    # of a.jpg the version is a.png, but a.jpg.png where there was an a.bmp, too (`utils.result_files.output_names`)
+    seen = {key(name): functools.partial(read, name) for key in (version_key, joined_name) for name in known}
+    keys = {name: next((key(name) for key in (joined_name, version_key) if key(name) in seen), None) for name in image_set.names}
+    return {name: seen[key] for name, key in keys.items() if key is not None}
+
+
 def unseen(image_set, side, content, count, seed):
     """Positions of the images of a folder that may judge a detector.
 
     Of the folder it was trained on: the test part. Of a folder that holds versions of those images under their names
     (results/NAME/eval/refined, say): all but those of training or validation images. Of any other folder: all but copies of those.
-    At most `count` of the last two.
+    At most `count` of the last two, and without what shows an image of the other class that it was trained on.
 
     Args:
         side: "real" or "fake", what the images stand for.
@@ -104,20 +118,17 @@ def unseen(image_set, side, content, count, seed):
     Raises: UserError if no image is left, or the detector was trained on the folder as the other class.
     """
     other = {"real": "fake", "fake": "real"}[side]
-    if real_path(image_set.folder) == real_path(content["training"].get(other, "")):
+    if real_path(image_set.folder) == real_path(content["training"][other]):
         raise UserError(f"{image_set.folder} holds the {other} images that the detector was trained on; give {side} ones")
     trained, names = Path(content["training"][side]), content["names"][side]
     if real_path(image_set.folder) == real_path(trained):
         return image_set.indices(names["test"])
-    read = _training_images(trained, image_set)
-    known = [name for part in ("train", "validation") for name in names[part]]
-    # of a.jpg the version is a.png, but a.jpg.png where there was an a.bmp, too (`utils.result_files.output_names`)
-    seen = {key(name): functools.partial(read, name) for key in (version_key, joined_name) for name in known}
-    keys = {name: next((key(name) for key in (joined_name, version_key) if key(name) in seen), None) for name in image_set.names}
-    trained_on = {name: seen[key] for name, key in keys.items() if key is not None}
+    trained_on = _trained_on(image_set, trained, names)
     versions = trained_on if _mostly_versions(image_set, trained_on) else {}
     left = draw_samples([name for name in image_set.names if name not in versions], count, seed)
     left = [name for name in left if name not in trained_on or not _is_version(image_set, name, trained_on[name])]
+    scenes = _trained_on(image_set, Path(content["training"][other]), content["names"][other])  # known by the other label
+    left = [name for name in left if name not in scenes or not _is_version(image_set, name, scenes[name], gone=False)]
     if not left:
         raise UserError(
             f"every image of {image_set.folder} is a version of one a detector was trained on; give others, or train on fewer (a "

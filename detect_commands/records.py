@@ -11,6 +11,7 @@ import json
 
 import numpy as np
 
+from data.copies import file_sum
 from detect_commands.image_sets import folder_labels
 from detect_commands.options import DETECT_DEFAULTS
 from detect_commands.report import Judged, write_runs_csv
@@ -65,6 +66,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
         "detector": bench.identity() | training,
         "reals": hashlib.sha256(names).hexdigest(),
         "generated": {images.label: [images.folder.as_posix(), len(images)] for images in generated},
+        "files": {images.folder.as_posix(): file_sum(images.images.paths) for images in (*sides.values(), *generated)},
     }
 
 
@@ -86,7 +88,9 @@ def difference(setting, other):
     for folder in counts:
         if others.get(folder, counts[folder]) != counts[folder]:
             return f"{others[folder]} images in {folder}, here {counts[folder]}"
-    return None
+    files, others = (each.get("files", {}) for each in (setting, other))
+    changed = next((folder for folder in files if others.get(folder, files[folder]) != files[folder]), None)
+    return f"other images in {changed}" if changed else None
 
 
 def setting_text(records):
@@ -152,8 +156,8 @@ def merged(old, new):
         for row in record.rows:
             own.setdefault((row.trained_on, row.generator, row.perturbation), []).append(row)
         groups |= own
-    setting = new.setting | {"generated": old.setting["generated"] | new.setting["generated"]}
-    warnings = list(dict.fromkeys([*old.warnings, *new.warnings]))
+    parts = {part: old.setting.get(part, {}) | new.setting.get(part, {}) for part in ("generated", "files")}
+    setting, warnings = new.setting | parts, list(dict.fromkeys([*old.warnings, *new.warnings]))
     return Record(setting, [row for rows in groups.values() for row in rows], warnings)
 
 

@@ -18,6 +18,7 @@ INTERVAL_NOTE = (
     "nothing of how runs differ) and, after ±, the standard deviation over runs."
 )
 
+MATRIX = "detection_matrix.md"
 FEW = 20  # images of a class: that all are judged right leaves a sixth of all such images open
 
 
@@ -210,7 +211,7 @@ def write_matrix(folder, rows, notes):
     plain = chosen(rows, perturbation="none")
     tables = [generators_text(plain, "classifier", measure) for measure in measures]
     parts = ["# Detector x generator", *notes, *tables, INTERVAL_NOTE, legend(), "![matrix](detection_matrix.png)"]
-    write_text(folder / "detection_matrix.md", "\n\n".join(parts) + "\n")
+    write_text(folder / MATRIX, "\n\n".join(parts) + "\n")
     write_runs_csv(folder / "detection_matrix.csv", plain)
     matrix_figure(plain, measures, folder / "detection_matrix.png")
     return tables[0]

@@ -14,7 +14,7 @@ from detect_commands.image_sets import Chosen
 from models.detectors import FAKE, REAL
 from models.optimisers import load_optimiser, load_scheduler
 from utils.ahead import read_ahead
-from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
+from utils.checkpoint import check_state, fitting, load_checkpoint, save_checkpoint
 from utils.errors import UserError
 from utils.interrupts import StopRequest
 from utils.logging import open_log
@@ -202,7 +202,7 @@ def train_network(network, train, validation, plan, folder, processes, origin=No
     optimizer, scheduler = _optimizer(network, plan)
     start, best_epoch, best_loss = 0, -1, float("inf")
     if processes.once((folder / "last.pt").is_file):
-        start, best_epoch, best_loss = _resume(network, optimizer, scheduler, folder, processes, origin)
+        start, best_epoch, best_loss = _resume(network, optimizer, scheduler, folder, processes, plan, origin)
     title = f"training {'/'.join(folder.parts[-2:])}"  # cnn_classifier/run_00
     bar = tqdm(initial=start, total=plan.epochs, desc=title, unit="epoch", delay=1)
     with open_log(folder, start or None, processes) as log, StopRequest(processes.world > 1) as stop, bar:
@@ -224,6 +224,7 @@ def train_network(network, train, validation, plan, folder, processes, origin=No
             if processes.main:
                 log.write(epoch + 1, {"train_loss": train_loss, "validation_loss": loss, "validation_balanced_accuracy": accuracy})
                 states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+                check_state(states, epoch + 1, "try a lower --lr, with --overwrite")
                 _save(folder, states, is_best, origin | {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss})
     if processes.any(stop.asked):
         processes.wait()  # a launcher ends the others as soon as one has ended
@@ -232,13 +233,15 @@ def train_network(network, train, validation, plan, folder, processes, origin=No
     return best_epoch
 
 
-def _resume(network, optimizer, scheduler, folder, processes, origin):
+def _resume(network, optimizer, scheduler, folder, processes, plan, origin):
     """Load what an interrupted training left: the epoch to go on with, the best one, and its loss; errors as `train_network`."""
     _load(folder / "best.pt", network, processes)  # what will be needed at the end
     last = _load(folder / "last.pt", network, processes)
     with fitting(folder / "last.pt"):
         wanted = {kind: {name: value for name, value in made.items() if name not in AHEAD} for kind, made in origin.items()}
         check_origin(folder / "last.pt", last, wanted, "give the same options to resume, or --overwrite")
+        if int(last["epoch"]) >= plan.epochs:
+            raise UserError(f"{folder} has {last['epoch'] + 1} epochs already; give --class_epoch that or more, or --overwrite")
         load_optimiser(optimizer, last["optimizer"])
         load_scheduler(scheduler, last["scheduler"])
         return int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.copies import total_bytes
+from data.copies import file_sum
 from data.streams import files_of, open_photographs
 from gan_commands.common import INVERT, load_run, weights_digest
 from gan_commands.options import GanInvertOptions
@@ -39,7 +39,7 @@ def open_pairs_folder(folder, overwrite, source, origin):
     check_place(folder)
     refuse_held(folder)
     existing = [folder / part for part in (TABLE, *PARTS) if (folder / part).exists()]  # deleted in this order
-    known = (folder / PAIRS).is_file()
+    known = "options" in (read_pairs(folder) or {})  # another's file of this name says nothing of them
     goes_on = not overwrite and known and _unfinished(read_pairs(folder), origin)
     around = next((path for path in source if real_path(folder).is_relative_to(real_path(path))), None)
     if around:
@@ -51,6 +51,8 @@ def open_pairs_folder(folder, overwrite, source, origin):
     for part in () if goes_on else existing:
         refuse_deleting(part, source, "choose another --out")
     claim(folder)
+    if existing and not goes_on:
+        write_json(folder / PAIRS, dict.fromkeys(origin))  # a part of the old ones would pass for all
     for part in () if goes_on else existing:
         delete(part)
     write_json(folder / PAIRS, origin)
@@ -105,7 +107,7 @@ def invert(options):
     images = open_photographs(options.data, size, options.fit, options.skip_bad, 0.0, options.num_workers)
     count = len(images) if options.n is None else min(options.n, len(images))
     names = output_names(images.paths, images.paths.root)[:count]
-    origin = {"weights": weights_digest(checkpoint), "bytes": total_bytes(images.paths), "options": as_plain(options)}
+    origin = {"weights": weights_digest(checkpoint), "bytes": file_sum(images.paths), "options": as_plain(options)}
     rows = open_pairs_folder(out, options.overwrite, files_of(options.data), origin)
     if [row[0] for row in rows] != [name.as_posix() for name in names[: len(rows)]]:
         raise UserError(f"{out} was begun with other images than are in {options.data} now; --overwrite starts anew")

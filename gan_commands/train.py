@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from data.copies import total_bytes
+from data.copies import file_sum
 from data.streams import files_of, open_stream
 from gan_commands.common import GRID, KIND
 from gan_commands.monitor import GanMonitor, choose_monitor
@@ -141,7 +141,7 @@ def read_run(options):
     if total < options.critic_steps:
         raise UserError(f"--critic_steps {options.critic_steps}: in {total} steps the generator would never be trained; give less")
     images = stream.images.paths
-    return options, weights, resumed, stream, {"count": len(images), "bytes": total_bytes(images)}
+    return options, weights, resumed, stream, {"count": len(images), "bytes": file_sum(images)}
 
 
 def told_floor(kind, floor):

@@ -90,6 +90,9 @@ def table(path):
         return {(row["generator"], row["perturbation"], row["measure"]): row for row in csv.DictReader(file)}
 
 
+NONE = {"train": [], "validation": [], "test": []}
+
+
 def plain(text):
     """Tables without the blanks that align their columns."""
     return re.sub(" +", " ", text)
@@ -622,6 +625,20 @@ def test_numbers_of_another_setting_are_set_aside_and_not_mixed(run, capsys):
     assert (home / "earlier_2/evaluation.md").is_file() and "they do not say which" in capsys.readouterr().out
 
 
+def test_other_images_of_the_same_names_do_not_share_a_table(run, capsys):
+    """Nor does a matrix of numbers that are no longer shown stay."""
+    detect.main(["--classifier", "svm,logreg", *SHORT])
+    matrix = Path("results/run/detection_matrix.md")
+    before = matrix.read_text()
+    shutil.rmtree(run / "fake")
+    write_folder(run / "fake", [generated(4000 + i) for i in range(COUNT)])
+    capsys.readouterr()
+    detect.main(["--classifier", "logreg", *SHORT, "--overwrite"])
+    told = f"(other images in {run / 'fake'}): results/run/svm_classifier/runs.csv"
+    assert f"Left out, being of another setting {told}" in capsys.readouterr().out
+    assert matrix.read_text() != before and "| svm |" not in plain(matrix.read_text())
+
+
 def test_classifiers_of_an_earlier_call_stay_in_before_and_after(run, capsys):
     command = ["--mode", "before_after", *SHORT, "--split", "0.6"]
     detect.main([*command, "--classifier", "svm", "--filters", "linear"])
@@ -773,7 +790,7 @@ def test_versions_are_found_with_and_without_folders_in_their_names(run):
     drawn = [draw_samples(images.names, 5, 3) for images in (nested, flat)]
     assert [name.replace("/", "_") for name in drawn[0]] == drawn[1]
     names = {"train": nested.names[:10], "validation": nested.names[10:12], "test": nested.names[12:]}
-    content = {"training": {"fake": "fakes.tar"}, "names": {"fake": names}}
+    content = {"training": {"fake": "fakes.tar", "real": "x"}, "names": {"fake": names, "real": NONE}}
     for images in (nested, flat):
         assert unseen(images, "fake", content, None, 0).tolist() == list(range(12, COUNT))
 
@@ -966,7 +983,7 @@ def test_copies_among_other_images_of_the_same_names_judge_nowhere(run):
     for name in copies:
         shutil.copy(run / "real" / name, mixed / name)
     names = {"train": [f"{i:03d}.png" for i in range(COUNT)], "validation": [], "test": []}
-    content = {"training": {"real": str(run / "real")}, "names": {"real": names}}
+    content = {"training": {"real": str(run / "real"), "fake": "x"}, "names": {"real": names, "fake": NONE}}
     images = ImageSet("x", mixed, load_folder(mixed, None)[0])
     left = [images.names[i] for i in unseen(images, "real", content, None, 0)]
     assert left == [name for name in images.names if name not in copies]
@@ -979,7 +996,7 @@ def test_copies_of_images_in_shards_judge_nowhere_but_others_do(run):
     write_folder(Path("others"), [generated(2000 + i) for i in range(COUNT)])
     shutil.copy(run / "fake/003.png", "others/003.png")
     names = {"train": [f"{i:03d}.png" for i in range(COUNT)], "validation": [], "test": []}
-    content = {"training": {"fake": "fakes.tar"}, "names": {"fake": names}}
+    content = {"training": {"fake": "fakes.tar", "real": "x"}, "names": {"fake": names, "real": NONE}}
     images = ImageSet("x", "others", load_folder("others", None)[0])
     left = [images.names[i] for i in unseen(images, "fake", content, None, 0)]
     assert left == [name for name in images.names if name != "003.png"]
@@ -1010,7 +1027,7 @@ def test_versions_are_known_where_stems_collide_and_in_either_unicode_form(run, 
             Image.fromarray(generated(number)).save(Path(folder, name))
     images, versions = (ImageSet(folder, folder, load_folder(folder, None)[0]) for folder in ("fakes", "versions"))
     parts = {"train": images.names[: COUNT // 2], "validation": [], "test": images.names[COUNT // 2 :]}
-    content = {"training": {"fake": "fakes"}, "names": {"fake": parts}}
+    content = {"training": {"fake": "fakes", "real": "x"}, "names": {"fake": parts, "real": NONE}}
     left = unseen(versions, "fake", content, None, 0)
     assert len(left) <= COUNT // 2
     seen = [np.asarray(Image.open(Path("fakes", name))) for name in parts["train"]]
@@ -1179,5 +1196,18 @@ def test_versions_in_another_format_are_known_one_that_was_changed_too(run):
     Image.fromarray(photograph(999)).save("jpegs/003.jpg")
     images, names = ImageSet("x", "jpegs", load_folder("jpegs", None)[0]), [f"{index:03d}.png" for index in range(COUNT)]
     parts = {"train": names[:10], "validation": names[10:12], "test": names[12:]}
-    content = {"training": {"fake": str(run / "fake")}, "names": {"fake": parts}}
+    content = {"training": {"fake": str(run / "fake"), "real": "x"}, "names": {"fake": parts, "real": NONE}}
     assert unseen(images, "fake", content, None, 0).tolist() == list(range(12, COUNT))
+
+
+def test_versions_of_photographs_that_were_trained_on_judge_as_no_fakes(run):
+    """Of a scene that a detector knows as real; others under such names do, and those of photographs that are gone."""
+    write_folder(Path("versions"), [generated(3000 + i) for i in range(COUNT)])
+    for name in ("001.png", "015.png"):
+        shutil.copy(run / "real" / name, Path("versions", name))
+    images, names = ImageSet("x", "versions", load_folder("versions", None)[0]), [f"{index:03d}.png" for index in range(COUNT)]
+    parts = {"train": names[:10], "validation": names[10:12], "test": names[12:]}
+    content = {"training": {"fake": "x", "real": str(run / "real")}, "names": {"fake": NONE, "real": parts}}
+    assert unseen(images, "fake", content, None, 0).tolist() == [index for index in range(COUNT) if index != 1]
+    content["training"]["real"] = "gone"
+    assert unseen(images, "fake", content, None, 0).tolist() == list(range(COUNT))

@@ -348,6 +348,26 @@ def train_tiny(folder, **changes):
     return network, best, validation
 
 
+def test_a_network_that_is_not_finite_replaces_no_good_one(tmp_path, monkeypatch):
+    """Normalisation may hide it from the loss."""
+
+    def spoil(network, images, *_):
+        next(network.parameters()).data.fill_(torch.inf if images.epoch else 1.0)
+        return 0.5
+
+    monkeypatch.setattr(training, "_train_epoch", spoil)
+    monkeypatch.setattr(training, "validate", lambda *_: (0.5, 0.5))
+    with pytest.raises(UserError, match=r"network.* of the checkpoint is not finite at step 2; try a lower --lr"):
+        train_tiny(tmp_path, epochs=2)
+    assert load_checkpoint(tmp_path / "last.pt", "detector-training")["epoch"] == 0
+
+
+def test_a_training_goes_on_to_no_fewer_epochs_than_it_has(tmp_path):
+    train_tiny(tmp_path, epochs=2)
+    with pytest.raises(UserError, match=r"has 2 epochs already; give --class_epoch that or more"):
+        train_tiny(tmp_path, epochs=1)
+
+
 def test_training_learns_and_scores_the_right_way_round(tmp_path):
     network, _, validation = train_tiny(tmp_path, epochs=15)
     assert validate(network, validation, 4, ALONE)[1] == 1.0

@@ -318,6 +318,14 @@ def test_out_replaces_results_alone(run, tmp_path, capsys):
         assert out.read_text() == text
 
 
+def test_another_picture_beside_a_result_without_one_is_kept(run, tmp_path, capsys):
+    out, mine = tmp_path / "holiday.json", tmp_path / "holiday.png"
+    mine.write_bytes(b"mine")
+    measure(*folders(run), eval_mode="lfd", out=out)
+    assert f"{mine} is there and would become" in fails(capsys, *folders(run), eval_mode="psd", out=out)
+    assert mine.read_bytes() == b"mine"
+
+
 def test_a_result_stopped_beside_its_picture_is_made_again(run, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

@@ -37,6 +37,7 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
 from utils.distributed import Processes
 from utils.errors import UserError
+from utils.files import delete
 from utils.pictures import to_uint8
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
@@ -300,12 +301,33 @@ def test_an_inversion_deletes_nothing_that_is_not_its_own(capsys):
         Path("mine/pairs.json").write_text(damaged)
         assert "mine/pairs.json" in refused(command, capsys)
         assert "mine/pairs.json" in refused("finetune --generator base --pairs mine --epochs 1 --dst no --device cpu", capsys)
-        run(f"{command} --overwrite")
+        assert "delete its folder" in refused(f"{command} --overwrite", capsys)
+    Path("mine/pairs.json").write_text('{"a": "b"}')  # somebody else's
+    assert "is not of gan.py invert" in refused(f"{command} --overwrite", capsys)
+    assert len(list(Path("mine/real").rglob("*.png"))) == 2
     for name in ("real", "fake", "latent"):
         shutil.rmtree(Path("mine") / name)  # as an interrupted --overwrite leaves it
     Path("mine/pairs.csv").unlink()
     run(command)
     assert len(open_pairs("mine")[0]) == 2
+
+
+def test_pairs_that_an_interrupted_overwrite_left_do_not_pass_for_all(monkeypatch, capsys):
+    command = "invert --dst base --data set --n 3 --steps 1 --threshold 9 --device cpu --out partial"
+    run(command)
+
+    def interrupted(path):
+        if path.name == "fake":
+            raise KeyboardInterrupt
+        return delete(path)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(invert_module, "delete", interrupted)
+        run(f"{command} --overwrite")
+    assert Path("partial/fake").is_dir() and not Path("partial/real").exists()
+    assert "was interrupted" in refused("finetune --generator base --pairs partial --dst no --device cpu", capsys)
+    run(f"{command} --overwrite")
+    assert len(open_pairs("partial")[0]) == 3
 
 
 def test_a_spoken_of_command_is_the_sub_command(capsys):

@@ -622,6 +622,7 @@ def test_log_is_trimmed_on_resume(tmp_path):
             log.write(step, {"loss": step / 3})
     with (tmp_path / "log.csv").open("a") as file:
         file.write("2")  # the beginning of a row that a killed process did not finish
+    (tmp_path / "notes.csv").write_text('step,"mine"\n9,"kept"\n')
     with ScalarLog(tmp_path, resume_step=2) as log:
         log.write(3, {"loss": 7})
         with pytest.raises(ValueError, match="columns"):
@@ -629,6 +630,7 @@ def test_log_is_trimmed_on_resume(tmp_path):
     rows = list(csv.reader((tmp_path / "log.csv").open()))
     assert [row[0] for row in rows] == ["step", "1", "2", "3"]
     assert rows[-1][1] == "7"
+    assert '9,"kept"' in (tmp_path / "notes.csv").read_text()  # the user's own
     assert any((tmp_path / "tensorboard").iterdir())
 
 

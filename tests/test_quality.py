@@ -105,6 +105,13 @@ def test_crops_are_native_pixels_and_go_with_their_source(demo):
     assert (len(case.fit_real), len(case.real)) == (16, 16)
     source = quality_data.read_image(demo / "datasets/small/real" / case.real.names[0])
     assert torch.equal(case.real.pixels[0], source[:, 8:24, 8:24])
+    changed = demo / "datasets/small/real" / case.real.names[0]
+    kept = changed.read_bytes()
+    Image.new("RGB", (SIZE, SIZE)).save(changed)
+    with pytest.raises(UserError, match="delete it"):
+        quality_data.open_case("small", 16, "test")
+    changed.write_bytes(kept)
+    quality_data.open_case("small", 16, "test")
     quality_data.make_demo("datasets/more", 1, SIZE, seed=4)
     for side in ("real", "fake"):
         (demo / "datasets/more" / side / "0000.png").rename(demo / "datasets/small" / side / "new.png")
@@ -276,10 +283,19 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         quality.main([*arguments, "--epoch", "2", "--lambda_nce", "0"])
     assert "epoch = 1, not 2" in capsys.readouterr().err
+    path = Path("datasets", case.folders[0], "real", case.fit_real.names[0])
+    Image.new("RGB", (16, 16)).save(path)
+    with pytest.raises(UserError, match=r"was trained on other images than are in datasets/quality/small_16"):
+        quality_rows.prepare_row("base_identity", "0", case, options.train, device)
 
 
 def test_options_without_a_use_are_refused(capsys):
-    for arguments, words in ((["--rows", "fake,other"], "'other' is none of fake, floor"), (["--lr", "1"], "--lr is no option")):
+    for arguments, words in (
+        (["--rows", "fake,other"], "'other' is none of fake, floor"),
+        (["--lr", "1"], "--lr is no option"),
+        (["--rows", "default", "--bogus", "1"], "--bogus"),
+        (["--part", "test", "--write_docs", "--quick"], "leave --quick out"),
+    ):
         with pytest.raises(SystemExit):
             quality.parse(arguments)
         assert words in capsys.readouterr().err

@@ -25,7 +25,7 @@ def save_checkpoint(path, kind, content):
     except RuntimeError as error:  # torch's writer hides the operating system's refusal
         if out_of_memory(error):
             raise
-        kept = path.is_file() or path.with_name("checkpoint.pt").is_file()
+        kept = kind.startswith("detector") or path.is_file() or path.with_name("checkpoint.pt").is_file()
         option = "--resume" if kept else "--overwrite"
         raise UserError(f"{path} could not be written (is the disk full?); free some space and go on with {option}") from error
 

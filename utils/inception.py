@@ -11,7 +11,7 @@ import torch
 from pytorch_fid import inception
 
 from utils.checkpoint import read_tensors
-from utils.errors import UserError
+from utils.errors import UserError, out_of_memory
 from utils.feature_metrics import Moments
 from utils.files import atomic_path
 from utils.metrics import half_of
@@ -38,6 +38,8 @@ def load_inception(path, device="cpu"):
         with _weights_instead_of_download(state), torch.random.fork_rng(devices=()):  # first drawn, then filled
             network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[DIMENSIONS]])
     except (RuntimeError, TypeError, AttributeError, KeyError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         raise UserError(f"{path} does not hold pytorch-fid's Inception weights; fetch {inception.FID_WEIGHTS_URL}") from error
     return network.eval().requires_grad_(False).to(device)
 

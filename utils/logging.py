@@ -10,6 +10,8 @@ from torch.utils.tensorboard import SummaryWriter
 from utils.checkpoint import fitting
 from utils.files import write_text
 
+TABLES = ("log", "epochs", "monitor")
+
 
 class ScalarLog:
     """Writes results/<dst>/tensorboard and results/<dst>/<table>.csv; a context, at whose end TensorBoard has everything.
@@ -24,8 +26,9 @@ class ScalarLog:
         self.folder = Path(run_folder)
         self._columns = {}
         self._purge = None if resume_step is None else resume_step + 1
-        for path in self.folder.glob("*.csv") if resume_step is not None else ():
-            self._trim(path, resume_step, epochs if path.stem == "epochs" else None)
+        for path in (self.folder / f"{table}.csv" for table in TABLES if resume_step is not None):
+            if path.is_file():
+                self._trim(path, resume_step, epochs if path.stem == "epochs" else None)
 
     def _trim(self, path, last_step, epochs):
         with fitting(path), path.open(newline="", encoding="utf-8") as file:
@@ -39,7 +42,7 @@ class ScalarLog:
         self._columns[path.stem] = rows[0][1:]
 
     def write(self, step, scalars, table="log"):
-        """Append one row {name: number} to <table>.csv and TensorBoard; a table's names must stay the same."""
+        """Append one row {name: number} to <table>.csv, of TABLES, and TensorBoard; a table's names must stay the same."""
         path = self.folder / f"{table}.csv"
         new = table not in self._columns
         columns = self._columns.setdefault(table, list(scalars))
