@@ -23,19 +23,22 @@ from utils.tables import format_table
 
 STEP = "-m benchmarks.step --device 0 --sizes"
 TRAIN = "train.py --device 0 --data demo --size 256 --epoch 4 --num_workers 2 --seed 0 --overwrite"
+TESTS = "-m pytest -q -p no:cacheprovider tests/test_gpu.py -k"
 COMMANDS = {  # name -> what Python is given; the shorter and the less known come first
-    "tests": "-m pytest -q -p no:cacheprovider tests/test_gpu.py",
     "step_batch_1": f"{STEP} 256 --variants plain,eager,graph,amp+graph,amp+compile+graph --warm_up 5 --steps 5 --profile 25",
     "step_batches": f"{STEP} 256 --batches 8,16,32 --variants amp+compile+graph --warm_up 5 --steps 3 --profile 30",
+    "tests": f"{TESTS} 'not trainings and not train_refine'",
+    "tests_slow": f"{TESTS} 'trainings or train_refine'",
     "upsample": "-m benchmarks.upsample --device 0",
-    "filters": "-m benchmarks.filters --sizes 128,256 --device 0",
     "metrics": "-m benchmarks.metrics --sizes 256 --n 512 --workers 0,4,8 --rounds 2 --device 0",
     "train_plain": f"{TRAIN} --cuda_graphs False --dst gpu_plain",
     "train_fast": f"{TRAIN} --amp --compile --dst gpu_fast",
     "train_fast_not_centred": f"{TRAIN} --amp --compile --centre False --dst gpu_fast_not_centred",
     "step_large": f"{STEP} 512,1024 --variants eager,amp+graph --warm_up 4 --turns 1 --steps 2",
     "step_batches_plain": f"{STEP} 256 --batches 16 --variants plain,eager --warm_up 3 --turns 1 --steps 2",
+    "filters": "-m benchmarks.filters --sizes 128,256 --device 0",
 }
+LONGEST = 240  # seconds that one command may take of the time for all
 
 
 def ended_in_time(arguments, file, limit):
@@ -84,7 +87,7 @@ def main(argv=None):
         if path.exists():
             found[name] = "done before"
         else:
-            found[name] = measured(path, COMMANDS[name], left) if left > 0 else "no time left"
+            found[name] = measured(path, COMMANDS[name], min(left, LONGEST)) if left > 0 else "no time left"
         print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
     print(format_table({name: {"end": end} for name, end in found.items()}, {"end": f"output in {home}"}))
     return found

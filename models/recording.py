@@ -88,6 +88,8 @@ class StepRecorder:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # which broke the recording off
+                raise error.__context__ from None
             raise NotRecorded(f"this GPU did not let a training step be recorded ({str(error).splitlines()[0]})") from error
         self._inputs, self._parts = inputs, parts
 

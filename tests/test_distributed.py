@@ -436,6 +436,9 @@ def test_an_error_is_told_by_one_process_and_a_loss_only_where_nothing_caused_it
         return store
 
     store, mistake, lost = joined(), UserError("no such folder"), ProcessLost("lost")
+    fails = launch._fails_alone
+    assert fails(lost, None) and fails(mistake, "NCCL's group") and fails(OSError(), "NCCL's group")
+    assert not (fails(mistake, None) or fails(KeyboardInterrupt(), "NCCL's group") or fails(SystemExit(130), "NCCL's group"))
     assert [launch._first_to_say(store, lost, 2) for _ in range(2)] == [True, False]
     store = joined()
     assert [launch._first_to_say(store, mistake, 2) for _ in range(2)] == [True, False]

@@ -63,8 +63,28 @@ def test_what_is_made_again_changes_nothing(norm, monkeypatch):
     state = {name: value.clone() for name, value in node.state_dict().items()}
     remade = run()
     node.load_state_dict(state)
-    monkeypatch.setattr(nested_unet, "remade", lambda function, *maps: function(*maps))
+    monkeypatch.setattr(nested_unet, "remade", lambda function, *maps, kept: function(*maps))
     assert all(torch.equal(mine, reference) for mine, reference in zip(remade, run(), strict=True))
+
+
+def test_biases_that_instance_normalisation_takes_out_are_spared_where_parts_are_compiled(monkeypatch):
+    monkeypatch.setattr(nested_unet, "_compiled", lambda function: function)
+    torch.manual_seed(0)
+    node, level, below, found = Node(6, 4, "instance"), torch.randn(2, 2, 8, 8), torch.randn(2, 4, 4, 4), []
+    for convolution in (node.conv1, node.conv2):
+        torch.nn.init.normal_(convolution.bias)
+    for node.compiled in (False, True):
+        node.zero_grad()
+        found.append(value_and_gradient(lambda low: node(level, below=low), below))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
+    assert node.conv1.bias.grad is None and node.conv2.bias.grad is None and node.conv1.weight.grad.any()
+    node.eval()
+    assert torch.allclose(node(level, below=below), found[0][0], atol=1e-5)
+    node.zero_grad()
+    other = Node(6, 4, "batch")
+    other.compiled = True
+    value_and_gradient(lambda low: other(level, below=low), below)
+    assert other.conv1.bias.grad is not None
 
 
 def test_joined_maps_are_not_kept():

@@ -101,21 +101,31 @@ def _joined(work, options, devices):
         raise UserError(
             f"process {rank} of {world} did not find the others ({reason(error)}); check the address given, or raise --timeout"
         ) from error
-    lost = False
+    hangs, tensors = False, None  # whether to end the group would wait for others
     try:
-        device, tensors = _device_of(devices), None
+        device = _device_of(devices)
         if device.type == "cuda":
             torch.cuda.set_device(device)
             tensors = dist.new_group(backend="nccl", timeout=timeout)
         return work(options, Processes(device, rank, world, tensors, advice))
-    except UserError as error:
-        lost = isinstance(error, ProcessLost)
-        if not _first_to_say(store, error, world):
+    except BaseException as error:
+        hangs = _fails_alone(error, tensors)
+        if isinstance(error, UserError) and not _first_to_say(store, error, world):
             sys.exit(error.exit_code)
         raise
     finally:
-        if not lost:  # what was sent to a lost process may never come to an end, and this would wait for it
+        if not hangs:
             dist.destroy_process_group()
+
+
+def _fails_alone(error, tensors):
+    """Whether other processes may go on when this one fails, so that its group does not end in all of them at once.
+
+    What was sent to a lost process may never arrive. NCCL's group (`tensors`, None without it) ends where all of them end it, and
+    as long as this process stays, the others wait for its next message.
+    """
+    in_all = isinstance(error, SystemExit | KeyboardInterrupt)  # where one is asked to stop, all do
+    return isinstance(error, ProcessLost) or (tensors is not None and not in_all)
 
 
 def _end_with_launcher():
