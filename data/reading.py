@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
-from utils.errors import UserError
+from utils.errors import EXHAUSTED, UserError
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is no mistake; twice that is refused
 
@@ -185,6 +185,8 @@ def _decode(path, read):
         reason = "it is no PNG, JPEG, WebP, BMP or TIFF image" if content else "it is empty"
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from None
     except Exception as error:  # decoders raise anything on damaged files
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            raise
         told = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = "it is a link to nothing" if _is_dangling(path) else told
         raise UserError(f"{path} cannot be read: {reason}; replace or remove it") from error

@@ -150,14 +150,14 @@ def relabelled(records):
 def merged(old, new):
     """One record of the rows of both, which are of one setting; what both measured is the new one's."""
     old, new = relabelled([old, new])
-    groups = {}
-    for record in (old, new):
-        own = {}
+    groups, mine = {}, {}
+    for record, own in ((old, groups), (new, mine)):
         for row in record.rows:
             own.setdefault((row.trained_on, row.generator, row.perturbation), []).append(row)
-        groups |= own
+    told = old.warnings if groups.keys() - mine.keys() else []  # of rows that are all measured anew nothing is left
+    groups |= mine
     parts = {part: old.setting.get(part, {}) | new.setting.get(part, {}) for part in ("generated", "files")}
-    setting, warnings = new.setting | parts, list(dict.fromkeys([*old.warnings, *new.warnings]))
+    setting, warnings = new.setting | parts, list(dict.fromkeys([*told, *new.warnings]))
     return Record(setting, [row for rows in groups.values() for row in rows], warnings)
 
 

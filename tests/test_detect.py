@@ -1142,9 +1142,11 @@ def test_the_second_line_is_of_detectors_trained_afresh_on_each(tmp_path):
 
 def test_of_what_was_measured_twice_the_later_counts():
     old, new = (
-        records.Record({"generated": {}}, [judged("fake", "fake", value), judged("fake", name, value)], [])
+        records.Record({"generated": {}}, [judged("fake", "fake", value), judged("fake", name, value)], [f"of {name}"])
         for name, value in (("a", 0.1), ("b", 0.9))
     )
+    assert records.merged(old, new).warnings == ["of a", "of b"]
+    assert records.merged(dataclasses.replace(new, warnings=["of before"]), new).warnings == ["of b"]  # all measured anew
     found = {row.generator: row.measures["auc"][0] for row in records.merged(old, new).rows}
     assert found == {"fake": 0.9, "a": 0.1, "b": 0.9}
 

@@ -289,6 +289,7 @@ def test_every_folder_of_a_run_is_checked_before_it_is_deleted(tmp_path, monkeyp
         (PermissionError(errno.EACCES, "Permission denied", "x"), "x cannot be used: Permission denied; change its permissions"),
         (OSError(errno.ENOSPC, "No space left on device", "x"), "x cannot be used: No space left on device; free some space"),
         (OSError(errno.ENOSPC, "No space left on device"), "a file (or standard output) cannot be used"),
+        (OSError(errno.EMFILE, "Too many open files", "x"), "x cannot be used: Too many open files; let more files be open"),
     ],
 )
 def test_what_the_machine_refuses_is_one_sentence(error, words, capsys):

@@ -1,4 +1,6 @@
 import contextlib
+import errno
+import os
 import struct
 import zlib
 
@@ -348,3 +350,16 @@ def test_quality_is_that_of_the_luma_table(tmp_path):
     Image.fromarray(smooth()).save(tmp_path / "x.jpg", quality=70)
     tables = Image.open(tmp_path / "x.jpg").quantization
     assert jpeg_quality({**tables, 1: [1] * 64}) == 70
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_a_machine_at_its_limits_damages_no_image(tmp_path, number):
+    """It would be left out by --skip_bad."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def read():
+        raise OSError(number, os.strerror(number), "a.png")
+
+    with pytest.raises(OSError, match=r"a\.png") as told:
+        inspect(tmp_path / "a.png", read)
+    assert not isinstance(told.value, UserError)

@@ -18,9 +18,12 @@ REFUSALS = {
     *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
     *(errno.ENOENT, errno.EIO),
 }
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # says nothing of the file that was opened
+REFUSALS |= EXHAUSTED
 ADVICE = dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some space, or choose another place")
 ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another")
 ADVICE |= {errno.ENAMETOOLONG: "give a shorter name", errno.ENOENT: "check the name"}
+ADVICE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n), or give less --num_workers")
 
 
 def warn(message):
