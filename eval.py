@@ -166,6 +166,8 @@ def run_evaluation(options, processes):
         result["profiles"] = {role: profile.tolist() for role, profile in profiles.items()}
     result = {"mode": options.eval_mode, "direction": "lower is better", **result, "versions": software_versions()}
     result |= {"folders": {role: str(path) for role, path in paths.items()}, "options": as_plain(options)}
+    if not profiles and out.is_file() and "profiles" in read_json(out):  # whose picture would stay beside other numbers
+        out.with_suffix(".png").unlink(missing_ok=True)
     write_json(out, result)
     if profiles:  # after the result, by which it is known as ours
         from utils.plots import profile_figure  # matplotlib is slow to import, and most modes draw nothing

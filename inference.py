@@ -45,7 +45,7 @@ class Refiner:
 
 
 def fitted_filter(options, size, device):
-    """The filter from --fake to --real, on the CPU, and how many bytes it was fitted on."""
+    """The filter from --fake to --real, on the CPU, and by what the images it was fitted on are known again."""
     refuse_same(options.real, options.fake)
     sides = [
         load_folder(folder, size, options.fit, options.skip_bad, 0.0, options.num_workers)[0]
@@ -57,7 +57,7 @@ def fitted_filter(options, size, device):
     named = ((side, f"spectra of {side.paths[0].parent}") for side in sides)
     origin = " + ".join(str(file_sum(side.paths)) for side in sides)
     fitted = fitted_filters([options.method], *named, device, options.num_workers, options.period)
-    return fitted[options.method], f"fitted on {origin} bytes"
+    return fitted[options.method], f"fitted on files of {origin}"
 
 
 def own_size(options):

@@ -4,10 +4,11 @@
 
 The model and its samplers are the library diffusers': pip install diffusers. The objective is the published one (the mean squared
 error of the predicted noise, 1,000 noise levels, linear schedule: Ho, Jain, Abbeel 2020), the network is far smaller than the
-published ones. What is trained lies in results/<dst>; the same command with more steps trains on, and one that was stopped goes on
-from the last thousand steps.
+published ones. What is trained lies in results/<dst>; with more --steps and another --out it is trained on, and a command that was
+stopped goes on from the last thousand steps.
 """
 
+import argparse
 import copy
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from data.streams import open_stream
 from models.gan import from_image, seeded_latents, to_image, update_average
 from models.optimisers import load_optimiser
 from utils.arguments import image_size, number, run_name
-from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
+from utils.checkpoint import check_state, fitting, load_checkpoint, save_checkpoint
 from utils.devices import sent
 from utils.distributed import resolve_device
 from utils.errors import UserError, check_finite, script
@@ -35,7 +36,16 @@ SAVED = 1000  # steps between checkpoints
 DECAY = 0.999  # of the averaged weights, which images are drawn by
 WARM_UP = 500  # steps until the full rate
 DRAWN = 64  # images at once
+GROUPS = 8  # of channels that are normalised together
 KEPT = ("data", "size", "batch_size", "lr", "width", "seed")  # options that must be the same where a training goes on
+
+
+def width(text):
+    """Argparse type: a multiple of GROUPS."""
+    value = number(int, GROUPS)(text)
+    if value % GROUPS:
+        raise argparse.ArgumentTypeError(f"{value} is no multiple of {GROUPS}")
+    return value
 
 
 def parse(argv=None):
@@ -46,13 +56,13 @@ def parse(argv=None):
     parser.add_argument("--steps", type=number(int, 1), default=10_000, help="of training, in all")
     parser.add_argument("--batch_size", type=number(int, 1), default=32, help="images per step")
     parser.add_argument("--lr", type=number(float, 0, open_low=True), default=4e-4, help="Adam's rate, after a warm-up")
-    parser.add_argument("--width", type=number(int, 8), default=32, help="channels at full size; twice and four times below")
+    parser.add_argument("--width", type=width, default=32, help="channels at full size; twice and four times below")
     parser.add_argument("--draw_steps", type=number(int, 1, LEVELS), default=50, help="of a drawing")
     parser.add_argument("--eta", type=number(float, 0, 1), default=0.0, help="noise while drawing: 0 is DDIM, 1 as DDPM")
     parser.add_argument("--n", type=number(int, 1), default=1000, help="images to draw")
     parser.add_argument("--out", required=True, help="folder to draw them into, such as datasets/my_ddpm_set/fake")
     parser.add_argument("--dst", type=run_name, default="my_ddpm", help="the model is kept in results/<dst>")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order, noise and drawings")
+    parser.add_argument("--seed", type=number(int, 0, 2**31 - 1), default=0, help="of weights, order, noise and drawings")
     parser.add_argument("--device", default="auto", help="as train.py")
     return parser.parse_args(argv)
 
@@ -74,7 +84,7 @@ def make_network(size, width):
         block_out_channels=(width, 2 * width, 4 * width),
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        norm_num_groups=8,
+        norm_num_groups=GROUPS,
         attention_head_dim=2 * width,
     )
 
@@ -110,7 +120,8 @@ class Training:
         """Write a checkpoint from which `load` goes on."""
         parts = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
         kept = {name: getattr(self.options, name) for name in KEPT}
-        save_checkpoint(path, KIND, parts | {"steps": self.steps, "options": kept})
+        check_state(parts, self.steps, "try a lower --lr and another --dst")
+        save_checkpoint(path, KIND, parts | {"steps": self.steps, "options": kept}, "go on with the same command")
 
     def load(self, path):
         """Undo `save`; UserError if the checkpoint is of other options."""

@@ -38,7 +38,7 @@ COMMANDS = {  # name -> what Python is given; the shorter and the less known com
     "step_batches_plain": f"{STEP} 256 --batches 16 --variants plain,eager --warm_up 3 --turns 1 --steps 2",
     "filters": "-m benchmarks.filters --sizes 128,256 --device 0",
 }
-LONGEST = 240  # seconds that one command may take of the time for all
+LONGEST = 240  # seconds that one command may take while others wait
 
 
 def ended_in_time(arguments, file, limit):
@@ -82,12 +82,13 @@ def main(argv=None):
         raise UserError("PyTorch finds no CUDA GPU here, and these commands measure nothing else; call this where there is one")
     home, end, found = run_folder(options.dst), time.monotonic() + 60 * options.minutes, {}
     home.mkdir(parents=True, exist_ok=True)
-    for name in options.only:
+    for place, name in enumerate(options.only):
         path, left = home / f"{name}.txt", end - time.monotonic()
         if path.exists():
             found[name] = "done before"
         else:
-            found[name] = measured(path, COMMANDS[name], min(left, LONGEST)) if left > 0 else "no time left"
+            waiting = any(not (home / f"{other}.txt").exists() for other in options.only[place + 1 :])
+            found[name] = measured(path, COMMANDS[name], min(left, LONGEST) if waiting else left) if left > 0 else "no time left"
         print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
     print(format_table({name: {"end": end} for name, end in found.items()}, {"end": f"output in {home}"}))
     return found

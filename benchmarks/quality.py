@@ -82,7 +82,8 @@ def completed(options, parser):
     options.train += ["--epoch", str(options.epoch)] if options.epoch else []
     options.train += ["--device", options.device]
     for row in filter(is_trained, options.rows):
-        parse_train(["--data", "x", "--dst", "x", *ROWS[row], *options.train])  # a mistake is told before the first row is judged
+        arguments = ["--data", "x", "--dst", "x", "--size", str(options.size), *ROWS[row], *options.train]
+        parse_train(arguments)  # a mistake is told before the first row is judged
     return options
 
 

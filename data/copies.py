@@ -27,12 +27,12 @@ def file_sizes(paths):
 def file_sum(*parts):
     """Number by which images are known again as files, in any order; those of other contents hardly ever have the same.
 
-    It is the sum of their sizes and, where most have one size (as uncompressed ones do), of checksums of their ends.
+    It is the sum of their sizes and, where most have one size (as uncompressed ones do), of checksums of what is in them.
     """
     sizes = np.concatenate([file_sizes(paths) for paths in parts])
     images = ((paths, index) for paths in parts for index in range(len(paths)))
     alike = np.unique(sizes, return_counts=True)[1].max(initial=0)
-    return int(sizes.sum()) + sum(zlib.crc32(_read(image, tail=True) or b"") for image in images if 2 * alike > len(sizes))
+    return int(sizes.sum()) + sum(zlib.crc32(_read(image) or b"") for image in images if 2 * alike > len(sizes))
 
 
 def first_equal(*sides):

@@ -169,7 +169,7 @@ def check_origin(path, found, wanted, advice):
     Args:
         path: where it is kept.
         found, wanted: what it was made with and what it must have been made with: "identity" and "training", dicts of plain values,
-            "names", the split, and "bytes", how long its files are. Only what is wanted is compared.
+            "names", the split, and "bytes", `file_sum` of its parts. Only what is wanted is compared.
         advice: end of the sentence.
     """
     for kind in ("identity", "training"):
@@ -224,7 +224,7 @@ def train_network(network, train, validation, plan, folder, processes, origin=No
             if processes.main:
                 log.write(epoch + 1, {"train_loss": train_loss, "validation_loss": loss, "validation_balanced_accuracy": accuracy})
                 states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
-                check_state(states, epoch + 1, "try a lower --lr, with --overwrite")
+                check_state(states, epoch + 1, f"try a lower --lr, with --overwrite ({folder})", "epoch")
                 _save(folder, states, is_best, origin | {"epoch": epoch, "best_epoch": best_epoch, "best_loss": best_loss})
     if processes.any(stop.asked):
         processes.wait()  # a launcher ends the others as soon as one has ended

@@ -32,7 +32,7 @@ def open_pairs_folder(folder, overwrite, source, origin):
 
     Args:
         overwrite: empty it first, unless one of the paths `source` is in it.
-        origin: {"weights": digest, "bytes": of the images, "options": plain values}.
+        origin: {"weights": digest, "bytes": `file_sum` of the images, "options": plain values}.
     Returns: rows of COLUMNS of the images that are done.
     Raises: UserError if the folder holds anything else.
     """

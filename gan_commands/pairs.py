@@ -55,7 +55,7 @@ def open_pairs(folder, num_workers=0):
 def read_pairs(folder):
     """What a folder's PAIRS holds: a dictionary, None if there is no such file; UserError if it is damaged."""
     path = Path(folder) / PAIRS
-    return read_json(path, "delete its folder and run gan.py invert again") if path.is_file() else None
+    return read_json(path, "delete its folder if gan.py invert wrote it, or choose another") if path.is_file() else None
 
 
 def pairs_weights(folder):

@@ -41,7 +41,7 @@ class Run(GanRun):
     All processes go through the same steps; the main one alone writes, and has a log.
 
     Args:
-        images: {"count", "bytes"} of what is trained on, by which it is known again.
+        images: {"count", "bytes" (`file_sum`)} of what is trained on, by which it is known again.
     Attributes: best, the best score so far; stale, epochs since.
     """
 

@@ -357,7 +357,7 @@ def test_a_network_that_is_not_finite_replaces_no_good_one(tmp_path, monkeypatch
 
     monkeypatch.setattr(training, "_train_epoch", spoil)
     monkeypatch.setattr(training, "validate", lambda *_: (0.5, 0.5))
-    with pytest.raises(UserError, match=r"network.* of the checkpoint is not finite at step 2; try a lower --lr"):
+    with pytest.raises(UserError, match=r"network.* of the checkpoint is not finite at epoch 2; try a lower --lr"):
         train_tiny(tmp_path, epochs=2)
     assert load_checkpoint(tmp_path / "last.pt", "detector-training")["epoch"] == 0
 

@@ -13,6 +13,7 @@ from benchmarks import diffusion
 from benchmarks.diffusion import Training, draw, main, parse
 from models.gan import from_image
 from utils.checkpoint import digest_of, load_checkpoint
+from utils.errors import UserError
 from utils.pictures import to_8bit
 
 SMALL = "--data photos --size 16 --batch_size 4 --width 8 --draw_steps 2 --device cpu --dst small_ddpm"
@@ -79,9 +80,20 @@ def test_what_does_not_fit_is_refused(photos, capsys):
         (("--out", "new", "--steps", "1"), "has 2 steps already; give --steps 2 or more"),
         (("--out", "new", "--steps", "3", "--lr", "0.1"), "was trained with --lr 0.0004"),
         (("--out", "new", "--dst", "new", "--batch_size", "10"), "fewer than --batch_size 10"),
+        (("--out", "new", "--width", "12"), "12 is no multiple of 8"),
     ):
         assert words in refusal(capsys, *arguments)
     assert not Path("new").exists()
+
+
+def test_weights_that_are_not_finite_replace_no_good_ones(tmp_path):
+    training, path = Training(parse([*SMALL.split(), "--out", "new"]), torch.device("cpu")), tmp_path / "ddpm.pt"
+    training.save(path)
+    kept = path.read_bytes()
+    next(training.network.parameters()).data.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"network.* of the checkpoint is not finite at step 0; try a lower --lr"):
+        training.save(path)
+    assert path.read_bytes() == kept
 
 
 def test_without_the_library_it_is_one_sentence(photos, monkeypatch, capsys):

@@ -324,6 +324,10 @@ def test_another_picture_beside_a_result_without_one_is_kept(run, tmp_path, caps
     measure(*folders(run), eval_mode="lfd", out=out)
     assert f"{mine} is there and would become" in fails(capsys, *folders(run), eval_mode="psd", out=out)
     assert mine.read_bytes() == b"mine"
+    mine.unlink()
+    for mode in ("psd", "lfd", "psd"):  # a picture of ours goes with its result
+        measure(*folders(run), eval_mode=mode, out=out)
+        assert mine.exists() == (mode == "psd")
 
 
 def test_a_result_stopped_beside_its_picture_is_made_again(run, tmp_path, monkeypatch):

@@ -14,8 +14,12 @@ from utils.errors import REFUSALS, UserError, check_finite, out_of_memory
 from utils.files import atomic_path
 
 
-def save_checkpoint(path, kind, content):
-    """Write dictionary `content` (tensors, numbers, strings, lists, dictionaries) as a checkpoint of this `kind`, atomically."""
+def save_checkpoint(path, kind, content, advice=None):
+    """Write dictionary `content` (tensors, numbers, strings, lists, dictionaries) as a checkpoint of this `kind`, atomically.
+
+    Args:
+        advice: what to do once there is room on the disk again; None = go on with --resume or --overwrite.
+    """
     path = Path(path)
     try:
         with atomic_path(path) as temporary:
@@ -26,15 +30,15 @@ def save_checkpoint(path, kind, content):
         if out_of_memory(error):
             raise
         kept = kind.startswith("detector") or path.is_file() or path.with_name("checkpoint.pt").is_file()
-        option = "--resume" if kept else "--overwrite"
-        raise UserError(f"{path} could not be written (is the disk full?); free some space and go on with {option}") from error
+        advice = advice or f"go on with {'--resume' if kept else '--overwrite'}"
+        raise UserError(f"{path} could not be written (is the disk full?); free some space and {advice}") from error
 
 
-def check_state(content, step, advice):
+def check_state(content, step, advice, unit="step"):
     """`check_finite` of all tensors that a checkpoint will hold: `read_tensors` would refuse it, and a good one would be lost."""
     wrong = _not_finite(content)
     if wrong:
-        check_finite({f"{wrong} of the checkpoint": math.nan}, step, advice)
+        check_finite({f"{wrong} of the checkpoint": math.nan}, step, advice, unit)
 
 
 def _not_finite(content, name=""):

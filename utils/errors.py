@@ -24,6 +24,7 @@ ADVICE = dict.fromkeys((errno.ENOSPC, errno.EFBIG, errno.EDQUOT), "free some spa
 ADVICE |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another")
 ADVICE |= {errno.ENAMETOOLONG: "give a shorter name", errno.ENOENT: "check the name"}
 ADVICE |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open (ulimit -n), or give less --num_workers")
+ADVICE |= {errno.ENOMEM: "give less --num_workers or a smaller --batch_size"}
 
 
 def warn(message):
@@ -45,16 +46,16 @@ class UserError(ValueError):
     exit_code = 2
 
 
-def check_finite(numbers, step, advice):
+def check_finite(numbers, step, advice, unit="step"):
     """Stop when a number of a training is none any more: what follows would be lost.
 
     Args:
-        numbers: {name: float} at this step. advice: what the last sentence says after the name and the step.
+        numbers: {name: float} at this step (or another unit). advice: what the last sentence says after the name and the step.
     Raises: UserError, naming the first that is infinite or not a number.
     """
     for name, value in numbers.items():
         if not math.isfinite(value):
-            raise UserError(f"{name} is not finite at step {step}; {advice}")
+            raise UserError(f"{name} is not finite at {unit} {step}; {advice}")
 
 
 def launched():
