@@ -40,7 +40,7 @@ GROUPS = 8  # of channels that are normalised together
 KEPT = ("data", "size", "batch_size", "lr", "width", "seed")  # options that must be the same where a training goes on
 
 
-def width(text):
+def channels(text):
     """Argparse type: a multiple of GROUPS."""
     value = number(int, GROUPS)(text)
     if value % GROUPS:
@@ -56,7 +56,7 @@ def parse(argv=None):
     parser.add_argument("--steps", type=number(int, 1), default=10_000, help="of training, in all")
     parser.add_argument("--batch_size", type=number(int, 1), default=32, help="images per step")
     parser.add_argument("--lr", type=number(float, 0, open_low=True), default=4e-4, help="Adam's rate, after a warm-up")
-    parser.add_argument("--width", type=width, default=32, help="channels at full size; twice and four times below")
+    parser.add_argument("--width", type=channels, default=32, help="channels at full size; twice and four times below")
     parser.add_argument("--draw_steps", type=number(int, 1, LEVELS), default=50, help="of a drawing")
     parser.add_argument("--eta", type=number(float, 0, 1), default=0.0, help="noise while drawing: 0 is DDIM, 1 as DDPM")
     parser.add_argument("--n", type=number(int, 1), default=1000, help="images to draw")
@@ -171,7 +171,7 @@ def draw(training, numbers):
         variance = noise(1 + place) if options.eta else None
         predicted = training.average(image, level).sample
         image = scheduler.step(predicted, level, image, eta=options.eta, variance_noise=variance).prev_sample
-    return to_8bit(to_image(image).clamp(0, 1)).cpu()
+    return to_8bit(to_image(image)).cpu()
 
 
 def draw_folder(training, folder):

@@ -116,6 +116,6 @@ def train_row(row, seed, case, options):
         if wanted[name] != made[name]:
             raise UserError(f"{run} was trained with {name} = {made[name]}, not {wanted[name]}; delete it to have it trained anew")
     used = {side: file_sum(list_images(DATASETS / fitted / side)) for side in ("real", "fake")}
-    if read_json(run / "images.json")["bytes"] != used:
+    if read_json(run / "images.json").get("bytes", used) != used:
         raise UserError(f"{run} was trained on other images than are in {DATASETS / fitted} now; delete it to have it trained anew")
     return run

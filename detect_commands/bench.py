@@ -3,7 +3,7 @@
 from detect_commands.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
 from detect_commands.options import READ_BY
 from detect_commands.protocol import PARTS
-from detect_commands.training import TrainingPlan, check_origin, remove_progress
+from detect_commands.training import RESUMING, TrainingPlan, check_origin, remove_progress
 from models.classical_detectors import CLASSICAL
 from models.detectors import check_detector
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
@@ -136,7 +136,7 @@ class Bench:
         judge.fit(real, fake, split)
         content = {**origin, "trained_on": fake.label, **judge.content()}
         if self.processes.main:
-            save_checkpoint(path, "detector", content)
+            save_checkpoint(path, "detector", content, RESUMING)
             remove_progress(folder)
         return judge, content
 

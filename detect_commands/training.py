@@ -22,6 +22,7 @@ from utils.measure import batches
 from utils.perturbations import augment
 
 CROP = 224  # resnet50's training crop
+RESUMING = "go on with --resume"  # where a disk is full: of several detectors it begins what is not there
 AHEAD = {"class_epoch", "patience"}  # of what shapes a detector, what says nothing about the epochs behind
 
 
@@ -250,8 +251,8 @@ def _resume(network, optimizer, scheduler, folder, processes, plan, origin):
 def _save(folder, states, is_best, progress):
     """Keep the states after an epoch: the network's alone if it is the best so far, and all with the progress, to go on from."""
     if is_best:
-        save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]})
-    save_checkpoint(folder / "last.pt", "detector-training", progress | states)
+        save_checkpoint(folder / "best.pt", "detector-training", {"network": states["network"]}, RESUMING)
+    save_checkpoint(folder / "last.pt", "detector-training", progress | states, RESUMING)
 
 
 def _load(path, network, processes):

@@ -447,6 +447,19 @@ def test_a_checkpoint_is_on_the_disk_before_it_replaces_another(tmp_path, monkey
     assert name.endswith(".pt") and not there and (tmp_path / "x.pt").exists()
 
 
+def test_a_full_disk_has_advice_that_fits(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    for advice, words in ((None, "free some space and go on with --overwrite"), ("start again", "free some space and start again")):
+        with pytest.raises(UserError, match=words):
+            checkpoint.save_checkpoint(tmp_path / "new.pt", "x", {}, advice)
+    (tmp_path / "checkpoint.pt").touch()
+    with pytest.raises(UserError, match="go on with --resume"):
+        checkpoint.save_checkpoint(tmp_path / "best.pt", "x", {})
+
+
 def test_nested_json_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"x\.json is not readable JSON"):

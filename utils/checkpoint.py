@@ -29,7 +29,7 @@ def save_checkpoint(path, kind, content, advice=None):
     except RuntimeError as error:  # torch's writer hides the operating system's refusal
         if out_of_memory(error):
             raise
-        kept = kind.startswith("detector") or path.is_file() or path.with_name("checkpoint.pt").is_file()
+        kept = path.is_file() or path.with_name("checkpoint.pt").is_file()
         advice = advice or f"go on with {'--resume' if kept else '--overwrite'}"
         raise UserError(f"{path} could not be written (is the disk full?); free some space and {advice}") from error
 
