@@ -114,22 +114,22 @@ def draw_row(row, case, refined, options):
         pictures(case.fake, refined, f"{case.name}, {case.size} px, {case.part}: {row}", folder / f"quality_{name}")
 
 
-def fingerprint(case, inception_hash):
+def fingerprint(case, networks_hash):
     """Hash of everything that decides a row's numbers but the row: the images and the code that judges."""
-    digest = hashlib.sha256(hash_of(modules_behind(quality_judge), inception_hash).encode())
+    digest = hashlib.sha256(hash_of(modules_behind(quality_judge), networks_hash).encode())
     for images in (case.fit_real, case.fit_fake, case.real, case.fake):
         digest.update("/".join(images.names).encode() + images.pixels.numpy().tobytes())
     return digest.hexdigest()
 
 
-def new_record(case, inception_hash):
+def new_record(case, networks_hash):
     """The record of a case of which nothing is known: {"made_by", "settings", "rows": {row: {seed: numbers}}, "refiners"}.
 
     "refiners" holds what made each of the numbers, {row: {seed: made_by of `prepare_row`}}.
     """
     counts = {"fitted": [len(case.fit_real), len(case.fit_fake)], "judged": [len(case.real), len(case.fake)]}
     settings = {"size": case.size, "part": case.part, **counts}
-    return {"made_by": fingerprint(case, inception_hash), "settings": settings, "rows": {}, "refiners": {}}
+    return {"made_by": fingerprint(case, networks_hash), "settings": settings, "rows": {}, "refiners": {}}
 
 
 def read_record(path, name, new):
@@ -173,22 +173,22 @@ def keep(path, name, new, row, seed, numbers, made_by):
 
 
 def open_inception(weights, device):
-    """Function (N, 3, H, W) -> (N, 2048) Inception features, hash of its code and weights; (None, None) without weights."""
+    """{"inception": function (N, 3, H, W) -> (N, 2048)}, hash of its code and weights; ({}, None) without weights."""
     if weights is None:
-        return None, None
+        return {}, None
     from utils import inception  # slow to import
 
     weights = inception.find_weights(weights)
     network = inception.load_inception(weights, device)
     used = hash_of([inception], file_hash(weights))
-    return lambda image: inception.inception_features(network, image.to(device)), used
+    return {"inception": lambda image: inception.inception_features(network, image.to(device))}, used
 
 
-def judge_set(case, path, options, device, inception, inception_hash):
+def judge_set(case, path, options, device, networks, networks_hash):
     """Judge what is not known of a set's rows; returns its record with the rows and seeds asked for alone."""
-    new = new_record(case, inception_hash)
+    new = new_record(case, networks_hash)
     record = read_record(path, case.name, new)[1]
-    judge = functools.cache(lambda: Judge(case, CLASSICAL + CNNS * (not options.quick), inception))
+    judge = functools.cache(lambda: Judge(case, CLASSICAL + CNNS * (not options.quick), networks))
     asked = {row: {} for row in options.rows}
     for row in tqdm(options.rows, desc=case.name, unit="row", leave=False):
         for place, seed in enumerate(map(str, options.seeds) if is_trained(row) else "-"):
@@ -215,10 +215,10 @@ def main(argv=None):
     """Judge the rows of every set, print the tables and keep the numbers; returns them."""
     options = parse(argv)
     device = resolve_device(options.device)
-    inception, inception_hash = open_inception(options.inception_weights, device)
+    networks, networks_hash = open_inception(options.inception_weights, device)
     path = RESULTS / HOME / f"{options.part}_{options.size}{'_quick' if options.quick else ''}.json"
     for name in options.sets:
-        asked = judge_set(open_case(name, options.size, options.part), path, options, device, inception, inception_hash)
+        asked = judge_set(open_case(name, options.size, options.part), path, options, device, networks, networks_hash)
         figure = DOCS / "figures" if options.write_docs else RESULTS / HOME
         set_figure(name, asked, figure / f"quality_{name}_{options.size}_{options.part}.png")
         print(f"\n{set_tables(name, asked)}")
@@ -233,7 +233,7 @@ def main(argv=None):
 def legend(results):
     """What the columns mean, and that some are left out where they are."""
     rows = [seeds for record in results.values() for seeds in record["rows"].values()]
-    measured = any("kid" in numbers for seeds in rows for numbers in seeds.values())
+    measured = any("kid_inception" in numbers for seeds in rows for numbers in seeds.values())
     return LEGEND + ("" if measured else " KID and FID need --inception_weights and are left out.")
 
 

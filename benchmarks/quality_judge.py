@@ -35,8 +35,10 @@ COLUMNS = {
     "seen_coherence8": "fakes' coherence8",
     "seen_cnn": "fakes' whitened cnn",
     "seen_cnn_opponent": "fakes' opponent cnn",
-    "kid": "KID",
-    "fid": "FID",
+    "kid_inception": "KID",
+    "fid_inception": "FID",
+    "kid_imagenet": "KID, ImageNet",
+    "kid_imagenet_mag": "KID, ImageNet, magnitudes",
     "psnr": TITLES["psnr"],
     "ssim": TITLES["ssim"],
     "psnr_identity": "PSNR of a real (dB)",
@@ -107,23 +109,23 @@ class JudgedImages:
     Args:
         images: `quality_data.Images`.
         detectors: names of DETECTORS whose features are wanted.
-        inception: function (N, 3, H, W) -> (N, 2048), or None.
+        networks: {name: function (N, 3, H, W) -> (N, D) features}.
     """
 
-    def __init__(self, images, detectors, inception=None):
+    def __init__(self, images, detectors, networks):
         self.scenes, self.pixels = [scene(name) for name in images.names], images.pixels
         self.spectrum, log_power = SpectrumMean(), 0.0
-        features, inception_features = {name: [] for name in detectors}, []
+        features, deep = {name: [] for name in detectors}, {name: [] for name in networks}
         for part in images.pixels.split(BATCH):
             self.spectrum.update(part)
             log_power = log_power + (fourier(part.double()).abs().square() + GREY_LEVEL**2).log().sum(0)
             for name in detectors:
                 features[name].append(DETECTORS[name][0](part).numpy())
-            if inception:
-                inception_features.append(inception(part))
+            for name, network in networks.items():
+                deep[name].append(network(part))
         self.log_power = log_power / len(images)  # (3, H, W)
         self.features = {name: np.concatenate(parts) for name, parts in features.items()}
-        self.inception = np.concatenate(inception_features) if inception else None
+        self.deep = {name: np.concatenate(parts) for name, parts in deep.items()}
 
 
 def fold_of_scenes(real_scenes, other_scenes, folds, seed):
@@ -148,17 +150,17 @@ class Judge:
     Args:
         case: `quality_data.Case`.
         detectors: names of DETECTORS.
-        inception: as `JudgedImages`; without it the columns kid and fid are missing.
+        networks: as `JudgedImages`; each gives a KID and an FID, in columns kid_<name> and fid_<name>.
     """
 
-    def __init__(self, case, detectors=CLASSICAL + CNNS, inception=None):
-        self.detectors, self.inception = detectors, inception
+    def __init__(self, case, detectors=CLASSICAL + CNNS, networks=None):
+        self.detectors, self.networks = detectors, networks or {}
         self.case, self.fake_pixels, self.real = case, case.fake.pixels, self._measure(case.real)
         sides = [self._measure(images) for images in (case.fit_real, case.fit_fake)]
         self.seen = {name: DETECTORS[name][1](*(side.features[name] for side in sides), 0) for name in self.detectors}
 
     def _measure(self, images):
-        return JudgedImages(images, self.detectors, self.inception)
+        return JudgedImages(images, self.detectors, self.networks)
 
     def __call__(self, row, refined=False):
         """Numbers of one row.
@@ -177,8 +179,8 @@ class Judge:
             rates = [(self.seen[name](m.features[name]) == is_fake).mean() for is_fake, m in ((False, real), (True, other))]
             accuracy, *interval = balanced_interval(rates, [len(real.scenes), len(other.scenes)])
             numbers |= {f"seen_{name}": accuracy, f"seen_{name}_interval": interval}
-        if self.inception:
-            numbers |= inception_distances(real.inception, other.inception)
+        for name in self.networks:
+            numbers |= feature_distances(name, real.deep[name], other.deep[name])
         if refined:
             numbers["psnr"] = mean_psnr(row.pixels, self.fake_pixels)
             numbers["ssim"] = float(ssim(row.pixels, self.fake_pixels).mean())
@@ -197,6 +199,7 @@ def mean_psnr(images, others):
     return float(psnr(images, others).clamp_max(PSNR_CEILING).mean())
 
 
-def inception_distances(real, other):
-    """KID and FID of features (N, 2048), (M, 2048)."""
-    return {"kid": kernel_distance(real, other)[0], "fid": Moments.of(real).frechet_distance(Moments.of(other))}
+def feature_distances(name, real, other):
+    """KID and FID of a network's features (N, D), (M, D)."""
+    distance = Moments.of(real).frechet_distance(Moments.of(other))
+    return {f"kid_{name}": kernel_distance(real, other)[0], f"fid_{name}": distance}

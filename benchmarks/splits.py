@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import benchmark_parser
+from benchmarks.imagenet import NETWORKS, load_imagenet
 from benchmarks.quality import add_common, completed, refine_images
 from benchmarks.quality_data import FEWEST, HOME, PARTS, Case, read_images, scene, source_folder, write_part
 from benchmarks.quality_judge import CLASSICAL, CNNS, COLUMNS, Judge, fold_of_scenes
@@ -34,6 +35,8 @@ SHOWN = (
     "seen_coherence8",
     "cnn",
     "cnn_opponent",
+    "kid_imagenet",
+    "kid_imagenet_mag",
     "psnr",
 )
 AGAINST = {  # title -> (column, the row it is compared with, how)
@@ -69,7 +72,7 @@ def open_split(name, size, split):
 
 def judge_split(case, options, device):
     """Numbers of all rows on one split: {row: {column: value}}."""
-    judge, numbers = Judge(case, CLASSICAL + ("coherence8",) * options.eighths + CNNS * options.cnn), {}
+    judge, numbers = Judge(case, options.detectors, options.networks), {}
     for row in options.rows:
         _, start = prepare_row(row, "0", case, options.train, device)
         if start is None:
@@ -108,8 +111,13 @@ def main(argv=None):
     parser.add_argument("--splits", type=number(int, 2), default=10, help="random halves")
     parser.add_argument("--cnn", action="store_true", help="judge by the CNNs, too")
     parser.add_argument("--eighths", action="store_true", help="judge by coherence8, too, of eighths of the sampling rate")
+    parser.add_argument("--imagenet", action="store_true", help="judge by KID on ImageNet features, too (benchmarks/imagenet.py)")
     options, options.train = parser.parse_known_args(argv)
     options, results = completed(options, parser), {}
+    options.detectors = CLASSICAL + ("coherence8",) * options.eighths + CNNS * options.cnn
+    options.networks = NETWORKS if options.imagenet else {}
+    if options.networks:
+        load_imagenet()  # or it is told now that it is not there
     device = resolve_device(options.device)
     for name in options.sets:
         results[name] = [

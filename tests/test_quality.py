@@ -160,9 +160,17 @@ def test_judge_finds_the_fakes_and_nothing_in_other_reals(case):
 def test_judge_of_the_reals_themselves(case):
     numbers = quality_judge.Judge(case, quality_judge.CLASSICAL)(case.real)
     assert all(numbers[column] == 0 for column in ("lfd", "mean_gap", "gap", "spread"))
-    assert not {"cnn", "cnn_opponent", "psnr", "kid"} & set(numbers)
+    assert not {"cnn", "cnn_opponent", "psnr"} & set(numbers) and not any(name.startswith("kid") for name in numbers)
     flat = Images(case.real.names, case.real.pixels * 0 + 0.5)
     assert quality_judge.Judge(case, quality_judge.CLASSICAL)(flat)["spread"] > 0.1
+
+
+def test_distances_of_a_network_s_features(case):
+    networks = {"corners": lambda image: image[..., ::31, ::31].flatten(1).numpy()}
+    judge = quality_judge.Judge(case, (), networks)
+    numbers, darker = judge(case.real), judge(Images(case.real.names, case.real.pixels / 4))
+    assert numbers["fid_corners"] < 1e-6 and abs(numbers["kid_corners"]) < 0.2
+    assert darker["fid_corners"] > 0.1 and darker["kid_corners"] > numbers["kid_corners"] + 0.1
 
 
 def test_folds_keep_scenes_together():
@@ -333,7 +341,7 @@ def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("quick_judge")
-def test_random_halves_keep_pairs_together_and_rows_are_compared_within_them(demo, capsys):
+def test_random_halves_keep_pairs_together_and_rows_are_compared_within_them(demo, capsys, monkeypatch):
     results = splits.main(["--sets", "small", "--splits", "3", "--size", str(SIZE), "--rows", "fake,linear,cepstral,floor"])[
         "small"
     ]
@@ -354,12 +362,16 @@ def test_random_halves_keep_pairs_together_and_rows_are_compared_within_them(dem
     assert f"| {differences[:, 1].mean():.3f} ± {differences[:, 1].std(ddof=1):.3f} " in against
     gaps = [np.mean([numbers[row]["gap_upper"] for numbers in results]) for row in ("cepstral", "floor")]
     assert f" {gaps[0] / gaps[1]:.2f} " in against
-    rows = ["--rows", "linear,polyphase,polyphase8", "--eighths"]
+    rows = ["--rows", "linear,polyphase,polyphase8", "--eighths", "--imagenet"]
+    networks = {"imagenet": lambda image: image.mean((2, 3)).numpy(), "imagenet_mag": lambda image: image.std((2, 3)).numpy()}
+    monkeypatch.setattr(splits, "NETWORKS", networks)
+    monkeypatch.setattr(splits, "load_imagenet", lambda: None)
     again = splits.main(["--sets", "small", "--splits", "2", "--size", str(SIZE), *rows])["small"]
     for numbers, before in zip(again, results, strict=False):
         assert numbers["linear"].items() > before["linear"].items() and "coherence8" in numbers["linear"]
         assert numbers["polyphase8"]["lfd"] != numbers["polyphase"]["lfd"]
-    assert "fresh coherence8 | fakes' coherence8 |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "fresh coherence8 | fakes' coherence8 |" in out and "| KID, ImageNet " in out and "| KID, ImageNet, magnitudes |" in out
 
 
 def test_a_half_that_is_too_small_is_refused(tmp_path, monkeypatch, capsys):

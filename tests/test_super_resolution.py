@@ -1,0 +1,87 @@
+"""benchmarks.super_resolution: fakes of pretrained networks that enlarge, here of tiny ones in the same format."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.super_resolution import main
+
+NEAREST = "Interp up 1 1 data {out} 0=1 1=2.0 2=2.0"  # twice the size, each pixel four times
+MEAN = "Pooling mean 1 1 raised output 0=1 1=3 2=1"  # of 3 x 3 pixels; without padding, so borders are lost
+CONVOLUTION = "Convolution last 1 1 data output 0=3 1=1 5=1 6=9"  # has weights, which a .bin holds
+
+
+def write_network(path, *layers):
+    """A network of ncnn without weights: PATH.param and an empty PATH.bin."""
+    lines = ["7767517", f"{len(layers) + 1} {len(layers) + 1}", "Input input 0 1 data", *layers]
+    path.with_suffix(".param").write_text("\n".join(lines) + "\n")
+    path.with_suffix(".bin").write_bytes(b"")
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Pictures a_real.png and b.jpg of 32 x 48 pixels below tmp_path/photos, and networks beside it."""
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8).repeat(2, 1).repeat(2, 2)
+    Path("photos").mkdir()
+    Image.fromarray(pixels[0]).save("photos/a_real.png")
+    Image.fromarray(pixels[1]).save("photos/b.jpg")
+    write_network(Path("nearest.param"), NEAREST.format(out="output"))
+    write_network(Path("blurred.param"), NEAREST.format(out="raised"), MEAN)
+    return pixels
+
+
+def draw(out, network="nearest.param", *more):
+    """What a run leaves: {name: pixels (H, W, 3)}."""
+    main(["--photos", "photos", "--network", network, "--threads", "1", "--out", out, *more])
+    return {path.name: np.asarray(Image.open(path)).astype(float) for path in sorted(Path(out).iterdir())}
+
+
+def refusal(capsys, *arguments):
+    """The sentence that a mistake gets; nothing is left."""
+    with pytest.raises(SystemExit) as stop:
+        draw("refused", *arguments)
+    assert stop.value.code == 2 and not Path("refused").exists()
+    return capsys.readouterr().err
+
+
+def test_a_photograph_is_reduced_and_enlarged_in_its_place(photos, capsys):
+    fakes = draw("fakes")
+    assert list(fakes) == ["a_real.png", "b.png"] and fakes["b.png"].shape == (32, 48, 3)
+    small = Image.fromarray(photos[0]).resize((24, 16), Image.Resampling.BICUBIC)
+    assert (fakes["a_real.png"] == np.asarray(small).repeat(2, 0).repeat(2, 1)).all()
+    assert "2 images, enlarged 2 times, in fakes" in capsys.readouterr().out
+
+
+def test_borders_that_a_network_loses_are_cut_off_evenly(photos):
+    sharp, blurred = (draw(name, f"{name}.param")["a_real.png"] for name in ("nearest", "blurred"))
+    padded = np.pad(sharp, ((1, 1), (1, 1), (0, 0)), "symmetric")
+    means = sum(padded[i : i + 32, j : j + 48] for i in range(3) for j in range(3)) / 9
+    assert np.abs(blurred - means).max() <= 0.51
+
+
+def test_crops(photos):
+    fakes = draw("crops", "nearest.param", "--size", "16")
+    small = Image.fromarray(photos[0][8:24, 16:32]).resize((8, 8), Image.Resampling.BICUBIC)
+    assert (fakes["a_real.png"] == np.asarray(small).repeat(2, 0).repeat(2, 1)).all()
+
+
+def test_mistakes(photos, capsys, monkeypatch):
+    assert "absent.param does not exist" in refusal(capsys, "absent.param")
+    assert "19 x 19 pixels cannot be divided by the network's 2; give a --size" in refusal(capsys, "nearest.param", "--size", "19")
+    write_network(Path("same.param"), "Pooling output 1 1 data output 0=1 1=3 2=1")
+    assert "enlarges no images" in refusal(capsys, "same.param")
+    write_network(Path("lost.param"), NEAREST.format(out="raised"), MEAN.replace("1=3", "1=83"))
+    assert "enlarges no images" in refusal(capsys, "lost.param")
+    write_network(Path("cut.param"), CONVOLUTION)
+    assert "no network that ncnn can read" in refusal(capsys, "cut.param")
+    draw("fakes")
+    with pytest.raises(SystemExit):
+        draw("fakes")
+    assert "fakes is there already" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    assert "pip install ncnn" in refusal(capsys)
