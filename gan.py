@@ -6,24 +6,26 @@ from pathlib import Path
 
 from gan_commands.options import parse_gan
 from utils.errors import refuse_several, script
-from utils.interrupts import leaving, to_resume
+from utils.interrupts import leaving
 from utils.launch import run_processes
 from utils.resume import WayOn
-from utils.run_dir import RESULTS
+from utils.run_dir import OPTIONS, RESULTS
 
 SHARED = ("train", "sample")  # by several processes
+FILLED = {"sample": ".sample.json", "invert": "pairs.json"}  # what says in a folder outside of results/ whose its images are
 
 
 def filled(command, options):
     """Context in which a sub-command fills a folder: interrupted, it says what is kept there and what it needs to go on."""
     if command == "shard":
         return contextlib.nullcontext()  # keeps nothing, and needs nothing
-    if command in ("sample", "invert"):
-        return leaving(Path(options.out), "--overwrite left out" if options.overwrite else "")
+    if command in FILLED:
+        folder, name = Path(options.out), FILLED[command]
+        return leaving(folder, WayOn(folder, True, name, name, "--overwrite left out") if options.overwrite else "")
     folder = RESULTS / options.dst
-    if command in ("train", "finetune"):
-        return leaving(folder, WayOn(folder, options.overwrite))
-    return leaving(folder, to_resume(options.overwrite) if command == "setups" else "--overwrite")
+    if command in ("train", "finetune", "setups"):
+        return leaving(folder, WayOn(folder, options.overwrite, *([OPTIONS] if command == "setups" else [])))
+    return leaving(folder, "--overwrite")
 
 
 @script(several=True)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from benchmarks.common import benchmark_parser
+from data.copies import file_sum
 from data.streams import open_stream
 from models.gan import from_image, seeded_latents, to_image, update_average
 from models.optimisers import load_optimiser
@@ -26,8 +27,9 @@ from utils.devices import sent
 from utils.distributed import resolve_device
 from utils.errors import UserError, check_finite, script
 from utils.files import atomic_folder, check_place
+from utils.interrupts import leaving
 from utils.pictures import to_8bit, write_png
-from utils.run_dir import run_folder
+from utils.run_dir import claim, run_folder
 from utils.seeding import seed_everything
 
 KIND = "ddpm"
@@ -48,6 +50,14 @@ def channels(text):
     return value
 
 
+def draw_steps(text):
+    """Argparse type: a number of levels at equal distances; others would not begin at pure noise, which drawing begins with."""
+    value = number(int, 1, LEVELS)(text)
+    if LEVELS % value:
+        raise argparse.ArgumentTypeError(f"{value} is no divisor of {LEVELS}")
+    return value
+
+
 def parse(argv=None):
     """Command line -> options."""
     parser = benchmark_parser("diffusion", __doc__)
@@ -57,7 +67,7 @@ def parse(argv=None):
     parser.add_argument("--batch_size", type=number(int, 1), default=32, help="images per step")
     parser.add_argument("--lr", type=number(float, 0, open_low=True), default=4e-4, help="Adam's rate, after a warm-up")
     parser.add_argument("--width", type=channels, default=32, help="channels at full size; twice and four times below")
-    parser.add_argument("--draw_steps", type=number(int, 1, LEVELS), default=50, help="of a drawing")
+    parser.add_argument("--draw_steps", type=draw_steps, default=50, help="of a drawing")
     parser.add_argument("--eta", type=number(float, 0, 1), default=0.0, help="noise while drawing: 0 is DDIM, 1 as DDPM")
     parser.add_argument("--n", type=number(int, 1), default=1000, help="images to draw")
     parser.add_argument("--out", required=True, help="folder to draw them into, such as datasets/my_ddpm_set/fake")
@@ -90,10 +100,10 @@ def make_network(size, width):
 
 
 class Training:
-    """A network, its average and optimiser, and how many steps they have seen."""
+    """A network, its average and optimiser, how many steps they have seen, and of which images."""
 
     def __init__(self, options, device):
-        self.options, self.device, self.steps = options, device, 0
+        self.options, self.device, self.steps, self.images = options, device, 0, None
         self.network = make_network(options.size, options.width).to(device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimiser = torch.optim.Adam(self.network.parameters(), options.lr)
@@ -116,12 +126,21 @@ class Training:
         update_average(self.average, self.network, min(DECAY, (1 + self.steps) / (10 + self.steps)))
         return loss.detach()
 
+    def go_on_with(self, images):
+        """Note what is trained on (`ImageFolder`); UserError if it was something else before."""
+        found = {"count": len(images), "bytes": file_sum(images.paths)}
+        if self.images not in (None, found):
+            raise UserError(
+                f"{self.options.dst} was trained on other images than are in {self.options.data} now; give another --dst"
+            )
+        self.images = found
+
     def save(self, path):
         """Write a checkpoint from which `load` goes on."""
         parts = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimiser")}
-        kept = {name: getattr(self.options, name) for name in KEPT}
+        kept = {"images": self.images, "options": {name: getattr(self.options, name) for name in KEPT}}
         check_state(parts, self.steps, "try a lower --lr and another --dst")
-        save_checkpoint(path, KIND, parts | {"steps": self.steps, "options": kept}, "go on with the same command")
+        save_checkpoint(path, KIND, parts | {"steps": self.steps} | kept, "go on with the same command")
 
     def load(self, path):
         """Undo `save`; UserError if the checkpoint is of other options."""
@@ -133,7 +152,7 @@ class Training:
             self.network.load_state_dict(checkpoint["network"])
             self.average.load_state_dict(checkpoint["average"])
             load_optimiser(self.optimiser, checkpoint["optimiser"])
-            self.steps = int(checkpoint["steps"])
+            self.steps, self.images = int(checkpoint["steps"]), checkpoint.get("images")  # of older ones it is not known
 
 
 def train(training, stream, path):
@@ -202,9 +221,13 @@ def main(argv=None):
         training.load(path)
     if training.steps > options.steps:
         raise UserError(f"{path} has {training.steps} steps already; give --steps {training.steps} or more, or another --dst")
-    if training.steps < options.steps:
-        train(training, open_stream(options.data, options.size, options.batch_size, options.seed, "none"), path)
-    draw_folder(training, folder)
+    with leaving(path.parent, ""):
+        if training.steps < options.steps:
+            stream = open_stream(options.data, options.size, options.batch_size, options.seed, "none")
+            training.go_on_with(stream.images)
+            claim(path.parent, "--dst")
+            train(training, stream, path)
+        draw_folder(training, folder)
     print(f"{options.n} images of {training.steps} steps in {folder}")
 
 

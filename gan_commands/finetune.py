@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.copies import file_sum
 from gan_commands import figures
 from gan_commands.common import DETECTOR, JUDGED, KIND, draw, load_run, run_checkpoint, weights_digest
 from gan_commands.detection import SavedDetector, SplitDetector, features_of
@@ -140,13 +141,15 @@ class FinetuneRun(GanRun):
     """One fine-tuning: passes over the pairs.
 
     Args:
-        checkpoint: of the generator to start from. threshold: of the Fourier dissimilarity. pairs: by which they are known again.
+        checkpoint: of the generator to start from. threshold: of the Fourier dissimilarity.
+        pairs, reals: by which latents and photographs are known again.
     Attributes: sums, of each term over the steps of the current epoch, {name: 0-d tensor}.
     """
 
-    def __init__(self, options, checkpoint, threshold, pairs, device):
+    def __init__(self, options, checkpoint, threshold, pairs, reals, device):
         super().__init__(options, start_trainer(checkpoint, options.lr, Processes(device)))
-        self.threshold, self.sums, self.origin, self.pairs = threshold, {}, weights_digest(checkpoint), pairs
+        self.threshold, self.sums = threshold, {}
+        self.origin, self.pairs, self.reals = weights_digest(checkpoint), pairs, reals
         self._unlogged = []  # step and terms of what is not logged yet
 
     @property
@@ -154,7 +157,7 @@ class FinetuneRun(GanRun):
         return self.epoch >= self.options.epochs
 
     def own_state(self):
-        return {"sums": self.sums, "origin": self.origin, "pairs": self.pairs}
+        return {"sums": self.sums, "origin": self.origin, "pairs": self.pairs, "reals": self.reals}
 
     def load_own_state(self, checkpoint):
         if checkpoint.get("origin", self.origin) != self.origin:
@@ -162,7 +165,7 @@ class FinetuneRun(GanRun):
                 f"the generator {self.options.generator} has other weights than when {self.options.dst} began; start again with "
                 "--overwrite"
             )
-        if checkpoint.get("pairs", self.pairs) != self.pairs:
+        if any(checkpoint.get(name, own) != own for name, own in (("pairs", self.pairs), ("reals", self.reals))):
             raise UserError(
                 f"the pairs in {self.options.pairs} are others than when {self.options.dst} began; start again with --overwrite"
             )
@@ -258,7 +261,7 @@ def finetune(options):
     untouched = judge(checkpoint)
     print(f"{options.detector} calls {untouched:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
     with fitting(run_checkpoint(options.generator, options.checkpoint)):
-        run = FinetuneRun(options, checkpoint, threshold, digest_of({"latents": latents}), device)
+        run = FinetuneRun(options, checkpoint, threshold, digest_of({"latents": latents}), file_sum(real.paths), device)
     if resumed:
         with fitting(run.folder / "checkpoint.pt"):
             run.load(resumed)

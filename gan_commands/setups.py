@@ -70,10 +70,10 @@ def check_begun(options):
 
 
 def train_setup(options, setup):
-    """Train a set-up, or continue it; the content of `load_run`."""
+    """Train a set-up, or continue it; returns its run's name."""
     own = setup_options(options, setup)
     train(own, Processes(resolve_device(options.device)), study=options)
-    return load_run(own.dst)
+    return own.dst
 
 
 def open_reals(options):
@@ -143,8 +143,10 @@ def setups(options):
     reals = functools.partial(batches, Subset(images, chosen), "photographs", "cpu", BATCH, options.num_workers)
     monitor = GanMonitor(kind, weights, reals(), options.n, options.seed, Processes(device))
     real = features_of("svm", reals())
-    scores, fakes = {}, {}
-    for setup, run in runs.items():
+    scores, fakes, epochs = {}, {}, {}
+    for setup, dst in runs.items():
+        run = load_run(dst)
+        epochs[setup] = run["progress"]["epoch"]
         scores[setup], fakes[setup] = score_and_features(monitor, draw(run, options.n, options.seed, device))
     features = [(name, *row) for name, table in ({"real": real} | fakes).items() for row in table.tolist()]
     write_csv(folder / "decay.csv", ("source", *DECAY_NAMES), features)
@@ -152,10 +154,10 @@ def setups(options):
     header = ("detector", "source", "mean", *(f"run_{number}" for number in range(options.repeats)))
     write_csv(folder / "detection.csv", header, [(d, name, float(np.mean(values)), *values) for d, name, values in rates])
     table = {}
-    for setup, run in runs.items():
+    for setup in runs:
         own = {detector: float(np.mean(values)) for detector, name, values in rates if name == setup}
         published = PUBLISHED_FID[setup][ADVERSARIAL.index(options.adversarial)]
-        table[setup] = {"epochs": run["progress"]["epoch"], "score": scores[setup], **own, "published": published}
+        table[setup] = {"epochs": epochs[setup], "score": scores[setup], **own, "published": published}
     called_real = {detector: float(np.mean(values)) for detector, name, values in rates if name == "real"}
     table["real"] = {"score": monitor.floor(), **called_real}
     write_json(folder / "table.json", table)

@@ -2,6 +2,8 @@
 
 import torch
 
+DECIDING = ("last_epoch", "best", "num_bad_epochs")  # numbers of a scheduler by which it goes on
+
 
 def parameters_of(optimiser):
     """All parameters of an optimiser, as a list."""
@@ -20,8 +22,13 @@ def load_optimiser(optimiser, state):
 
 
 def load_scheduler(scheduler, state):
-    """`scheduler.load_state_dict(state)`, which takes any dictionary: KeyError or TypeError if a number is missing or is none."""
+    """`scheduler.load_state_dict(state)`, which takes any dictionary.
+
+    Raises: KeyError if a number that decides the rate is missing, TypeError if one is none. Others may be missing: what a scheduler
+        keeps differs between versions of torch.
+    """
     for name, own in scheduler.state_dict().items():
-        if isinstance(own, int | float) and not isinstance(state[name], int | float):
+        needed = name in DECIDING or name in state
+        if needed and isinstance(own, int | float) and not isinstance(state[name], int | float):
             raise TypeError(f"{name} of the schedule is no number")
     scheduler.load_state_dict(state)

@@ -55,7 +55,7 @@ def test_a_training_that_goes_on_is_one_without_a_stop(photos, capsys):
     assert images.shape == (3, 16, 16, 3) and (images == expected).all() and (images[0] != images[1]).any()
 
 
-def test_a_stopped_training_goes_on_from_the_last_checkpoint(photos, monkeypatch):
+def test_a_stopped_training_goes_on_from_the_last_checkpoint(photos, monkeypatch, capsys):
     monkeypatch.setattr(diffusion, "SAVED", 2)
 
     def fail(self, image, generator, step=Training.step):
@@ -67,6 +67,7 @@ def test_a_stopped_training_goes_on_from_the_last_checkpoint(photos, monkeypatch
         patch.setattr(Training, "step", fail)
         run("stopped", "--steps", "5", "--n", "1")
     assert stop.value.code == 130 and not Path("stopped").exists()
+    assert "every file in results/small_ddpm is whole, and the same command goes on" in capsys.readouterr().err
     assert load_checkpoint("results/small_ddpm/ddpm.pt", diffusion.KIND)["steps"] == 2
     went_on, _ = run("went_on", "--steps", "5", "--n", "1")
     whole, _ = run("whole", "--steps", "5", "--n", "1", dst="other_ddpm")
@@ -81,9 +82,24 @@ def test_what_does_not_fit_is_refused(photos, capsys):
         (("--out", "new", "--steps", "3", "--lr", "0.1"), "was trained with --lr 0.0004"),
         (("--out", "new", "--dst", "new", "--batch_size", "10"), "fewer than --batch_size 10"),
         (("--out", "new", "--width", "12"), "12 is no multiple of 8"),
+        (("--out", "new", "--draw_steps", "501"), "501 is no divisor of 1000"),
     ):
         assert words in refusal(capsys, *arguments)
     assert not Path("new").exists()
+
+
+def test_other_images_are_noticed_where_a_training_goes_on(photos, capsys):
+    run("made", "--steps", "2", "--n", "1")
+    Path("photos/0.png").write_bytes(Path("photos/1.png").read_bytes())
+    assert "small_ddpm was trained on other images than are in photos now" in refusal(capsys, "--out", "new", "--steps", "3")
+    for path in Path("photos").iterdir():
+        path.unlink()
+    run("drawn", "--steps", "2", "--n", "1")  # which needs none
+
+
+def test_one_process_at_a_time_trains(photos, capsys, monkeypatch):
+    monkeypatch.setattr("utils.run_dir.hold", lambda folder: False)
+    assert "another process is filling results/small_ddpm" in refusal(capsys, "--out", "new", "--steps", "3")
 
 
 def test_weights_that_are_not_finite_replace_no_good_ones(tmp_path):

@@ -167,6 +167,33 @@ def test_a_study_stops_where_its_last_epoch_is_interrupted(monkeypatch, capsys):
     assert Path("results/halted_study/table.md").is_file()
 
 
+@pytest.mark.parametrize("command", ["study setups --data set --n 20", "sample", "invert --data set"])
+def test_what_is_interrupted_before_it_begins_is_still_another_s(command, monkeypatch, capsys):
+    """Nothing of it is deleted yet, so --overwrite is still needed."""
+    name = command.split()[0]
+    place = "results/early" if name == "study" else "early"
+    first = Path(place, {"study": "options.json", "sample": ".sample.json", "invert": "pairs.json"}[name])
+    first.parent.mkdir(parents=True, exist_ok=True)
+    first.write_text("{}")
+    where = "--dst early" if name == "study" else "--dst base --out early"
+    begins = {
+        "study": "gan_commands.setups.check_run_folder",
+        "sample": "gan_commands.sample.load_run",
+        "invert": "gan_commands.invert.load_run",
+    }
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(begins[name], stop)
+    with pytest.raises(SystemExit) as ended:
+        run(f"{command} {where} --overwrite --device cpu")
+    assert (
+        ended.value.code == 130
+        and f"in {place} is whole, and the same command with --overwrite starts anew" in capsys.readouterr().err
+    )
+
+
 def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
     command = "invert --dst base --data set --n 5 --steps 2 --threshold 4 --device cpu --out"
     write = invert_module.write_triplet
@@ -455,7 +482,7 @@ def test_networks_that_are_not_finite_replace_no_checkpoint():
     assert (training.folder / "checkpoint.pt").read_bytes() == kept
     start = load_run("base")
     options = parse_gan(["finetune", "--generator", "base", "--pairs", "pairs", "--dst", "diverging_too"])[1]
-    tuning = finetune_module.FinetuneRun(options, start, 2, "", CPU)
+    tuning = finetune_module.FinetuneRun(options, start, 2, "", "", CPU)
     torch.nn.init.constant_(next(tuning.trainer.generator.parameters()), torch.nan)
     with pytest.raises(UserError, match=r"generator.* is not finite"):
         tuning.end_epoch(None, None)
@@ -744,6 +771,11 @@ def test_resumed_finetuning_is_bit_identical(steps_before_stop, monkeypatch, cap
     assert stop.value.code == 130 and f"stopped after step {steps_before_stop}" in capsys.readouterr().out
     StopAfter.count = 10**9
     assert "--lr is 1.0" in refused(command + " --resume --dst halted --lr 1", capsys)
+    picture = min(Path("pairs/real").rglob("*.png"))
+    content = picture.read_bytes()
+    Image.open(picture).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    assert "the pairs in pairs are others than when halted began" in refused(command + " --resume --dst halted", capsys)
+    picture.write_bytes(content)
     run(command + " --resume --dst halted")
     straight, halted = (load_checkpoint(f"results/{name}/checkpoint.pt", "gan") for name in ("straight", "halted"))
     for part in ("generator", "discriminator"):

@@ -110,5 +110,6 @@ def delete(path):
 def sweep(folder, age=ABANDONED, pattern=f"**/{TEMPORARY}*"):
     """Delete what killed processes left unfinished in a folder (`atomic_path`), and nothing has changed for `age` seconds."""
     for path in folder.glob(pattern):
-        if path.is_file() and time.time() - path.stat().st_mtime > age:
-            path.unlink()
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if path.is_file() and time.time() - path.stat().st_mtime > age:
+                path.unlink()

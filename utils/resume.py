@@ -47,18 +47,20 @@ class WayOn:
 
     Args:
         run_folder: made before or by the command. overwrite: whether an earlier run in it is deleted; until then what it holds is
-            none of the command's. needed: name of the file in it that going on needs.
+            none of the command's. needed: name of the file in it that going on needs. first: of the one that is written first.
+        way: the option to go on with; None: `to_resume`.
     """
 
-    def __init__(self, run_folder, overwrite, needed="checkpoint.pt"):
-        self.folder, self.overwrite, self.needed = Path(run_folder), overwrite, needed
+    def __init__(self, run_folder, overwrite, needed="checkpoint.pt", first="options.json", way=None):
+        self.folder, self.overwrite, self.needed, self.first = Path(run_folder), overwrite, needed, first
+        self.way = way or to_resume(overwrite)
         self.before = self._stamp()
 
     def _stamp(self):
-        """When the folder's options.json, which every run begins with, was written; None without one."""
-        path = self.folder / "options.json"
+        """When the folder's first file was written; None without one."""
+        path = self.folder / self.first
         return path.stat().st_mtime_ns if path.is_file() else None
 
     def __call__(self):
         begun = not self.overwrite or self._stamp() != self.before
-        return to_resume(self.overwrite) if begun and (self.folder / self.needed).is_file() else "--overwrite"
+        return self.way if begun and (self.folder / self.needed).is_file() else "--overwrite"
