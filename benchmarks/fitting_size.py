@@ -28,8 +28,8 @@ TITLES = COLUMNS | {"seconds": "fitting (s)"}
 SHOWN = ("lfd", "gap", "gap_upper", "spread", "logreg", "knn", "coherence", "cnn", "cnn_opponent", "psnr", "seconds")
 
 
-def some(images, first, last, prefix):
-    """Images first to last - 1 as scenes of their own class: the demo's reals and fakes of one number show different things."""
+def some(images, first, last, prefix=""):
+    """Images first to last - 1; with a prefix as scenes of their own, as the demo's reals and fakes of one number are."""
     return Images([prefix + name for name in images.names[first:last]], images.pixels[first:last])
 
 
@@ -55,7 +55,7 @@ def open_parts(options):
                 raise UserError(f"{folder / side} holds images of another size than --size {options.size}")
             if len(images) < count:
                 raise UserError(f"{folder / side} holds {len(images)} images; {count} are needed")
-            parts[part][side] = some(images.take(count), 0, count, side[0])
+            parts[part][side] = some(images.take(count), 0, count)
     return parts
 
 

@@ -34,6 +34,7 @@ from utils.files import file_hash, read_json, write_json
 from utils.locks import lock
 from utils.pictures import to_8bit
 from utils.run_dir import RESULTS
+from utils.tables import software_versions
 
 BATCH = 8
 FIXED = ("--data", "--test_data", "--size", "--fit", "--seed", "--dst", "--holdout")  # options of train.py that the protocol sets
@@ -51,7 +52,7 @@ def parse(argv=None):
     parser.add_argument(
         "--write_docs",
         action="store_true",
-        help="put tables, figures and the demo's pictures into docs/; with --part test only",
+        help="put the tables (in place of those of this size), figures and the demo's pictures into docs/; with --part test only",
     )
     options, options.train = parser.parse_known_args(argv)
     if options.write_docs and options.part != "test":
@@ -115,8 +116,8 @@ def draw_row(row, case, refined, options):
 
 
 def fingerprint(case, networks_hash):
-    """Hash of everything that decides a row's numbers but the row: the images and the code that judges."""
-    digest = hashlib.sha256(hash_of(modules_behind(quality_judge), networks_hash).encode())
+    """Hash of everything that decides a row's numbers but the row: images, the code that judges, and versions of libraries."""
+    digest = hashlib.sha256(hash_of(modules_behind(quality_judge), [networks_hash, software_versions()]).encode())
     for images in (case.fit_real, case.fit_fake, case.real, case.fake):
         digest.update("/".join(images.names).encode() + images.pixels.numpy().tobytes())
     return digest.hexdigest()
@@ -216,17 +217,17 @@ def main(argv=None):
     options = parse(argv)
     device = resolve_device(options.device)
     networks, networks_hash = open_inception(options.inception_weights, device)
-    path = RESULTS / HOME / f"{options.part}_{options.size}{'_quick' if options.quick else ''}.json"
+    path, tables = RESULTS / HOME / f"{options.part}_{options.size}{'_quick' if options.quick else ''}.json", []
     for name in options.sets:
         asked = judge_set(open_case(name, options.size, options.part), path, options, device, networks, networks_hash)
         figure = DOCS / "figures" if options.write_docs else RESULTS / HOME
         set_figure(name, asked, figure / f"quality_{name}_{options.size}_{options.part}.png")
-        print(f"\n{set_tables(name, asked)}")
+        tables.append(set_tables(name, asked))
+        print(f"\n{tables[-1]}")
     results = read_json(path)
     print(f"\n{legend(results)}\n\nnumbers: {path}")
     if options.write_docs:
-        text = "\n\n".join(set_tables(name, record) for name, record in results.items())
-        write_docs(DOCS / "quality.md", f"{options.part} {options.size}", text)
+        write_docs(DOCS / "quality.md", f"{options.part} {options.size}", "\n\n".join(tables))
     return results
 
 

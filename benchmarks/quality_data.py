@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import re
 from pathlib import Path
 
 import torch
@@ -11,7 +10,8 @@ from data.checking import check_images
 from data.copies import file_sum
 from data.demo import make_demo
 from data.listing import DATASETS, ImagePaths, list_images
-from data.reading import read_image
+from data.pairs import pair_key
+from data.reading import IMAGE_SUFFIXES, read_image
 from data.training import DEMO
 from utils.errors import UserError
 from utils.files import atomic_folder, read_json, write_json
@@ -60,8 +60,10 @@ class Case:
 
 
 def scene(name):
-    """What a file shows, by its name: the stem without the words real and fake, so that 7_real_B and 7_fake_B stay together."""
-    return "_".join(word for word in re.split(r"[_\-. ]+", Path(name).stem) if word.lower() not in ("real", "fake", ""))
+    """What a file shows, by its name: `pair_key`, also of a crop that is called a.jpg.png because there was an a.png, too."""
+    while Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        name = Path(name).stem
+    return pair_key(f"{name}.png")
 
 
 def rank(key):

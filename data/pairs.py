@@ -5,6 +5,7 @@ All of it is a pure function of counts, names and seed: nothing depends on what 
 
 import itertools
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -104,6 +105,12 @@ def version_key(name):
     return scene_name(name).replace("/", "_")
 
 
+def pair_key(name):
+    """What names of a pair have in common: `version_key` without the words real and fake (7_real_B.png, 7_fake_B.png)."""
+    words = re.split(r"[_\-. ]+", version_key(name))
+    return "_".join(word for word in words if word.lower() not in ("real", "fake", ""))
+
+
 def joined_name(name):
     """A POSIX name, suffix and all, with its folders joined to it, in Unicode's composed form."""
     return unicodedata.normalize("NFC", name).replace("/", "_")
@@ -119,11 +126,11 @@ def _places(names, key):
 def _grouped(real, fake):
     """Places of images by the key that those of one scene share: a dict for each of two `ImagePaths`.
 
-    Keys are `scene_name` or `version_key` of names within the folder that a side's images all share, or with it: whichever way
-    finds most keys on both sides, the first of equal ones.
+    Keys are `scene_name`, `version_key` or `pair_key` of names within the folder that a side's images all share, or with it:
+    whichever way finds most keys on both sides, the first of equal ones.
     """
     ways = [[names_within(paths), *([paths.names] if paths.root != Path() else [])] for paths in (real, fake)]
-    sides = [[_places(names, key) for key in (scene_name, version_key) for names in way] for way in ways]
+    sides = [[_places(names, key) for key in (scene_name, version_key, pair_key) for names in way] for way in ways]
     return max(itertools.product(*sides), key=lambda pair: len(pair[0].keys() & pair[1].keys()))
 
 
@@ -142,7 +149,8 @@ def split_holdout(real_paths, fake_paths, fraction, seed):
     """Keep a share of the images out of training.
 
     Where a file name (without suffix) occurs in both folders, it is held out on both sides or on none: the two may show the same
-    scene. So it is if subfolders, or keys of a tar, are part of the name on one side only.
+    scene. So it is if subfolders, or keys of a tar, are part of the name on one side only, or if names differ by the words real
+    and fake alone.
 
     Args:
         real_paths, fake_paths: image files of one folder each.

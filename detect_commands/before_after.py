@@ -42,6 +42,13 @@ def filters_source(filters):
     return "those of the run"
 
 
+def told_counts(rows):
+    """How many images judge, in words; classifiers keep different shares for testing."""
+    counts = {row.classifier: (len(row.real_scores), len(row.fake_scores)) for row in rows}
+    told = (f"{name}: {real} reals and {fake} fakes (or their refined versions)" for name, (real, fake) in counts.items())
+    return f"For testing in each run: {'; '.join(told)}."
+
+
 def check_before_after(benches, options, real, fake, refined, for_filters):
     """As `check_detectors`."""
     check_records(options, "before_after")
@@ -100,9 +107,6 @@ def before_after(options, processes):
         return
     rows, notes = beside(run_folder(options.dst), "before_after", options.classifier)
     shown = [kind for kind in FILTERS if kind in distinct(rows, "generator")]
-    counts = (
-        f"{len(rows[0].real_scores)} reals and {len(rows[0].fake_scores)} fakes (or their refined versions) per run for testing."
-    )
     how = (
         "Trained on fakes: what a detector of today makes of refined images. Trained afresh: what is left to find once refined "
         "images are known. Columns: `refined`, the images given as such"
@@ -112,4 +116,4 @@ def before_after(options, processes):
             f"; filters, {filters_source(filters)}, and named as `--method` of `inference.py` calls them: {filters_legend(shown)}"
         )
     path = run_folder(options.dst) / "detection.md"
-    print(f"{write_before_after(path, rows, [counts, how, *notes])}\nWritten to {path}")
+    print(f"{write_before_after(path, rows, [told_counts(rows), how, *notes])}\nWritten to {path}")

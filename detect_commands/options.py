@@ -106,7 +106,9 @@ class DetectSize:
 class Protocol:
     """How often, and on how many images."""
 
-    runs: int | None = option("independent splits and trainings (networks 1, others 10)", type=number(int, 1))
+    runs: int | None = option(
+        "independent splits and trainings, of seeds --seed, --seed + 1, ... (networks 1, others 10)", type=number(int, 1)
+    )
     num_samples: int | None = option("images per class and run (networks all, others 1000)", type=number(int, 2))
     split: float | None = option(
         "share for training, the rest is for testing (knn, svm, mlp 0.1, others 0.8)", type=number(float, 0.01, 0.99)
@@ -153,8 +155,8 @@ READ_BY = dict.fromkeys(("lr", "class_epoch", "class_batch_size", "patience"), _
     "augment": ("resnet50",),
     "profile_corners": ("logreg",),
 }
-_DETECTOR_OPTIONS = ("is_train", "classifier", "domain", "runs", "num_samples", "split", *READ_BY)
-MODES_OF = dict.fromkeys(_DETECTOR_OPTIONS, ("detect", "before_after")) | {  # option -> modes that read it; others: all
+_OF_DETECTORS = ("is_train", "classifier", "domain", "runs", "num_samples", "split", "seed", "deterministic", "timeout", *READ_BY)
+MODES_OF = dict.fromkeys(_OF_DETECTORS, ("detect", "before_after")) | {  # option -> modes that read it; others: all
     "filters": ("before_after",),
     "robustness": ("detect",),
     "resume": ("detect", "before_after"),

@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from data.folder import ImageFolder
 from data.listing import ImagePaths
-from data.pairs import joined_name, split_holdout, version_key
+from data.pairs import joined_name, pair_key, split_holdout, version_key
 from data.reading import read_image
 from data.shards import is_shards, list_shards
 from utils.errors import UserError
@@ -91,17 +91,19 @@ def _mostly_versions(image_set, trained_on):
     return 2 * sum(_is_version(image_set, name, trained_on[name]) for name in names) >= max(len(names), 1)
 
 
-def _trained_on(image_set, folder, names):
+def _trained_on(image_set, folder, names, *more):
     """{name of an image of a set: function that reads the image of that name which a detector was trained or validated on}.
 
     Args:
         folder: of the images that it was trained on. names: {part: their names}.
+        more: keys by which names are known again beside `joined_name` and `version_key`.
     """
     read = _training_images(folder, image_set)
     known = [name for part in ("train", "validation") for name in names[part]]
     # of a.jpg the version is a.png, but a.jpg.png where there was an a.bmp, too (`utils.result_files.output_names`)
-    seen = {key(name): functools.partial(read, name) for key in (version_key, joined_name) for name in known}
-    keys = {name: next((key(name) for key in (joined_name, version_key) if key(name) in seen), None) for name in image_set.names}
+    ways = (joined_name, version_key, *more)
+    seen = {key(name): functools.partial(read, name) for key in reversed(ways) for name in known}
+    keys = {name: next((key(name) for key in ways if key(name) in seen), None) for name in image_set.names}
     return {name: seen[key] for name, key in keys.items() if key is not None}
 
 
@@ -114,20 +116,27 @@ def unseen(image_set, side, content, count, seed):
 
     Args:
         side: "real" or "fake", what the images stand for.
-        content: the detector's checkpoint: its `names` and the folders in `training`.
-    Raises: UserError if no image is left, or the detector was trained on the folder as the other class.
+        content: the detector's checkpoint: its `names`, the folders in `training`, and `bytes` of the parts, if it has them.
+    Raises: UserError if no image is left, the files of the test part are others now, or the detector was trained on the folder as
+        the other class.
     """
     other = {"real": "fake", "fake": "real"}[side]
     if real_path(image_set.folder) == real_path(content["training"][other]):
         raise UserError(f"{image_set.folder} holds the {other} images that the detector was trained on; give {side} ones")
     trained, names = Path(content["training"][side]), content["names"][side]
     if real_path(image_set.folder) == real_path(trained):
+        kept = content.get("bytes", {}).get(side, {}).get("test")
+        if kept not in (None, image_set.file_sum(names["test"])):
+            raise UserError(
+                f"{image_set.folder} holds other files under the names of the images that were kept for testing; put them back, "
+                "or train anew with --overwrite"
+            )
         return image_set.indices(names["test"])
     trained_on = _trained_on(image_set, trained, names)
     versions = trained_on if _mostly_versions(image_set, trained_on) else {}
     left = draw_samples([name for name in image_set.names if name not in versions], count, seed)
     left = [name for name in left if name not in trained_on or not _is_version(image_set, name, trained_on[name])]
-    scenes = _trained_on(image_set, Path(content["training"][other]), content["names"][other])  # known by the other label
+    scenes = _trained_on(image_set, Path(content["training"][other]), content["names"][other], pair_key)  # known by the other label
     left = [name for name in left if name not in scenes or not _is_version(image_set, name, scenes[name], gone=False)]
     if not left:
         raise UserError(

@@ -24,7 +24,7 @@ TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
 # Alike in one table.
 SHARED = (
     *("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit"),
-    *("size", "fit", "seed", "filters_fitted", "intervals"),
+    *("size", "fit", "seed", "filters_fitted", "intervals", "judged_by"),
 )
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
@@ -48,6 +48,8 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
         generated: image sets of the generated images, where these may be others in another call.
         filters_fitted: in mode before_after, whether images are kept apart to fit filters on.
     """
+    asked = {name: getattr(bench.options, name) for name in ("num_samples", "seed")}
+    as_trained = all(training.get(name) == value for name, value in asked.items())
     names = "\n".join(itertools.chain.from_iterable(reals)).encode(errors="surrogateescape")
     return {
         "classifier": bench.classifier,
@@ -62,6 +64,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
         "split": training.get("split"),
         "num_samples": training.get("num_samples"),
         "filters_fitted": filters_fitted,
+        "judged_by": None if as_trained else f"at most {asked['num_samples']} images of a folder, --seed {asked['seed']}",
         "intervals": "closed form",  # not of an earlier version, which drew images anew
         "detector": bench.identity() | training,
         "reals": hashlib.sha256(names).hexdigest(),
@@ -102,6 +105,7 @@ def setting_text(records):
         for setting in (record.setting for record in records)
     ]
     judged = "" if shared["fit"] == shared["trained_fit"] else f"; they judge images brought to that size by --fit {shared['fit']}"
+    judged += f"; of other folders they judge {shared['judged_by']}" if shared.get("judged_by") else ""
     return (
         f"Photographs: {shared['real']}. Detectors trained on {shared['trained_real']} and {shared['trained_fake']}, at "
         f"{shared['size']} x {shared['size']} px, --fit {shared['trained_fit']}, --seed {shared['seed']}{judged}. "

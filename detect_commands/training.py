@@ -243,6 +243,9 @@ def _resume(network, optimizer, scheduler, folder, processes, plan, origin):
         check_origin(folder / "last.pt", last, wanted, "give the same options to resume, or --overwrite")
         if int(last["epoch"]) >= plan.epochs:
             raise UserError(f"{folder} has {last['epoch'] + 1} epochs already; give --class_epoch that or more, or --overwrite")
+        made = last.get("training", {}).get("patience", plan.patience)
+        if plan.patience and not 0 < made <= plan.patience:  # it might have ended before, with another detector
+            raise UserError(f"{folder} was trained with --patience {made}; give that, more or 0 to resume, or --overwrite")
         load_optimiser(optimizer, last["optimizer"])
         load_scheduler(scheduler, last["scheduler"])
         return int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])

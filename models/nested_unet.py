@@ -237,6 +237,7 @@ class NestedUNet(nn.Module):
         if mode == "residual":
             nn.init.zeros_(self.final.weight)
         self.register_buffer("centre", torch.zeros(3, centred, centred) if centred else None)
+        self.register_buffer("latest", torch.zeros(3, centred, centred) if centred else None, persistent=False)
         self.to(memory_format=LAYOUT)
 
     @property
@@ -281,9 +282,13 @@ class NestedUNet(nn.Module):
         return (mag + scale * (out if self.centre is None else out - self.centre)).clamp_min(-1)
 
     @torch.no_grad()
-    def follow(self, mean):
-        """Move the mean that is taken from corrections towards that of a batch of fakes, (3, H, W), of what `decode` gives."""
-        self.centre.lerp_(mean, CENTRE_RATE)
+    def follow(self, mean, rate=CENTRE_RATE):
+        """Move the mean that is taken from corrections towards that of a batch of fakes, (3, H, W), of what `decode` gives.
+
+        It is kept as `latest` until the next one.
+        """
+        self.latest.copy_(mean)
+        self.centre.lerp_(mean, rate)
 
     def forward(self, mag):
         """Normalised log-magnitude (N, 3, H, W) in [-1, 1] -> the same of the refined image."""

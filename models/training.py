@@ -42,7 +42,7 @@ class Trainer:
             for side, optimiser in self.optimisers.items()
         }
         self.averaged = AveragedModel(model.generator, use_buffers=True) if ema else None
-        self._average, self._averaged_pairs = get_ema_multi_avg_fn(ema), []
+        self._ema, self._average, self._averaged_pairs = ema, get_ema_multi_avg_fn(ema), []
         model.share_batches(self.processes)
         records = record and self.processes.world == 1 and next(model.parameters()).is_cuda
         self._passes = StepRecorder(self._descents, self.optimisers) if records else self._descents
@@ -78,13 +78,19 @@ class Trainer:
         return terms
 
     def _update_average(self):
-        """`AveragedModel.update_parameters`, which copies a number to the GPU for each kind of tensor, and waits for it."""
+        """`AveragedModel.update_parameters`, which copies a number to the GPU for each kind of tensor, and waits for it.
+
+        The centre follows corrections at the rate at which the weights that make them are averaged, not the centre that follows
+        them already.
+        """
         if self.averaged.n_averaged == 0:
             self.averaged.update_parameters(self.model.generator)
             return
+        if self.model.generator.centre is not None:
+            self.averaged.module.follow(self.model.generator.latest, 1 - self._ema)
         if not self._averaged_pairs:
-            sides = (list(part.state_dict().values()) for part in (self.averaged.module, self.model.generator))
-            pairs = list(zip(*sides, strict=True))
+            own, current = (part.state_dict() for part in (self.averaged.module, self.model.generator))
+            pairs = [(own[name], current[name]) for name in own if name != "centre"]
             kinds = ([pair for pair in pairs if pair[0].is_floating_point() is floats] for floats in (True, False))
             self._averaged_pairs = [list(map(list, zip(*kind, strict=True))) for kind in kinds if kind]
         for averages, currents in self._averaged_pairs:

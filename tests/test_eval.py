@@ -159,11 +159,19 @@ def test_statistics_count_every_image_and_survive_the_file(tmp_path, monkeypatch
     monkeypatch.setattr(inception, "KEPT_FEATURES", kept)
     monkeypatch.setattr(inception, "DIMENSIONS", 16)
     features = np.random.default_rng(0).normal(size=(101, 8)).astype(np.float32)
-    made = inception.FeatureStatistics(101)
-    for start in range(0, 101, 13):
-        made.update(features[start : start + 13])
+    made, otherwise = inception.FeatureStatistics(101), inception.FeatureStatistics(101)
+    for statistics, count in ((made, 13), (otherwise, 7)):
+        for start in range(0, 101, count):
+            statistics.update(features[start : start + count])
     made.save(tmp_path / "made.npz")
-    for statistics in (made, inception.FeatureStatistics.load(tmp_path / "made.npz")):
+    read = inception.FeatureStatistics.load(tmp_path / "made.npz")
+    for other in (otherwise, read):  # to the last bit, whatever the size of batches
+        assert all(
+            np.array_equal(getattr(made.moments(half), n), getattr(other.moments(half), n))
+            for half in (0, 1)
+            for n in ("mean", "scatter")
+        )
+    for statistics in (made, read):
         moments = statistics.moments()
         assert moments.count == 101
         assert {statistics.moments(half).count for half in (0, 1)} == {50, 51}

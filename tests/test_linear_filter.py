@@ -64,6 +64,13 @@ def test_cepstral_filter_of_equal_sets_hardly_changes_an_image():
     assert changes["cepstral"] < 0.1 * changes["linear"]
 
 
+def test_a_colour_cast_is_no_reason_for_another_gain():
+    """It is at DC, which stays; an impulse there would be in every quefrency, and what is noise would seem to be none."""
+    real, fake = photographs(30, 0), photographs(30, 1)
+    gain, cast = (fitted("cepstral", real, images) for images in (fake, fake + torch.tensor([0.3, 0.0, -0.3])[:, None, None]))
+    assert torch.allclose(gain, cast, atol=1e-3)
+
+
 def test_low_frequencies_stay_unless_they_move_beyond_doubt():
     low = radial_rings(SIZE, SIZE) < SIZE // 8
     changes = []
@@ -109,6 +116,7 @@ def test_log_spectrum_is_the_mean_and_its_variance():
     logs = fourier(images.double()).abs().log()
     assert torch.allclose(statistics_of(lambda: images.split(4), ["mean"])["mean"].mean, logs.mean(0), atol=1e-3)
     spectrum = spectrum_of(images.split(4))
+    logs[..., 4, 4] = 0  # DC: it would be in every quefrency
     assert torch.allclose((spectrum.even.bins.mean + spectrum.odd.bins.mean), logs.mean(0), atol=1e-3)
     even = (logs + mirror(logs)) / 2
     assert torch.allclose(spectrum.even.bins.variance_of_mean, even.var(0) / 9, rtol=1e-2, atol=1e-4)

@@ -175,6 +175,7 @@ def test_a_split_without_holdout_is_kept_too(tmp_path):
 KEYS = {
     "a folder that one side has more": ([f"faces/{i:03}" for i in range(20)], [*(f"faces/{i:03}" for i in range(20)), "cars/000"]),
     "a folder on one side": ([f"{i:03}" for i in range(20)], [f"faces/{i:03}" for i in range(20)]),
+    "words that differ": ([f"{i}_real_{i:03}" for i in range(20)], [f"{i}-fake-{i:03}" for i in range(20)]),
     "folders joined to names": ([f"{'ab'[i % 2]}/{i:03}" for i in range(20)], [f"{'ab'[i % 2]}_{i:03}" for i in range(20)]),
 }
 

@@ -60,6 +60,14 @@ def test_it_takes_each_image_alone_and_leaves_means_and_grey():
     assert torch.allclose(compensate_rounding(flat), flat, atol=1e-6)
 
 
+def test_grey_images_are_rounded_three_times_alike():
+    """The errors of equal channels are equal, so grey gets the power of all three, and colours none."""
+    wanted = noise([1.5 * LEVEL, 0, 0], 200)
+    assert (wanted - wanted[:, :1]).abs().max() < 1e-6
+    given, plain, ours = (ring_levels(x)[0, 4:20].mean() for x in (wanted, to_8bit(wanted), to_8bit(compensate_rounding(wanted))))
+    assert plain - given > 0.04 and abs(ours - given) < 0.2 * (plain - given)
+
+
 def test_filters_that_know_the_wanted_spectrum_compensate_and_plain_ones_do_not():
     real, fake = noise([20 * LEVEL, 0.4 * LEVEL, 0.4 * LEVEL]), noise([20 * LEVEL, 3 * LEVEL, 3 * LEVEL], seed=1)
     fitted = fit_filters(lambda: [to_8bit(real)], lambda: [to_8bit(fake)], ["linear", "cepstral", "lifter"])

@@ -13,6 +13,7 @@ from models.nested_unet import NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce
 from models.stig import STIG, Objective, to_unit_range
 from models.training import Trainer, rate_factor
+from options import parse_train
 from utils.fft import apply_gain, image_to_mag
 from utils.filters import apply_filter, as_unseen, fit_filters
 from utils.rounding import compensate_rounding
@@ -115,17 +116,27 @@ def test_the_mean_correction_is_that_of_fakes_alone():
     assert torch.allclose(model.generator.centre, before.lerp(out.mean(0), nested_unet.CENTRE_RATE), atol=1e-6)
 
 
-def test_the_averaged_generator_has_the_averaged_centre():
+def test_the_centre_of_the_averaged_generator_follows_at_the_rate_of_its_weights(monkeypatch):
     torch.manual_seed(0)
-    trainer = Trainer(small(centre=True), 1e-3, total_steps=20, ema=0.5)
-    centres = []
+    trainer, means = Trainer(small(centre=True), 1e-3, total_steps=20, ema=0.5), []
+    follow = trainer.model.generator.follow
+    monkeypatch.setattr(trainer.model.generator, "follow", lambda mean: means.append(mean.clone()) or follow(mean))
     for step in range(3):
         trainer.train_step(images(2, step), images(2, 10 + step))
-        centres.append(trainer.model.generator.centre.clone())
-    expected = centres[0]
-    for centre in centres[1:]:
-        expected = expected.lerp(centre, 0.5)
-    assert torch.allclose(trainer.refiner.centre, expected, atol=1e-7) and expected.abs().max() > 0
+    expected = nested_unet.CENTRE_RATE * means[0]
+    for mean in means[1:]:
+        expected = expected.lerp(mean, 0.5)
+    assert len(means) == 3 and torch.allclose(trainer.refiner.centre, expected, atol=1e-7) and expected.abs().max() > 0
+
+
+def test_by_default_both_centres_are_one():
+    """The weights are averaged at the rate at which the centre moves, so the averaged weights' mean correction is the centre."""
+    ema = parse_train(["--data", "x", "--size", "16", "--dst", "x"]).ema
+    trainer = Trainer(small(centre=True), 1e-3, total_steps=20, ema=ema)
+    for step in range(3):
+        trainer.train_step(images(2, step), images(2, 10 + step))
+    centre = trainer.model.generator.centre
+    assert (trainer.refiner.centre - centre).abs().max() < 1e-3 * centre.abs().max()
 
 
 def test_settings_that_know_no_centre_have_none():

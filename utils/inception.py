@@ -82,11 +82,13 @@ class FeatureStatistics:
 
     def update(self, features):
         """Add the features (N, D) of the next N images."""
-        first, self._next = self._next, self._next + len(features)
-        self._features.append(features[self._is_kept[first : self._next]])
-        self._pending.append(features)
-        if sum(len(batch) for batch in self._pending) >= DIMENSIONS:  # a covariance update costs D^2 however small the batch
-            self._update_moments()
+        self._features.append(features[self._is_kept[self._next : self._next + len(features)]])
+        # A covariance update costs D^2 however small its part; the parts are the same for every size of batches.
+        for part in np.split(features, range(-self._next % DIMENSIONS, len(features), DIMENSIONS)):
+            self._pending.append(part)
+            self._next += len(part)
+            if self._next % DIMENSIONS == 0:
+                self._update_moments()
 
     def _update_moments(self):
         if self._pending:

@@ -61,7 +61,7 @@ class MeanLogSpectrum(RunningMoments):
 
 
 class LogSpectrum:
-    """Running statistics of log(abs(F)), as `MeanLogSpectrum`, of colours mixed by `matrix` (`mixed`).
+    """Running statistics of log(abs(F)), as `MeanLogSpectrum` but 0 at DC, of colours mixed by `matrix` (`mixed`).
 
     Attributes:
         even, odd: `BinsAndCepstrum` of half the sum and half the difference of each log spectrum and its mirror image; each has
@@ -77,6 +77,7 @@ class LogSpectrum:
         """Add images (N, C, H, W)."""
         for part in chunks(mixed(self._matrix, image)):
             log_spectra = log_spectrum(part)
+            log_spectra[..., log_spectra.shape[-2] // 2, log_spectra.shape[-1] // 2] = 0  # it would be in every quefrency
             mirrored = mirror(log_spectra)
             self.even.update((log_spectra + mirrored) / 2)
             self.odd.update((log_spectra - mirrored) / 2)

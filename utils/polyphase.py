@@ -55,7 +55,9 @@ class LagMoments:
         """Add images (N, 3, H, W)."""
         spectrum = fourier(mixed(OPPONENT, image.double())) / self._amplitude
         energy = from_cepstrum(self._window * cepstrum(spectrum.abs().square())).clamp_min(SMALLEST_ENERGY)
-        for one in spectrum / energy.sqrt():
+        whitened = spectrum / energy.sqrt()
+        whitened[..., whitened.shape[-2] // 2, whitened.shape[-1] // 2] = 0  # DC: a fixed pattern would be in every lag
+        for one in whitened:
             part = self.parts[next(self._number) % len(self.parts)]
             part.update(torch.view_as_real(alias_lags(one, self._period))[None])
 
