@@ -209,7 +209,7 @@ def test_an_overfit_detector_is_no_better_than_guessing_on_reals_against_reals(r
     assert float(row["low"]) <= 0.5 <= float(row["high"])
 
 
-def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch):
+def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch, capsys):
     import detect_commands.training as module
 
     arguments = ["--classifier", "cnn", "--class_epoch", "3", "--class_batch_size", "8", "--lr", "0.02", "--device", "cpu"]
@@ -227,6 +227,8 @@ def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch):
         detect.main([*arguments, *folders, "--dst", "parts"])
     assert stop.value.code == 130
     monkeypatch.setattr(module, "_train_epoch", original)
+    told = refused(capsys, *arguments, *folders, "--dst", "parts", "--resume", "--patience", "5")
+    assert "was trained with --patience 10; give that, more or 0 to resume" in told
     detect.main([*arguments, *folders, "--dst", "parts", "--resume"])
     whole, parts = (load_checkpoint(f"results/{dst}/cnn_classifier/run_00/detector.pt", "detector") for dst in ("whole", "parts"))
     assert whole["threshold"] == parts["threshold"] and whole["best_epoch"] == parts["best_epoch"]
@@ -268,6 +270,7 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "--augment has no effect on logreg, cnn" in refused(capsys, *small, "--classifier", "logreg,cnn", "--augment", "1")
     assert "--runs has no effect with --mode features" in refused(capsys, "--mode", "features", "--runs", "3", "--dst", "run")
     assert "--resume has no effect with --mode features" in refused(capsys, "--mode", "features", "--resume", "--dst", "run")
+    assert "--seed has no effect with --mode features" in refused(capsys, "--mode", "features", "--seed", "3", "--dst", "run")
     detect.main(small)
     capsys.readouterr()
     assert "exists already; --resume continues it, --overwrite replaces it" in refused(capsys, *small)
@@ -645,6 +648,8 @@ def test_classifiers_of_an_earlier_call_stay_in_before_and_after(run, capsys):
     detect.main([*command, "--classifier", "logreg"])
     text = plain(Path("results/run/detection.md").read_text())
     assert "| svm, trained on fakes |" in text and "| logreg, trained on fakes |" in text
+    told = "For testing in each run: svm: 10 reals and 10 fakes (or their refined versions); logreg: 10 reals and 10 fakes"
+    assert told in text
     assert "`linear`, one fixed" in text and "`cepstral`, the same" in text
     shutil.copytree(run / "refined", "others")
     detect.main([*command, "--classifier", "knn", "--eval_root", "others"])
@@ -1202,14 +1207,39 @@ def test_versions_in_another_format_are_known_one_that_was_changed_too(run):
     assert unseen(images, "fake", content, None, 0).tolist() == list(range(12, COUNT))
 
 
+def test_other_files_under_the_names_of_test_images_judge_nothing(run, capsys):
+    """Which of them the detector has seen, their names do not say."""
+    detect.main(["--classifier", "logreg", *SHORT])
+    names = load_checkpoint("results/run/logreg_classifier/run_00/detector.pt", "detector")["names"]["fake"]
+    places = [run / "fake" / names[part][0] for part in ("train", "test")]
+    first, second = (place.read_bytes() for place in places)
+    for place, content in zip(places, (second, first), strict=True):
+        place.write_bytes(content)
+    told = refused(capsys, "--classifier", "logreg", "--dst", "run", "--is_train", "False")
+    assert "fake holds other files under the names of the images that were kept for testing" in told
+
+
+def test_judging_by_other_samples_is_another_setting(run, capsys):
+    command = ["--classifier", "logreg", *SHORT]
+    detect.main([*command, "--eval_root", str(run / "refined")])
+    path = Path("results/run/logreg_classifier/evaluation.md")
+    assert "of other folders they judge" not in path.read_text()
+    capsys.readouterr()
+    judge = ["--classifier", "logreg", "--dst", "run", "--is_train", "False", "--eval_root", str(run / "refined")]
+    detect.main([*judge, "--num_samples", "5", "--seed", "7"])
+    assert "another setting (judged_by None, here at most 5 images of a folder, --seed 7)" in capsys.readouterr().out
+    assert "of other folders they judge at most 5 images of a folder, --seed 7." in path.read_text()
+
+
 def test_versions_of_photographs_that_were_trained_on_judge_as_no_fakes(run):
-    """Of a scene that a detector knows as real; others under such names do, and those of photographs that are gone."""
+    """Of a scene that a detector knows as real, by its name or that of a pair; others under such names do, and of lost ones."""
     write_folder(Path("versions"), [generated(3000 + i) for i in range(COUNT)])
     for name in ("001.png", "015.png"):
         shutil.copy(run / "real" / name, Path("versions", name))
+    shutil.copy(run / "real/002.png", "versions/fake_002.png")  # the last
     images, names = ImageSet("x", "versions", load_folder("versions", None)[0]), [f"{index:03d}.png" for index in range(COUNT)]
     parts = {"train": names[:10], "validation": names[10:12], "test": names[12:]}
     content = {"training": {"fake": "x", "real": str(run / "real")}, "names": {"fake": NONE, "real": parts}}
     assert unseen(images, "fake", content, None, 0).tolist() == [index for index in range(COUNT) if index != 1]
     content["training"]["real"] = "gone"
-    assert unseen(images, "fake", content, None, 0).tolist() == list(range(COUNT))
+    assert unseen(images, "fake", content, None, 0).tolist() == list(range(COUNT + 1))

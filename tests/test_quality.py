@@ -3,6 +3,7 @@
 import copy
 import functools
 import random
+import shutil
 import threading
 from pathlib import Path
 
@@ -295,6 +296,21 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     Image.new("RGB", (16, 16)).save(path)
     with pytest.raises(UserError, match=r"was trained on other images than are in datasets/quality/small_16"):
         quality_rows.prepare_row("base_identity", "0", case, options.train, device)
+
+
+@pytest.mark.usefixtures("quick_judge")
+def test_documents_get_what_was_judged_in_this_call(demo, monkeypatch, tmp_path):
+    """Other sets and rows of the file may be of older code."""
+    monkeypatch.setattr(quality, "DOCS", tmp_path)
+    page = tmp_path / "quality.md"
+    page.write_text(f"<!-- test {SIZE}: begin -->\n<!-- test {SIZE}: end -->\n")
+    shutil.copytree("datasets/small", "datasets/second")
+    command = ["--size", str(SIZE), "--part", "test"]
+    quality.main([*command, "--sets", "small,second", "--rows", "fake,floor"])
+    results = quality.main([*command, "--sets", "small", "--rows", "linear,floor", "--write_docs"])
+    assert results.keys() == {"small", "second"} and results["small"]["rows"].keys() == {"fake", "floor", "linear"}
+    text = page.read_text()
+    assert "second" not in text and "| linear " in text and "| fake " not in text
 
 
 def test_options_without_a_use_are_refused(capsys):
