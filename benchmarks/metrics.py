@@ -29,6 +29,7 @@ from utils.metrics import GREY_LEVEL, SpectrumFolds, SpectrumMean, psnr, ssim
 from utils.profiles import log_profile, radial_rings, ring_means, to_grey
 
 DISTINCT = 200  # pictures that differ; the files repeat them
+FEATURES = (80, 2500)  # images a side, for what is computed of features
 IN_MEMORY = 32  # images of which each part is timed
 
 
@@ -165,7 +166,8 @@ def main(argv=None):
             times = best_times(parts, options.rounds, warm_up=0)
             print_rates(f"{options.n} files of {size} px, {threads}", options.n, times)
     print("\nfrom features to numbers: seconds")
-    for part, seconds in best_times(feature_parts(80) | feature_parts(2500), 1).items():
+    parts = {part: work for count in FEATURES for part, work in feature_parts(count).items()}
+    for part, seconds in best_times(parts, 1).items():
         print(f"  {part:<50}{seconds:9.2f}")
 
 

@@ -113,7 +113,7 @@ CHEAP = {
     "resnet50": ["--class_epoch", "1", "--class_batch_size", "16", "--resnet_weights", "none", "--split", "0.5"],
     "knn": ["--runs", "2", "--split", "0.5"],
     "svm": ["--runs", "2", "--split", "0.5"],
-    "mlp": ["--runs", "2", "--split", "0.5"],
+    "mlp": ["--runs", "1", "--split", "0.5"],
     "logreg": ["--runs", "2", "--split", "0.5"],
     "coherence": ["--runs", "2", "--split", "0.5"],
     "coherence8": ["--runs", "2", "--split", "0.5"],
@@ -126,7 +126,7 @@ def test_every_classifier_end_to_end(run, classifier, capsys):
     arguments = ["--classifier", classifier, "--device", "cpu", "--size", str(SIZE), "--dst", "run"]
     detect.main(["--is_train", "True", *arguments, *CHEAP[classifier]])
     home = Path(f"results/run/{classifier}_classifier")
-    runs = 2 if "--runs" in CHEAP[classifier] else 1
+    runs = 2 if CHEAP[classifier][:2] == ["--runs", "2"] else 1
     assert len(list(home.glob("run_*/detector.pt"))) == runs
     assert not list(home.glob("run_*/last.pt")) and not list(home.glob("run_*/best.pt"))
     trained = table(home / "runs.csv")
@@ -429,10 +429,10 @@ class Bomb:
 
 
 def test_a_detector_file_cannot_execute_code(run, capsys):
-    detect.main(["--classifier", "mlp", "--runs", "1", "--split", "0.5", "--dst", "run"])
-    with Path("results/run/mlp_classifier/run_00/detector.pt").open("wb") as file:
+    detect.main(["--classifier", "logreg", *SHORT])
+    with Path("results/run/logreg_classifier/run_00/detector.pt").open("wb") as file:
         pickle.dump({"kind": "detector", "state": Bomb()}, file)
-    assert "nothing was loaded" in refused(capsys, "--classifier", "mlp", "--dst", "run", "--is_train", "False")
+    assert "nothing was loaded" in refused(capsys, "--classifier", "logreg", "--dst", "run", "--is_train", "False")
     assert not Path("exploded").exists()
 
 

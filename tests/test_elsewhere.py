@@ -30,7 +30,7 @@ COMMANDS = [
     f"eval.py {FEW} --eval_mode image_fid --inception_weights WEIGHTS --dst measured",
     f"detect.py {SETS} --classifier cnn_whitened,logreg,coherence --split 0.6 --class_epoch 1 --dst found",
     "gan.py train --data set --size 32 --dim 8 --latent_dim 8 --batch_size 6 --epochs 1 --adversarial lsgan "
-    "--spectral_loss 0.1 --dst made",
+    "--spectral_loss 0.1 --monitor lfd --monitor_samples 20 --dst made",
     "gan.py sample --dst made --n 3 --out samples",
     "gan.py study spectrum --real datasets/set/real --inputs made --n 4 --dst spectra",
     "gan.py invert --dst made --data set --n 2 --steps 2 --threshold 9 --out pairs",

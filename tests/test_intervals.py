@@ -48,7 +48,7 @@ def test_areas_at_the_ends_have_an_interval():
     assert auc_interval(0, 16, 16) == pytest.approx((0, 1 - low))
 
 
-@pytest.mark.parametrize(("n_real", "n_fake", "distance"), [(8, 8, 0), (16, 16, 3), (25, 200, 2), (200, 25, 1)])
+@pytest.mark.parametrize(("n_real", "n_fake", "distance"), [(8, 8, 0), (16, 16, 3), (25, 200, 2)])
 def test_intervals_hold_the_truth(n_real, n_fake, distance):
     """Of 500 draws 0.92 is three deviations below 0.95."""
     found = intervals.coverage(n_real, n_fake, distance, 500, np.random.default_rng(0))
@@ -58,6 +58,7 @@ def test_intervals_hold_the_truth(n_real, n_fake, distance):
 
 def test_benchmark_prints_its_table(monkeypatch, capsys):
     monkeypatch.setattr(intervals, "COUNTS", ((4, 5),))
+    monkeypatch.setattr(intervals, "DISTANCES", (1, 3))
     rows = intervals.main(["--draws", "2"])
-    assert list(rows) == [f"4 + 5, {distance} apart" for distance in intervals.DISTANCES]
+    assert list(rows) == ["4 + 5, 1 apart", "4 + 5, 3 apart"]
     assert "balanced_accuracy" in capsys.readouterr().out
