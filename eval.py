@@ -41,8 +41,13 @@ def plan(options):
         paths = {role: Path(folder) for role, folder in vars(options).items() if role in ("real", "fake", "refined") and folder}
         for role in paths.keys() - {"real"}:
             refuse_same(paths["real"], paths[role])
+    if real_path(paths.get("fake", "")) == real_path(paths.get("refined", "")) and "refined" in paths:
+        raise UserError(f"{paths['fake']} is given for --fake and for --refined; give the refined images, or leave --refined out")
     home = run_folder(options.dst) if options.dst else run
     out = Path(options.out) if options.out else home / f"eval_{options.eval_mode}.json"
+    read = next((path for path in paths.values() if real_path(out.parent) == real_path(path)), None)
+    if read:
+        raise UserError(f"{out} would lie among the images of {read} that are measured; give another --dst or --out")
     if out.is_dir():
         raise UserError(f"{out} is a folder and cannot be written as a file; give another --dst or --out")
     if out.is_file():

@@ -198,7 +198,9 @@ def refine_folder(options, processes):
     """Refine this process's part of the images."""
     seed_everything(options.seed, options.deterministic)
     inputs = (options.inference_data, options.inference_params, options.real, options.fake)
-    processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
+    run = processes.once(lambda: check_run_folder(options.dst, options.overwrite, options.resume, inputs=inputs))
+    if real_path(run).is_relative_to(real_path(options.inference_data)):
+        raise UserError(f"{run} lies in {options.inference_data}, which is read with all that is below it; choose another --dst")
     refuse_mixed(options.inference_data)
     if processes.main and options.real and real_path(options.real) == real_path(options.inference_data):
         warn(f"{options.real} holds the photographs: they are refined as if they had been generated")

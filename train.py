@@ -1,7 +1,11 @@
 """Train STIG on datasets/<data>/{real,fake}; everything it writes goes to results/<dst>."""
 
+import contextlib
 import functools
+import os
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -45,14 +49,31 @@ def check_compiler(device):
     except Exception as error:  # whatever the compiler's own errors are called in this torch
         if out_of_memory(error):
             raise
-        reason = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
-        raise UserError(f"--compile: torch finds no compiler that works here ({reason}); leave the option out") from error
+        raise UserError(f"--compile: torch finds no compiler that works here ({_reason(error)}); leave the option out") from error
+
+
+def _reason(error):
+    """First line of an error that says something."""
+    return next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
+
+
+@contextlib.contextmanager
+def compiling():
+    """Context in which parts of a step may be compiled: UserError if that fails, as after a compilation that was killed."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")) or out_of_memory(error):
+            raise
+        kept = os.environ.get("TORCHINDUCTOR_CACHE_DIR", Path(tempfile.gettempdir(), "torchinductor_*"))
+        advice = f"delete {kept}, where torch keeps what it has compiled, or leave the option out"
+        raise UserError(f"--compile: torch could not compile a part of the step ({_reason(error)}); {advice}") from error
 
 
 def when_not_finite(run):
     """What to do about a training that came to something that is no number."""
     kept = f"{run / 'checkpoint.pt'} keeps the last good state if one was saved"
-    return f"{kept}: try a lower --lr, or --preset default without --amp"
+    return f"{kept}: try a lower --lr, or undo what was changed from the defaults (weights, --tau, --preset, --amp)"
 
 
 def save_run(run, trainer, filters, options):
@@ -77,7 +98,8 @@ def train(trainer, loader, options, run, filters, log, monitor):
             for real_image, fake_image in loader.batches(epoch, start):
                 pair = (image.to(monitor.device, non_blocking=True) for image in (fake_image, real_image))
                 whole, lr = loader.whole(trainer.step % loader.steps_per_epoch), trainer.lr
-                terms = trainer.train_step(*pair, whole)
+                with compiling():
+                    terms = trainer.train_step(*pair, whole)
                 step, last = trainer.step, trainer.step == total
                 images += whole
                 bar.update()
@@ -91,10 +113,10 @@ def train(trainer, loader, options, run, filters, log, monitor):
                     if processes.main:
                         log.write(step, {"epoch": epoch + 1, **numbers, "lr": lr, "images_per_s": rate})
                     bar.set_postfix({name: f"{numbers[name]:.3f}" for name in ("loss_g", "loss_d", "nce_fake", "g_patch")})
+                if processes.main and saving:  # before anything is drawn
+                    save_run(run, trainer, filters, options)
                 if processes.main and (step % options.sample_frequency == 0 or last):
                     monitor.show(step, log)
-                if processes.main and saving:
-                    save_run(run, trainer, filters, options)
                 if logging:  # neither pictures nor checkpoints count
                     images, since = 0, time.perf_counter()
                 if stopping:

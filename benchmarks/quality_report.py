@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.quality_judge import COLUMNS, DETECTORS
@@ -11,7 +10,7 @@ from utils.fft import normalised_log_mag
 from utils.files import write_text
 from utils.metrics import psnr
 from utils.pictures import to_uint8
-from utils.plots import save_figure
+from utils.plots import plt, save_figure
 from utils.tables import format_table
 
 DOCS = Path("docs")

@@ -14,6 +14,13 @@ from utils.seeding import seed_everything
 SHAPING = ("seed", "split", "num_samples", "fit")  # options that shape any detector, besides its identity
 
 
+def check_domain(classifier, domain):
+    """UserError if a classifier cannot look at a domain; None is its default."""
+    if domain not in (None, *domains(classifier)):
+        choices = " or the ".join(domains(classifier))
+        raise UserError(f"--domain {domain}: {classifier} looks at the {choices}; leave the option out")
+
+
 class Bench:
     """Makes, saves and reads the detectors of one classifier.
 
@@ -32,9 +39,7 @@ class Bench:
         self.shared = classifier not in CLASSICAL
         self.processes = processes if self.shared else Processes(processes.device)
         self.domain = options.domain or domains(classifier)[0]
-        if self.domain not in domains(classifier):
-            choices = " or the ".join(domains(classifier))
-            raise UserError(f"--domain {self.domain}: {classifier} looks at the {choices}; leave the option out")
+        check_domain(classifier, self.domain)
         if options.is_train:
             self._check_batch(options.class_batch_size)
         self.pretrained = None

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 
 from data.folder import refuse_same
-from detect_commands.bench import Bench
+from detect_commands.bench import Bench, check_domain
 from detect_commands.protocol import split_names
 from detect_commands.records import read_records
 from detect_commands.report import Judged
@@ -17,7 +17,9 @@ from utils.run_dir import run_folder
 
 
 def run_folders(options):
-    """Real and fake folder: those named, or the run's own; UserError if they are one, or there is no such run."""
+    """Real and fake folder: those named, or the run's own; UserError if they are one, or there is no such run or domain."""
+    for classifier in options.classifier:
+        check_domain(classifier, options.domain)
     run = run_folder(options.dst) / "eval"
     for named, place in ((options.real, run / "real"), (options.fake, run / "fake")):
         if not named and options.is_train and not place.is_dir():

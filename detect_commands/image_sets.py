@@ -122,9 +122,13 @@ def filtered_sets(filters, fake, are_fixed):
 
 
 def folder_labels(folders):
-    """{POSIX path: name in tables} of folders: the last two parts of the path, or the whole of it where others end alike."""
+    """{POSIX path: name in tables} of folders: the last two parts of the path, or the whole of it where others end alike.
+
+    Of a path that does not end in names (., ..) the parts are those of the place where it leads.
+    """
     paths = dict.fromkeys(Path(folder) for folder in folders)
-    short = ["/".join(path.parts[-2:]) for path in paths]
+    named = [path if path.parts and ".." not in path.parts[-2:] else path.resolve() for path in paths]
+    short = ["/".join(path.parts[-2:]) for path in named]
     return {path.as_posix(): name if short.count(name) == 1 else path.as_posix() for path, name in zip(paths, short, strict=True)}
 
 

@@ -124,8 +124,9 @@ def read_record(home):
     """The `Record` in a folder, None if there is none; UserError if it is damaged."""
     if not (home / SCORES).is_file():
         return None
-    content = read_json(home / SCORES)
-    with fitting(home / SCORES):
+    advice = "delete it: the classifier is judged again the next time it is named"
+    content = read_json(home / SCORES, advice)
+    with fitting(home / SCORES, advice):
         record = Record(**content)
         difference(record.setting, record.setting)
         setting_text([record])

@@ -3,13 +3,12 @@
 import dataclasses
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from utils.detection import MEASURES, curves
 from utils.errors import warn
 from utils.files import write_text
-from utils.plots import legible, save_figure
+from utils.plots import legible, plt, save_figure
 from utils.tables import format_table, write_csv
 
 INTERVAL_NOTE = (
@@ -141,7 +140,12 @@ def curves_figure(rows, path):
     for number, generator in enumerate(distinct(rows, "generator")):
         for row in chosen(rows, generator=generator):
             lines = curves(row.real_scores, row.fake_scores)
-            style = {"color": f"C{number % 10}", "lw": 1, "alpha": 0.7, "label": generator if row.run == rows[0].run else None}
+            style = {
+                "color": f"C{number % 10}",
+                "lw": 1,
+                "alpha": 0.7,
+                "label": legible(generator) if row.run == rows[0].run else None,
+            }
             roc.plot(lines["false_positive"], lines["true_positive"], **style)
             precision.plot(lines["recall"], lines["precision"], **style)
             chance = len(row.fake_scores) / (len(row.fake_scores) + len(row.real_scores))
@@ -160,7 +164,7 @@ def robustness_figure(rows, path):
     for generator in distinct(rows, "generator"):
         numbers = np.array([summary(chosen(rows, generator=generator, perturbation=name), "balanced_accuracy") for name in names])
         spread = np.abs(numbers[:, 1:3] - numbers[:, :1]).T
-        axis.errorbar(range(len(names)), numbers[:, 0], yerr=spread, marker="o", capsize=3, lw=1, label=generator)
+        axis.errorbar(range(len(names)), numbers[:, 0], yerr=spread, marker="o", capsize=3, lw=1, label=legible(generator))
     axis.axhline(0.5, color="grey", lw=0.8, ls=":")
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="balanced_accuracy", ylim=(0, 1.03))

@@ -1,13 +1,11 @@
 """Figures of the GAN studies."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 from torchvision.utils import make_grid
 
 from utils.metrics import SpectrumMean
 from utils.pictures import to_uint8
-from utils.plots import legible, save_figure
+from utils.plots import legible, plt, save_figure
 
 
 def moving(values, width):
@@ -41,7 +39,7 @@ def rate_curve(rates, detector, path):
     axis.plot(range(len(rates)), rates, marker="o", ms=3, lw=1)
     axis.axhline(rates[0], color="grey", ls="--", lw=0.8, label="untouched generator")
     axis.set(xlabel="epoch", ylabel="share", title=f"samples that {detector} calls fake", ylim=(-0.03, 1.03))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axis.legend(fontsize=8)
     save_figure(figure, path)
 
@@ -73,7 +71,7 @@ def profile_bands(spectra, path):
     for number, (label, spectrum) in enumerate(spectra.items()):
         mean, std = spectrum.profile.cpu().numpy(), spectrum.profile_std.cpu().numpy()
         colour = "black" if label == "real" else f"C{number - 1}"
-        left.plot(mean, color=colour, lw=1.2, label=label)
+        left.plot(mean, color=colour, lw=1.2, label=legible(label))
         left.fill_between(range(len(mean)), mean - std, mean + std, color=colour, alpha=0.12, lw=0)
         right.plot(mean - reference, color=colour, lw=1.2)
     left.set(xlabel="radial frequency (bins)", ylabel="mean log power", title="profile, +- one standard deviation over images")

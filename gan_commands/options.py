@@ -103,7 +103,7 @@ class GanSteps:
         GanConfig.penalty_sample,
         choices=PENALTY_SAMPLES,
     )
-    penalty_weight: float = option("its weight", GanConfig.penalty_weight, type=number(float, 0))
+    penalty_weight: float = option("its weight", GanConfig.penalty_weight, type=number(float, 0, open_low=True))
     spectral_loss: float = option(
         "weight of the spectral regularisation (power profile)", GanConfig.spectral_loss, type=number(float, 0)
     )

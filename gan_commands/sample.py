@@ -6,9 +6,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.reading import header_info
+from data.shards import is_shards
+from data.streams import find_photographs
 from gan_commands.common import SAMPLE, draw_batches, load_run, sampling_generator, weights_digest
 from utils.errors import UserError
-from utils.files import check_place, read_json, write_json
+from utils.files import check_place, read_json, real_path, write_json
 from utils.pictures import write_png
 from utils.run_dir import claim, refuse_held
 from utils.seeding import seed_everything
@@ -32,9 +34,21 @@ def open_sample_folder(folder, origin, overwrite):
     write_json(path, origin)
 
 
+def photographs_of(checkpoint):
+    """Folder of the photographs that a run was trained on; None if it knows none, or they are in shards or gone."""
+    data = checkpoint["options"].get("data")
+    try:
+        return None if data is None or is_shards(data) else find_photographs(data)
+    except UserError:
+        return None
+
+
 def open_run(options):
     """The run's checkpoint, and the numbers of the images that the folder, made here, lacks."""
     checkpoint, folder = load_run(options.dst, options.checkpoint), Path(options.out)
+    photographs = photographs_of(checkpoint)
+    if photographs and real_path(folder).is_relative_to(real_path(photographs)):
+        raise UserError(f"--out {folder} lies in {photographs}, the photographs: fakes would count as such; choose another")
     origin = {"run": options.dst, "checkpoint": options.checkpoint, "steps": checkpoint["steps"], "seed": options.seed}
     origin["weights"] = weights_digest(checkpoint)
     open_sample_folder(folder, origin, options.overwrite)

@@ -70,7 +70,9 @@ def label_of(text):
     label, separator, name = text.partition("=")
     if not (name if separator else text):
         raise UserError(f"--inputs {text!r} names nothing; give a run, a folder or shards, or LABEL= and one of them")
-    return (label, name) if separator else (Path(text).name if Path(text).is_dir() else text, text)
+    if Path(text).is_dir():  # which may have such a sign in its name
+        return Path(text).name, text
+    return (label, name) if separator else (text, text)
 
 
 def _run_of(name):

@@ -146,7 +146,11 @@ def read_run(options):
 
 def told_floor(kind, floor):
     """The floor of a monitor in words."""
-    return "the photographs are too few for a floor" if floor is None else f"two halves of the photographs: {kind} {floor:.4g}"
+    return (
+        "too few photographs, or too low a --monitor_samples, for a floor"
+        if floor is None
+        else f"two halves of the photographs: {kind} {floor:.4g}"
+    )
 
 
 def open_run(options):
@@ -191,8 +195,8 @@ def train(options, processes, study=None):
         exit_stopped(run.trainer.steps, (study or options).overwrite, processes)
     early = f" of {options.epochs}: {run.stale} in a row were no better (--patience)" if run.epoch < options.epochs else ""
     print(
-        f"done after {run.epoch} epochs{early}; best {kind} {run.best:.4g} in epoch {run.epoch - run.stale}; draw images with "
-        f"gan.py sample --dst {shlex.quote(options.dst)} --out DIR"
+        f"done after {run.epoch} epoch{'s' * (run.epoch > 1)}{early}; best {kind} {run.best:.4g} in epoch {run.epoch - run.stale}; "
+        f"draw images with gan.py sample --dst {shlex.quote(options.dst)} --out DIR"
     )
     if processes.any(stop.asked):  # while the last epoch was scored; a study would begin its next training
         raise KeyboardInterrupt

@@ -70,6 +70,12 @@ def to_unit_range(image, how):
     return (image - low) / (high - low).clamp_min(1e-12)
 
 
+def grey_where(image, refined):
+    """Refined images (N, 3, H, W), of those images whose channels are equal the mean of theirs: a correction adds no colour."""
+    is_grey = (image == image[:, :1]).all(3).all(2).all(1)[:, None, None, None]
+    return torch.where(is_grey, refined.mean(1, keepdim=True), refined)
+
+
 class STIG(nn.Module):
     """Generator, PatchGAN, spectral discriminator and contrastive heads.
 
@@ -157,6 +163,8 @@ class STIG(nn.Module):
         refined_mag, *_ = self._generate(generator, mag)
         generator.train(was_training)
         refined_image = mag_to_image(refined_mag, phase, mag_range, self.objective.inverse)
+        if self.generator.mode == "residual":
+            refined_image = grey_where(image, refined_image)
         if self.objective.compensate_rounding and not is_real:  # a photograph that comes back as it was needs no rounding
             refined_image = compensate_rounding(refined_image)
         return to_unit_range(refined_image, self.objective.image_range)

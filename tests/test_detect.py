@@ -666,7 +666,8 @@ def test_damaged_records_are_named_before_the_work(run, capsys):
     path = Path("results/run/svm_classifier/scores.json")
     for content in ("{", "[]", "{}", '{"setting": {}, "rows": [], "warnings": []}'):
         path.write_text(content)
-        assert str(path) in refused(capsys, "--classifier", "logreg", *SHORT)
+        told = refused(capsys, "--classifier", "logreg", *SHORT)
+        assert str(path) in told and "delete it: the classifier is judged again" in told
         assert not Path("results/run/logreg_classifier").exists()
     detect.main(["--classifier", "svm", *SHORT, "--overwrite"])
 
@@ -779,6 +780,14 @@ def test_names_may_be_any_bytes(run, capsys):
     command = ["--classifier", "svm", "--is_train", "False", "--real", str(run / "real"), "--fake", str(strange), "--dst", "any"]
     detect.main([*command, "--eval_root", str(other)])  # a matrix, with names below it
     assert Path("results/any/detection_matrix.png").is_file()
+
+
+def test_folders_have_a_name_wherever_they_are_called_from(tmp_path, monkeypatch):
+    place = tmp_path / "faces" / "fake"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    assert image_sets.folder_labels([".", ".."]) == {".": "faces/fake", "..": f"{tmp_path.name}/faces"}
+    assert image_sets.folder_labels([".", "../fake", "../real"]) == {".": ".", "../fake": "../fake", "../real": "faces/real"}
 
 
 def test_versions_are_found_with_and_without_folders_in_their_names(run):

@@ -159,6 +159,17 @@ def assert_alike(first, second):
         assert torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
 
 
+def test_an_environment_that_no_launcher_made_is_told(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    for world, words in (("abc", "invalid literal"), ("2", "'MASTER_ADDR'")):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        with pytest.raises(SystemExit) as stop:
+            eval_script.main(["--eval_root", "none", "--eval_mode", "lfd"])
+        told = capsys.readouterr().err
+        assert stop.value.code == 2 and "start with torchrun, or unset them" in told and words in told
+
+
 def test_processes_go_on_alike(steps_of_two):
     _, one, two = steps_of_two
     assert_alike(one, two)

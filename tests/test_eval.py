@@ -62,6 +62,16 @@ def fails(capsys, *arguments, **options):
     return capsys.readouterr().err
 
 
+def test_results_may_not_lie_among_the_images(run, capsys):
+    """A picture of profiles would be measured the next time."""
+    told = fails(capsys, *folders(run), out=run / "eval/fake/mine.json", eval_mode="psd")
+    assert "eval/fake/mine.json would lie among the images of" in told
+    told = fails(capsys, *folders(run), dst="run/eval/real", eval_mode="lfd")
+    assert "run/eval/real/eval_lfd.json would lie among the images" in told
+    same = ["--real", run / "eval/real", *(part for side in ("fake", "refined") for part in (f"--{side}", run / "eval/fake"))]
+    assert "is given for --fake and for --refined" in fails(capsys, *same, eval_mode="lfd", dst="same")
+
+
 @pytest.mark.parametrize("mode", ["lfd", "psd", "all"])
 def test_a_run(run, weights, capsys, mode):
     needed = {"inception_weights": weights} if mode == "all" else {}

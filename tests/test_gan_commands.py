@@ -236,6 +236,12 @@ def test_an_interrupted_inversion_goes_on(monkeypatch, capsys):
         assert all((mine[index] - theirs[index]).abs().max() <= 1 / 255 + 1e-6 for index in range(5))
 
 
+def test_inputs_with_a_sign_in_their_name():
+    Path("k=1").mkdir()
+    shutil.copy(min(Path("datasets/set").rglob("*.png")), "k=1/one.png")
+    assert spectrum_module.label_of("k=1") == ("k=1", "k=1") and spectrum_module.label_of("k=2") == ("k", "2")
+
+
 def test_an_interrupted_inversion_does_not_go_on_with_images_of_other_names(capsys):
     command = "invert --dst base --data set --n 3 --steps 1 --threshold 9 --device cpu --out names"
     run(command)
@@ -664,7 +670,10 @@ def test_samples_do_not_depend_on_batch_or_history(capsys):
     run("sample --dst base --n 3 --out out/one --seed 1 --overwrite --device cpu")
     other = pixels("out/one")
     assert len(other) == 3 and not np.array_equal(other["000000.png"], one["000000.png"])
-    assert "did not write" in refused("sample --dst base --n 3 --out datasets/set/real/a --overwrite", capsys)
+    assert "lies in datasets/set/real, the photographs" in refused("sample --dst base --n 3 --out datasets/set/real/a", capsys)
+    Path("out/foreign").mkdir()
+    Path("out/foreign/mine.txt").touch()
+    assert "did not write" in refused("sample --dst base --n 3 --out out/foreign --overwrite", capsys)
     Path("results/broken").mkdir()
     save_checkpoint("results/broken/checkpoint.pt", "gan", {"config": {"size": 16}})
     assert "broken/checkpoint.pt is damaged or" in refused("sample --dst broken --n 3 --out out/x --device cpu", capsys)

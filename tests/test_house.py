@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden_recipe import golden_weights
+from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
@@ -599,6 +600,18 @@ def test_a_damaged_log_is_named(tmp_path):
         (tmp_path / "log.csv").write_bytes(content)
         with pytest.raises(UserError, match=r"log\.csv is damaged"):
             ScalarLog(tmp_path, resume_step=1)
+
+
+def test_figures_heed_no_environment(tmp_path):
+    """A notebook's backend is known to the notebook alone, and a user's matplotlibrc may ask for LaTeX."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nsavefig.format: pdf\n")
+    (tmp_path / "draw.py").write_text(
+        "from detect_commands import report\nfrom gan_commands import figures\n"
+        "figures.rate_curve([0.5, 0.2], 'a_detector', 'rate.png')\nreport.save_figure(report.plt.figure(), 'empty.png')\n"
+    )
+    environment = os.environ | {"MPLBACKEND": "module://of_a_notebook", "MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "draw.py"], cwd=tmp_path, env=environment, check=True, timeout=300)
+    assert Image.open(tmp_path / "rate.png").format == Image.open(tmp_path / "empty.png").format == "PNG"
 
 
 def test_states_that_do_not_fit_are_noticed_when_they_are_loaded():

@@ -139,6 +139,14 @@ def test_by_default_both_centres_are_one():
     assert (trainer.refiner.centre - centre).abs().max() < 1e-3 * centre.abs().max()
 
 
+def test_grey_images_stay_grey():
+    model, image = trained(), images(3)
+    image[1:] = image[1:].mean(1, keepdim=True)
+    refined = model.refine(image)
+    assert (refined[1:] - refined[1:, :1]).abs().max() < 1e-5 < 1e-3 < (refined[0] - refined[0, :1]).abs().max()
+    assert (refined[1:] - image[1:]).abs().max() > 1e-3  # something is done to them
+
+
 def test_settings_that_know_no_centre_have_none():
     settings = {"size": SIZE, "mode": "residual", "norm": "instance", "upsample": "bilinear", "width": WIDTH}
     settings["objective"] = dataclasses.asdict(Objective())

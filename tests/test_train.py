@@ -243,6 +243,15 @@ def test_a_gpu_that_does_not_record_is_told(monkeypatch, capsys):
     assert "be recorded (why); give --cuda_graphs False" in capsys.readouterr().err
 
 
+def test_what_a_killed_compilation_has_left_is_one_sentence():
+    lost = type("InductorError", (Exception,), {"__module__": "torch._inductor.exc"})
+    words = r"could not compile a part of the step \(file too short\); delete .*, where torch keeps"
+    with pytest.raises(UserError, match=words), train.compiling():
+        raise lost("file too short")
+    with pytest.raises(KeyError), train.compiling():
+        raise KeyError("ours")
+
+
 def test_a_missing_compiler_is_told_before_the_training(monkeypatch, capsys):
     def broken(function):
         def call(*_):

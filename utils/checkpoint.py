@@ -79,7 +79,7 @@ def read_tensors(path):
 
 
 @contextlib.contextmanager
-def fitting(path):
+def fitting(path, advice="put a good one in its place, or train again with --overwrite"):
     """Context in which the content of a run's file is used: UserError, naming the file, if a part is missing or does not fit."""
     try:
         yield
@@ -88,10 +88,7 @@ def fitting(path):
             raise
         lines = str(error).strip().splitlines()
         reason = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[-1].strip() if lines else type(error).__name__
-        raise UserError(
-            f"{path} is damaged or was written by other code ({reason[:200]}); put a good one in its "
-            "place, or train again with --overwrite"
-        ) from error
+        raise UserError(f"{path} is damaged or was written by other code ({reason[:200]}); {advice}") from error
 
 
 def is_state(content):

@@ -60,7 +60,7 @@ def check_finite(numbers, step, advice, unit="step"):
 
 def launched():
     """Whether a launcher such as torchrun has started this process as one of several."""
-    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def refuse_several(what):
@@ -140,7 +140,7 @@ def out_of_memory(error):
 @contextlib.contextmanager
 def _first_process_speaks():
     """In all but the first process of a launcher, drop what is printed until an exception leaves this context."""
-    if not launched() or int(os.environ["RANK"]) == 0:
+    if not launched() or os.environ["RANK"] == "0":
         yield
         return
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):

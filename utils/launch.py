@@ -82,7 +82,12 @@ def _joined(work, options, devices):
     """
     # If first imported when there is a group (Adam does), its functions' defaults keep the group and its threads for ever.
     importlib.import_module("torch.distributed.nn")
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    try:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        os.environ["MASTER_ADDR"]
+    except (KeyError, ValueError) as error:
+        told = "RANK and WORLD_SIZE are set in the environment, and not as a launcher sets them"
+        raise UserError(f"{told} ({error}); start with torchrun, or unset them") from error
     if LAUNCHER_HOLDS_STDIN in os.environ:
         _end_with_launcher()
     resumable = hasattr(options, "resume")

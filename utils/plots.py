@@ -1,8 +1,12 @@
-"""Pictures of images, spectra and profiles, written as PNG."""
+"""Pictures of images, spectra and profiles, written as PNG.
 
+All modules that draw have `plt` from here, where it is set up: neither the environment nor the user's matplotlibrc counts.
+"""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"  # a notebook's is known to the notebook alone
 import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axis import Axis
@@ -14,6 +18,7 @@ from utils.fft import normalised_log_mag
 from utils.files import atomic_path
 from utils.pictures import to_uint8
 
+matplotlib.rcdefaults()
 plt.rcParams["text.parse_math"] = False  # names of folders may hold dollar signs
 COLOURS = {
     "real": "black",
@@ -27,8 +32,9 @@ COLOURS = {
 
 
 def legible(name):
-    """A name of a file without bytes that are no text."""
-    return name.encode(errors="backslashreplace").decode()
+    """A name of a file as a figure shows it: without bytes that are no text, and without what would keep it from legends."""
+    shown = name.encode(errors="backslashreplace").decode()
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _texts(artist):
