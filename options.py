@@ -140,9 +140,9 @@ PRESETS = {
 TRAIN_TEXT = """Train STIG: translate the log-magnitude spectrum of generated images towards that of photographs.
 
   python train.py --data demo --size 64 --fit crop --holdout 0.25 --epoch 2 --dst first_try
-  python train.py --data my_set --size 256 --holdout 0.2 --dst my_run --device 0
-  python train.py --data my_set --size 256 --batch_size 4 --dst my_run --device 0,1
-  torchrun --standalone --nproc_per_node=4 train.py --data my_set --size 256 --batch_size 4 --dst my_run
+  python train.py --data my_set --size 256 --fit crop --holdout 0.2 --dst my_run --device 0
+  python train.py --data my_set --size 256 --fit crop --batch_size 4 --dst my_run --device 0,1
+  torchrun --standalone --nproc_per_node=4 train.py --data my_set --size 256 --fit crop --batch_size 4 --dst my_run
 
 Photographs lie in datasets/<data>/real, generated images in datasets/<data>/fake, or both in tar shards beside each other:
 datasets/<data>/real-000000.tar, ..., fake-000000.tar, ... (gan.py shard writes such). Everything the run writes goes to

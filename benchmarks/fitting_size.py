@@ -72,7 +72,7 @@ def main(argv=None):
     parser.add_argument("--judged", type=number(int, 7), default=100, help="images of each class that judge")
     parser.add_argument("--data", help="set in datasets/ to fit on; needs --test_data")
     parser.add_argument("--test_data", help="set in datasets/ to judge on")
-    parser.add_argument("--size", type=image_size, default=128)
+    parser.add_argument("--size", type=image_size, default=128, help="side of the images")
     parser.add_argument("--cnn", action="store_true", help="judge by the CNNs, too")
     options = parser.parse_args(argv)
     if bool(options.data) != bool(options.test_data):

@@ -51,7 +51,7 @@ def main(argv=None):
     """Print one table; returns its rows."""
     parser = benchmark_parser("intervals", __doc__)
     parser.add_argument("--draws", type=number(int, 1), default=2000, help="of each row")
-    parser.add_argument("--seed", type=number(int, 0), default=0)
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="of the draws")
     options = parser.parse_args(argv)
     generator, rows = np.random.default_rng(options.seed), {}
     for n_real, n_fake in COUNTS:

@@ -65,7 +65,9 @@ def parse(argv=None):
 def add_common(parser, rows):
     """Add the options that benchmarks.quality and benchmarks.splits share: sets, rows, size, epoch, device."""
     known = ("fake", "floor", *ROWS)
-    parser.add_argument("--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all of such size")
+    parser.add_argument(
+        "--sets", help="folders of datasets/ with real/ and fake/, or demo; default: all in datasets/ that are large enough"
+    )
     parser.add_argument("--rows", default=rows, type=name_list(known), metavar="ROW[,ROW...]", help=f"of {', '.join(known)}")
     parser.add_argument("--size", type=image_size, default=128, help="side of the centre crops; never resized")
     parser.add_argument("--epoch", type=number(int, 1), help="of rows that are trained; default: train.py's")

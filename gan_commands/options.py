@@ -305,7 +305,8 @@ def gan_parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (cls, text) in COMMANDS.items():
         _add(commands, name, cls, text)
-    study = commands.add_parser("study", help=" | ".join(STUDIES), formatter_class=HelpFormatter)
+    text = "Studies of what a generator does to the spectrum; python gan.py study STUDY --help explains each."
+    study = commands.add_parser("study", help=" | ".join(STUDIES), description=text, formatter_class=HelpFormatter)
     studies = study.add_subparsers(dest="study", required=True, metavar="STUDY")
     for name, (cls, text) in STUDIES.items():
         _add(studies, name, cls, text)
@@ -314,7 +315,9 @@ def gan_parser():
 
 def _add(commands, name, cls, text):
     """Add the parser of a sub-command, which is its own option `parser`, to speak of its mistakes."""
-    parser = commands.add_parser(name, help=text, description=DESCRIPTIONS.get(name, text), formatter_class=HelpFormatter)
+    examples = [line for line in GAN_TEXT.splitlines() if f" {name} " in line and line.startswith("  python")]
+    described = DESCRIPTIONS.get(name, "\n\n".join([f"{text[0].upper()}{text[1:]}.", *examples]))
+    parser = commands.add_parser(name, help=text, description=described, formatter_class=HelpFormatter)
     fill(parser, cls)
     parser.set_defaults(parser=parser)
 

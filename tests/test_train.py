@@ -659,6 +659,8 @@ def test_bad_input_to_inference(run, house, capsys):
     around = [*again[2:], "--inference_data", "results/around", "--dst", "around/inside", "--overwrite"]
     assert "a part of results/around" in refused(inference.main, around, capsys)
     assert len(list(Path("results/around/inside").iterdir())) == len(list(Path("datasets/tiny/fake").iterdir()))
+    within = [*again[2:], "--inference_data", "results/around", "--dst", "around/new"]
+    assert "results/around/new lies in results/around, which is read" in refused(inference.main, within, capsys)
     assert "argument --inference_data: it is empty" in refused(inference.main, [*again[2:], "--inference_data", ""], capsys)
     both = [*base, "--method", "linear", "--real", "datasets/tiny/real", "--fake", "datasets/tiny/fake"]
     assert "give one or the other" in refused(inference.main, [*both, "--inference_params", checkpoint], capsys)
