@@ -135,7 +135,7 @@ def test_nothing_is_measured_that_was_not_asked_for():
         return set(statistics_of(lambda: [photographs(2, 0)], wanted))
 
     assert found("mean") == {"mean"}
-    assert found("spectrum", "deviations") == {"spectrum", "opponent_mean", "deviations"}
+    assert found("even_spectrum", "deviations") == {"even_spectrum", "opponent_mean", "deviations"}
     assert found("opponent_spectrum", "halved_lags") == {"opponent_spectrum", "opponent_mean", "halved_lags"}
 
 

@@ -32,7 +32,8 @@ FILTER_PARTS = {  # name -> the shapes it may have, of images that are `size` wi
 FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then updated with every batch
     "mean": MeanLogSpectrum,
     "opponent_mean": functools.partial(MeanLogSpectrum, OPPONENT),
-    "spectrum": LogSpectrum,
+    "even_spectrum": functools.partial(LogSpectrum, with_odd=False),
+    "even_opponent_spectrum": functools.partial(LogSpectrum, OPPONENT, with_odd=False),
     "opponent_spectrum": functools.partial(LogSpectrum, OPPONENT),
 }
 SECOND_PASS = {  # statistic -> how it begins, given a mean and the period of lags, and which mean of the first pass that is
@@ -42,9 +43,9 @@ SECOND_PASS = {  # statistic -> how it begins, given a mean and the period of la
 }
 FITTED_TO = {  # kind -> statistics of the reals, and of the fakes before any filter
     "linear": (["mean"], ["mean"]),
-    "cepstral": (["opponent_spectrum", "spectrum"], ["opponent_spectrum"]),
-    "lifter": (["opponent_spectrum", "spectrum", "deviations"], ["opponent_spectrum"]),
-    "polyphase": (["opponent_spectrum", "spectrum", "deviations", "lags"], ["halved_lags"]),
+    "cepstral": (["even_opponent_spectrum", "even_spectrum"], ["opponent_spectrum"]),
+    "lifter": (["even_opponent_spectrum", "even_spectrum", "deviations"], ["opponent_spectrum"]),
+    "polyphase": (["even_opponent_spectrum", "even_spectrum", "deviations", "lags"], ["halved_lags"]),
 }
 
 
@@ -79,7 +80,7 @@ def statistics_of(read, wanted, period=PERIOD):
 
 def _fit_cepstral(reals, fakes, fake):
     """Filter "cepstral" from what `statistics_of` gives and the function that reads the fakes."""
-    gain = fit_cepstral(reals["spectrum"], reals["opponent_spectrum"], fakes["opponent_spectrum"], fake())
+    gain = fit_cepstral(reals["even_spectrum"], reals["even_opponent_spectrum"], fakes["opponent_spectrum"], fake())
     return {"gain": gain}
 
 

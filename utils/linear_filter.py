@@ -65,13 +65,13 @@ class LogSpectrum:
 
     Attributes:
         even, odd: `BinsAndCepstrum` of half the sum and half the difference of each log spectrum and its mirror image; each has
-            half the noise.
+            half the noise. Without `with_odd` (what is odd in photographs is noise) odd is None.
         rings: `RunningMoments` of each image's means over radial rings, (C, R).
     """
 
-    def __init__(self, matrix=None):
+    def __init__(self, matrix=None, with_odd=True):
         self._matrix = matrix
-        self.even, self.odd, self.rings = BinsAndCepstrum(), BinsAndCepstrum(), RunningMoments()
+        self.even, self.odd, self.rings = BinsAndCepstrum(), BinsAndCepstrum() if with_odd else None, RunningMoments()
 
     def update(self, image):
         """Add images (N, C, H, W)."""
@@ -80,7 +80,8 @@ class LogSpectrum:
             log_spectra[..., log_spectra.shape[-2] // 2, log_spectra.shape[-1] // 2] = 0  # it would be in every quefrency
             mirrored = mirror(log_spectra)
             self.even.update((log_spectra + mirrored) / 2)
-            self.odd.update((log_spectra - mirrored) / 2)
+            if self.odd is not None:
+                self.odd.update((log_spectra - mirrored) / 2)
             self.rings.update(ring_means(log_spectra, radial_rings(*log_spectra.shape[-2:])))
 
 
