@@ -29,11 +29,12 @@ from utils.errors import UserError, check_finite, script
 from utils.files import atomic_folder, check_place
 from utils.interrupts import leaving
 from utils.pictures import to_8bit, write_png
-from utils.run_dir import claim, run_folder
+from utils.run_dir import claim, refuse_held, run_folder
 from utils.seeding import seed_everything
 
 KIND = "ddpm"
 LEVELS = 1000  # of noise
+NOISY = 900  # level at which hardly anything is seen of an image
 SAVED = 1000  # steps between checkpoints
 DECAY = 0.999  # of the averaged weights, which images are drawn by
 WARM_UP = 500  # steps until the full rate
@@ -51,10 +52,11 @@ def channels(text):
 
 
 def draw_steps(text):
-    """Argparse type: a number of levels at equal distances; others would not begin at pure noise, which drawing begins with."""
+    """Argparse type: steps of which the first is at nearly pure noise, which drawing begins with."""
     value = number(int, 1, LEVELS)(text)
-    if LEVELS % value:
-        raise argparse.ArgumentTypeError(f"{value} is no divisor of {LEVELS}")
+    first = (value - 1) * (LEVELS // value)
+    if first < NOISY:
+        raise argparse.ArgumentTypeError(f"{value} would begin at level {first} of {LEVELS}, where images show; try 50 or 100")
     return value
 
 
@@ -217,11 +219,12 @@ def main(argv=None):
     device = resolve_device(options.device)
     seed_everything(options.seed)
     training = Training(options, device)
-    if path.is_file():
-        training.load(path)
-    if training.steps > options.steps:
-        raise UserError(f"{path} has {training.steps} steps already; give --steps {training.steps} or more, or another --dst")
     with leaving(path.parent, ""):
+        refuse_held(path.parent, "--dst")
+        if path.is_file():
+            training.load(path)
+        if training.steps > options.steps:
+            raise UserError(f"{path} has {training.steps} steps already; give --steps {training.steps} or more, or another --dst")
         if training.steps < options.steps:
             stream = open_stream(options.data, options.size, options.batch_size, options.seed, "none")
             training.go_on_with(stream.images)

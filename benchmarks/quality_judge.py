@@ -150,7 +150,7 @@ class Judge:
     Args:
         case: `quality_data.Case`.
         detectors: names of DETECTORS.
-        networks: as `JudgedImages`; each gives a KID and an FID, in columns kid_<name> and fid_<name>.
+        networks: as `JudgedImages`; each gives a KID, in a column kid_<name>, and "inception" an FID.
     """
 
     def __init__(self, case, detectors=CLASSICAL + CNNS, networks=None):
@@ -200,6 +200,8 @@ def mean_psnr(images, others):
 
 
 def feature_distances(name, real, other):
-    """KID and FID of a network's features (N, D), (M, D)."""
-    distance = Moments.of(real).frechet_distance(Moments.of(other))
-    return {f"kid_{name}": kernel_distance(real, other)[0], f"fid_{name}": distance}
+    """KID of a network's features (N, D), (M, D); of Inception's the FID, too."""
+    distances = {f"kid_{name}": kernel_distance(real, other)[0]}
+    if name == "inception":
+        distances["fid_inception"] = Moments.of(real).frechet_distance(Moments.of(other))
+    return distances

@@ -28,6 +28,7 @@ from utils.pictures import to_uint8, write_png
 from utils.result_files import output_names
 
 MARGIN = 20  # pixels by which a small image is mirrored on each side: what a network does to borders is cut off
+STEP = 8  # what sides are a multiple of, as a network is given them
 PROBE = 48, 56  # sides of the images by which a network's scale is found out
 
 
@@ -62,33 +63,54 @@ def load_network(path, threads):
 
 
 def output(network, array):
-    """What a network makes of an array (3, H, W)."""
+    """What a network makes of an array (3, H, W). Raises: UserError if it cannot."""
     import ncnn
 
+    given = ncnn.Mat(np.ascontiguousarray(array, dtype=np.float32)).clone()  # else it would share memory that is given back
     extractor = network.create_extractor()
-    extractor.input(network.input_names()[0], ncnn.Mat(np.ascontiguousarray(array, dtype=np.float32)))
-    return np.array(extractor.extract(network.output_names()[0])[1])
+    extractor.input(network.input_names()[0], given)
+    code, found = extractor.extract(network.output_names()[0])
+    if code:
+        raise UserError(f"the network makes nothing of an image {array.shape}")
+    return np.array(found)
 
 
-def scale_of(network):
-    """By how much a network enlarges. Raises: UserError if it does not, or loses more of the borders than is added to them."""
+def measure(network):
+    """By how much a network enlarges, and how many pixels of height and width it loses by that.
+
+    Raises: UserError if it enlarges nothing, or loses more than is added to the borders.
+    """
     small, large = (output(network, np.full((3, PROBE[0], side), 0.5)) for side in PROBE)
     scale, rest = divmod(large.shape[-1] - small.shape[-1], PROBE[1] - PROBE[0])
     lost = scale * PROBE[0] - small.shape[-1]
-    if small.ndim != 3 or len(small) != 3 or scale < 2 or rest or lost % 2 or not 0 <= lost <= 2 * scale * MARGIN:
+    if small.ndim != 3 or len(small) != 3 or scale < 2 or rest:
         given = (3, PROBE[0], PROBE[0])
         raise UserError(f"the network makes {small.shape} of {given} and enlarges no images of three colours")
-    return scale
+    if lost % 2 or not 0 <= lost <= 2 * scale * MARGIN:
+        raise UserError(
+            f"the network loses {lost / 2:g} pixels of each border; a whole number up to {scale * MARGIN} is made up for"
+        )
+    return scale, lost
 
 
-def enlarged(network, image, scale):
-    """Image (3, H, W) in [0, 1] -> (3, scale H, scale W) in [0, 1]. Raises: UserError if the network gives no finite values."""
-    found = output(network, np.pad(image.numpy(), ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)), "symmetric"))
+def enlarged(network, image, scale, lost):
+    """Image (3, H, W) in [0, 1] -> (3, scale H, scale W) in [0, 1].
+
+    Args:
+        scale, lost: of `measure`.
+    Raises: UserError if the network gives another size or values that are not finite.
+    """
+    sides = [(MARGIN, MARGIN + -(length + 2 * MARGIN) % STEP) for length in image.shape[1:]]  # networks may halve it three times
+    mirrored = np.pad(image.numpy(), ((0, 0), *sides), "symmetric")
+    found = output(network, mirrored)
+    if found.shape != (3, *(scale * length - lost for length in mirrored.shape[1:])):
+        raise UserError(
+            f"the network makes {found.shape} of {mirrored.shape}, which is not {scale} times the size less {lost} pixels"
+        )
     if not np.isfinite(found).all():
         raise UserError("the network gives values that are not finite")
-    height, width = (scale * length for length in image.shape[1:])
-    top, left = (found.shape[1] - height) // 2, (found.shape[2] - width) // 2
-    return torch.from_numpy(found[:, top : top + height, left : left + width]).clamp(0, 1)
+    first, (height, width) = scale * MARGIN - lost // 2, (scale * length for length in image.shape[1:])
+    return torch.from_numpy(found[:, first : first + height, first : first + width]).clamp(0, 1)
 
 
 def reduced(image, scale):
@@ -117,11 +139,11 @@ def main(argv=None):
     if folder.exists():
         raise UserError(f"{folder} is there already; delete it, or choose another --out")
     network = load_network(options.network, options.threads)
-    scale = scale_of(network)
+    scale, lost = measure(network)
     photos = open_photos(options, scale)
     with atomic_folder(folder) as temporary:
         for index, name in enumerate(tqdm(output_names(photos.paths), desc="enlarging", unit="image")):
-            write_png(temporary / name, enlarged(network, reduced(photos[index], scale), scale))
+            write_png(temporary / name, enlarged(network, reduced(photos[index], scale), scale, lost))
     print(f"{len(photos)} images, enlarged {scale} times, in {folder}")
 
 

@@ -24,7 +24,7 @@ TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
 # Alike in one table.
 SHARED = (
     *("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit"),
-    *("size", "fit", "seed", "filters_fitted", "intervals", "judged_by"),
+    *("size", "fit", "seed", "filters_fitted", "intervals"),
 )
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
@@ -49,6 +49,8 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
         filters_fitted: in mode before_after, whether images are kept apart to fit filters on.
     """
     asked = {name: getattr(bench.options, name) for name in ("num_samples", "seed")}
+    others = [images for images in generated if images.folder.as_posix() != training["fake"]]
+    is_drawn = any(len(images) > (asked["num_samples"] or len(images)) for images in others)
     as_trained = all(training.get(name) == value for name, value in asked.items())
     names = "\n".join(itertools.chain.from_iterable(reals)).encode(errors="surrogateescape")
     return {
@@ -64,7 +66,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
         "split": training.get("split"),
         "num_samples": training.get("num_samples"),
         "filters_fitted": filters_fitted,
-        "judged_by": None if as_trained else f"at most {asked['num_samples']} images of a folder, --seed {asked['seed']}",
+        "judged_by": asked if is_drawn and not as_trained else None,
         "intervals": "closed form",  # not of an earlier version, which drew images anew
         "detector": bench.identity() | training,
         "reals": hashlib.sha256(names).hexdigest(),
@@ -87,6 +89,9 @@ def difference(setting, other):
         return "detectors trained otherwise"
     if not set(unlike) & set(PROTOCOL) and setting["reals"] != other["reals"]:
         return "judged by other photographs"
+    samples = [each.get("judged_by") for each in (setting, other)]
+    if samples[0] != samples[1] and (setting["classifier"] == other["classifier"] or not all(map(_by_default, (setting, other)))):
+        return f"other folders judged by {_told_samples(samples[1])}, here {_told_samples(samples[0])}"
     counts, others = (dict(each["generated"].values()) for each in (setting, other))
     for folder in counts:
         if others.get(folder, counts[folder]) != counts[folder]:
@@ -94,6 +99,17 @@ def difference(setting, other):
     files, others = (each.get("files", {}) for each in (setting, other))
     changed = next((folder for folder in files if others.get(folder, files[folder]) != files[folder]), None)
     return f"other images in {changed}" if changed else None
+
+
+def _by_default(setting):
+    """Whether other folders are judged by as many images as is the classifier's own default."""
+    samples = setting.get("judged_by")
+    return samples is None or samples["num_samples"] == DETECT_DEFAULTS[setting["classifier"]]["num_samples"]
+
+
+def _told_samples(samples):
+    """`judged_by` of a setting in words."""
+    return f"at most {samples['num_samples']} images of each, --seed {samples['seed']}" if samples else "samples as in training"
 
 
 def setting_text(records):
@@ -105,7 +121,7 @@ def setting_text(records):
         for setting in (record.setting for record in records)
     ]
     judged = "" if shared["fit"] == shared["trained_fit"] else f"; they judge images brought to that size by --fit {shared['fit']}"
-    judged += f"; of other folders they judge {shared['judged_by']}" if shared.get("judged_by") else ""
+    judged += f"; of other folders they judge {_told_samples(shared['judged_by'])}" if shared.get("judged_by") else ""
     return (
         f"Photographs: {shared['real']}. Detectors trained on {shared['trained_real']} and {shared['trained_fake']}, at "
         f"{shared['size']} x {shared['size']} px, --fit {shared['trained_fit']}, --seed {shared['seed']}{judged}. "

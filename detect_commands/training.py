@@ -23,7 +23,7 @@ from utils.perturbations import augment
 
 CROP = 224  # resnet50's training crop
 RESUMING = "go on with --resume"  # where a disk is full: of several detectors it begins what is not there
-AHEAD = {"class_epoch", "patience"}  # of what shapes a detector, what says nothing about the epochs behind
+AHEAD = {"class_epoch", "patience"}  # of what shapes a detector, what may be more when it goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +245,8 @@ def _resume(network, optimizer, scheduler, folder, processes, plan, origin):
             raise UserError(f"{folder} has {last['epoch'] + 1} epochs already; give --class_epoch that or more, or --overwrite")
         made = last.get("training", {}).get("patience", plan.patience)
         if plan.patience and not 0 < made <= plan.patience:  # it might have ended before, with another detector
-            raise UserError(f"{folder} was trained with --patience {made}; give that, more or 0 to resume, or --overwrite")
+            wanted = f"{made}, more or 0" if made else "0"
+            raise UserError(f"{folder} was trained with --patience {made}; give {wanted} to resume, or --overwrite")
         load_optimiser(optimizer, last["optimizer"])
         load_scheduler(scheduler, last["scheduler"])
         return int(last["epoch"]) + 1, int(last["best_epoch"]), float(last["best_loss"])

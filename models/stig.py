@@ -11,7 +11,7 @@ from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
 from utils.fft import image_to_mag, mag_to_image, normalised_log_mag
-from utils.filters import FILTER_PARTS, apply_filter, as_unseen, check_filter
+from utils.filters import FILTER_PARTS, apply_filter, as_unseen, check_filter, grey_where
 from utils.profiles import chessboard_profile
 from utils.rounding import compensate_rounding
 
@@ -68,12 +68,6 @@ def to_unit_range(image, how):
         return image.clamp(0, 1)
     low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
     return (image - low) / (high - low).clamp_min(1e-12)
-
-
-def grey_where(image, refined):
-    """Refined images (N, 3, H, W), of those images whose channels are equal the mean of theirs: a correction adds no colour."""
-    is_grey = (image == image[:, :1]).all(3).all(2).all(1)[:, None, None, None]
-    return torch.where(is_grey, refined.mean(1, keepdim=True), refined)
 
 
 class STIG(nn.Module):

@@ -228,7 +228,7 @@ def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch, capsys):
     assert stop.value.code == 130
     monkeypatch.setattr(module, "_train_epoch", original)
     told = refused(capsys, *arguments, *folders, "--dst", "parts", "--resume", "--patience", "5")
-    assert "was trained with --patience 10; give that, more or 0 to resume" in told
+    assert "was trained with --patience 10; give 10, more or 0 to resume" in told
     detect.main([*arguments, *folders, "--dst", "parts", "--resume"])
     whole, parts = (load_checkpoint(f"results/{dst}/cnn_classifier/run_00/detector.pt", "detector") for dst in ("whole", "parts"))
     assert whole["threshold"] == parts["threshold"] and whole["best_epoch"] == parts["best_epoch"]
@@ -1236,8 +1236,19 @@ def test_judging_by_other_samples_is_another_setting(run, capsys):
     capsys.readouterr()
     judge = ["--classifier", "logreg", "--dst", "run", "--is_train", "False", "--eval_root", str(run / "refined")]
     detect.main([*judge, "--num_samples", "5", "--seed", "7"])
-    assert "another setting (judged_by None, here at most 5 images of a folder, --seed 7)" in capsys.readouterr().out
-    assert "of other folders they judge at most 5 images of a folder, --seed 7." in path.read_text()
+    told = "other folders judged by samples as in training, here at most 5 images of each, --seed 7"
+    assert f"another setting ({told})" in capsys.readouterr().out
+    assert "of other folders they judge at most 5 images of each, --seed 7." in path.read_text()
+
+
+def test_classifiers_that_judge_by_their_own_defaults_stand_in_one_table(run, capsys):
+    """Whatever they were trained on: of so few images nothing is drawn."""
+    few = ["--num_samples", "20", "--seed", "7", *SHORT]
+    detect.main(["--classifier", "logreg,svm", *few, "--eval_root", str(run / "refined")])
+    capsys.readouterr()
+    detect.main(["--classifier", "logreg,svm", "--dst", "run", "--is_train", "False", "--eval_root", str(run / "refined")])
+    told = capsys.readouterr().out
+    assert "another setting" not in told and "| svm " in told and "| logreg " in told
 
 
 def test_versions_of_photographs_that_were_trained_on_judge_as_no_fakes(run):

@@ -1,5 +1,6 @@
 """benchmarks.diffusion: fakes of a small diffusion model."""
 
+import argparse
 import sys
 import types
 from pathlib import Path
@@ -17,6 +18,12 @@ from utils.errors import UserError
 from utils.pictures import to_8bit
 
 SMALL = "--data photos --size 16 --batch_size 4 --width 8 --draw_steps 2 --device cpu --dst small_ddpm"
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """Two steps of drawing are enough here."""
+    monkeypatch.setattr(diffusion, "NOISY", 400)
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def test_what_does_not_fit_is_refused(photos, capsys):
         (("--out", "new", "--steps", "3", "--lr", "0.1"), "was trained with --lr 0.0004"),
         (("--out", "new", "--dst", "new", "--batch_size", "10"), "fewer than --batch_size 10"),
         (("--out", "new", "--width", "12"), "12 is no multiple of 8"),
-        (("--out", "new", "--draw_steps", "501"), "501 is no divisor of 1000"),
+        (("--out", "new", "--draw_steps", "1"), "1 would begin at level 0"),
     ):
         assert words in refusal(capsys, *arguments)
     assert not Path("new").exists()
@@ -97,8 +104,23 @@ def test_other_images_are_noticed_where_a_training_goes_on(photos, capsys):
     run("drawn", "--steps", "2", "--n", "1")  # which needs none
 
 
+@pytest.mark.parametrize(("steps", "fits"), [(50, True), (20, True), (334, False), (501, False), (1000, True)])
+def test_drawing_begins_at_noise(monkeypatch, steps, fits):
+    """At the level of which the library's scheduler begins."""
+    scheduler = diffusion.load_diffusers().DDIMScheduler(diffusion.LEVELS)
+    scheduler.set_timesteps(steps)
+    monkeypatch.setattr(diffusion, "NOISY", int(scheduler.timesteps[0]))
+    assert diffusion.draw_steps(str(steps)) == steps
+    monkeypatch.setattr(diffusion, "NOISY", 900)
+    if fits:
+        assert diffusion.draw_steps(str(steps)) == steps
+    else:
+        with pytest.raises(argparse.ArgumentTypeError):
+            diffusion.draw_steps(str(steps))
+
+
 def test_one_process_at_a_time_trains(photos, capsys, monkeypatch):
-    monkeypatch.setattr("utils.run_dir.hold", lambda folder: False)
+    monkeypatch.setattr("utils.run_dir.held_by_another", lambda folder: True)
     assert "another process is filling results/small_ddpm" in refusal(capsys, "--out", "new", "--steps", "3")
 
 

@@ -162,7 +162,7 @@ def assert_alike(first, second):
 def test_an_environment_that_no_launcher_made_is_told(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    for world, words in (("abc", "invalid literal"), ("2", "'MASTER_ADDR'")):
+    for world, words in (("abc", "invalid literal"), ("2", "(MASTER_ADDR is missing)")):
         monkeypatch.setenv("WORLD_SIZE", world)
         with pytest.raises(SystemExit) as stop:
             eval_script.main(["--eval_root", "none", "--eval_mode", "lfd"])
@@ -534,7 +534,8 @@ def test_gan_training_is_stopped_by_any_process(house, capfd):
 def test_a_detectors_training_is_stopped_by_any_process(halted, house, capfd):
     command = [*shared_steps.DETECT.split(), *CPU, "--classifier", "cnn", "--dst", "stopped_detector"]
     folder = house / "results/stopped_detector/cnn_classifier/run_00"
-    said = stopped_by(folder, "last.pt", [ROOT / "detect.py", *command, "--patience", "0", "--class_epoch", "100000"], capfd).err
+    command += ["--patience", "0"]
+    said = stopped_by(folder, "last.pt", [ROOT / "detect.py", *command, "--class_epoch", "100000"], capfd).err
     assert said.count("stopped; every file in results/stopped_detector is whole") == 1
     epoch = load_checkpoint(folder / "last.pt", "detector-training")["epoch"]
     detect.main([*command, "--class_epoch", str(epoch + 3), "--resume"])

@@ -167,11 +167,11 @@ def test_judge_of_the_reals_themselves(case):
 
 
 def test_distances_of_a_network_s_features(case):
-    networks = {"corners": lambda image: image[..., ::31, ::31].flatten(1).numpy()}
+    networks = {"inception": lambda image: image[..., ::31, ::31].flatten(1).numpy()}
     judge = quality_judge.Judge(case, (), networks)
     numbers, darker = judge(case.real), judge(Images(case.real.names, case.real.pixels / 4))
-    assert numbers["fid_corners"] < 1e-6 and abs(numbers["kid_corners"]) < 0.2
-    assert darker["fid_corners"] > 0.1 and darker["kid_corners"] > numbers["kid_corners"] + 0.1
+    assert numbers["fid_inception"] < 1e-6 and abs(numbers["kid_inception"]) < 0.2
+    assert darker["fid_inception"] > 0.1 and darker["kid_inception"] > numbers["kid_inception"] + 0.1
 
 
 def test_folds_keep_scenes_together():

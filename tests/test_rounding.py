@@ -68,6 +68,14 @@ def test_grey_images_are_rounded_three_times_alike():
     assert plain - given > 0.04 and abs(ours - given) < 0.2 * (plain - given)
 
 
+def test_filters_that_were_fitted_on_colours_leave_grey_images_grey():
+    real, fake = noise([20 * LEVEL, 4 * LEVEL, 4 * LEVEL]), noise([20 * LEVEL, 9 * LEVEL, 2 * LEVEL], seed=1)
+    mixture = torch.cat([fake[:2].mean(1, keepdim=True).expand(-1, 3, -1, -1), fake[2:4]])
+    for kind, one in fit_filters(lambda: [real], lambda: [fake]).items():
+        refined = to_8bit(filtered(mixture, one))
+        assert (refined[:2] == refined[:2, :1]).all() and (refined[2:] != refined[2:, :1]).any(), kind
+
+
 def test_filters_that_know_the_wanted_spectrum_compensate_and_plain_ones_do_not():
     real, fake = noise([20 * LEVEL, 0.4 * LEVEL, 0.4 * LEVEL]), noise([20 * LEVEL, 3 * LEVEL, 3 * LEVEL], seed=1)
     fitted = fit_filters(lambda: [to_8bit(real)], lambda: [to_8bit(fake)], ["linear", "cepstral", "lifter"])

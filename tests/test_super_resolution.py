@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import super_resolution
 from benchmarks.super_resolution import main
 
 NEAREST = "Interp up 1 1 data {out} 0=1 1=2.0 2=2.0"  # twice the size, each pixel four times
@@ -64,6 +65,29 @@ def test_borders_that_a_network_loses_are_cut_off_evenly(photos):
     assert np.abs(blurred - means).max() <= 0.51
 
 
+def test_networks_that_halve_images_of_any_size(photos):
+    """Of what is halved an odd row is lost; sides are made multiples of 8, and the picture stays in its place."""
+    halved = "Pooling half 1 1 data halved 0=1 1=2 2=2"
+    write_network(Path("strided.param"), halved, "Interp up 1 1 halved output 0=1 1=4.0 2=4.0")
+    for size in ("24", "26", "30"):  # 12, 13 and 15 once reduced
+        fakes = draw(f"strided_{size}", "strided.param", "--size", size)
+        photo = Image.open("photos/a_real.png")
+        left, top = ((side - int(size)) // 2 // 8 * 8 for side in photo.size)
+        cut = photo.crop((left, top, left + int(size), top + int(size)))
+        small = np.asarray(cut.resize((int(size) // 2,) * 2, Image.Resampling.BICUBIC)).astype(float)
+        padded = np.pad(small, ((20, 36), (20, 36), (0, 0)), "symmetric")[:56, :56]
+        means = padded.reshape(28, 2, 28, 2, 3).mean((1, 3)).repeat(4, 0).repeat(4, 1)
+        wanted = means[40 : 40 + int(size), 40 : 40 + int(size)]
+        assert np.abs(fakes["a_real.png"] - wanted).max() <= 0.51, size
+
+
+def test_values_that_are_not_finite(photos, capsys, monkeypatch):
+    monkeypatch.setattr(
+        super_resolution, "output", lambda network, array: np.full((3, 2 * array.shape[1], 2 * array.shape[2]), np.nan)
+    )
+    assert "not finite" in refusal(capsys)
+
+
 def test_crops(photos):
     fakes = draw("crops", "nearest.param", "--size", "16")
     small = Image.fromarray(photos[0][8:24, 16:32]).resize((8, 8), Image.Resampling.BICUBIC)
@@ -76,7 +100,9 @@ def test_mistakes(photos, capsys, monkeypatch):
     write_network(Path("same.param"), "Pooling output 1 1 data output 0=1 1=3 2=1")
     assert "enlarges no images" in refusal(capsys, "same.param")
     write_network(Path("lost.param"), NEAREST.format(out="raised"), MEAN.replace("1=3", "1=83"))
-    assert "enlarges no images" in refusal(capsys, "lost.param")
+    assert "loses 41 pixels of each border; a whole number up to 40 is made up for" in refusal(capsys, "lost.param")
+    Path("lost.bin").unlink()
+    assert "lost.bin does not exist" in refusal(capsys, "lost.param")
     write_network(Path("cut.param"), CONVOLUTION)
     assert "no network that ncnn can read" in refusal(capsys, "cut.param")
     draw("fakes")

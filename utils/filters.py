@@ -7,6 +7,8 @@ A filter is a dict of tensors over FILTER_PARTS: "polyphase" (`utils.polyphase`)
 import functools
 import itertools
 
+import torch
+
 from utils.aliases import PERIOD, PERIODS
 from utils.fft import apply_gain
 from utils.lifter import JOINT, Deviations, apply_lifter, fit_lifter
@@ -165,12 +167,19 @@ def as_unseen(image, fitted):
     return apply_gain(image, fitted["unseen"]) if "unseen" in fitted else image
 
 
+def grey_where(image, refined):
+    """Refined images (N, 3, H, W), of those images whose channels are equal the mean of theirs: refining adds no colour."""
+    is_grey = (image == image[:, :1]).all(3).all(2).all(1)[:, None, None, None]
+    return torch.where(is_grey, refined.mean(1, keepdim=True), refined)
+
+
 def filtered(image, fitted):
     """What is kept of fakes after a filter: (N, 3, H, W) in [0, 1] -> the same, to be rounded to 8 bit.
 
-    Where the filter holds a lifter, which gives each image the spectrum it should have, rounding is compensated for.
+    Grey images stay grey. Where the filter holds a lifter, which gives each image the spectrum it should have, rounding is
+    compensated for.
     """
-    image = apply_filter(image, fitted)
+    image = grey_where(image, apply_filter(image, fitted))
     return (compensate_rounding(image) if "lifter" in fitted else image).clamp(0, 1)
 
 

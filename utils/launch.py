@@ -84,10 +84,11 @@ def _joined(work, options, devices):
     importlib.import_module("torch.distributed.nn")
     try:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        os.environ["MASTER_ADDR"]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except (KeyError, ValueError) as error:
+        why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
         told = "RANK and WORLD_SIZE are set in the environment, and not as a launcher sets them"
-        raise UserError(f"{told} ({error}); start with torchrun, or unset them") from error
+        raise UserError(f"{told} ({why}); start with torchrun, or unset them") from error
     if LAUNCHER_HOLDS_STDIN in os.environ:
         _end_with_launcher()
     resumable = hasattr(options, "resume")

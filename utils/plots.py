@@ -5,7 +5,7 @@ All modules that draw have `plt` from here, where it is set up: neither the envi
 
 import os
 
-os.environ["MPLBACKEND"] = "Agg"  # a notebook's is known to the notebook alone
+os.environ.pop("MPLBACKEND", None)  # a notebook's is known to the notebook alone
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,6 +19,7 @@ from utils.files import atomic_path
 from utils.pictures import to_uint8
 
 matplotlib.rcdefaults()
+plt.switch_backend("Agg")
 plt.rcParams["text.parse_math"] = False  # names of folders may hold dollar signs
 COLOURS = {
     "real": "black",

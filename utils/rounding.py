@@ -14,7 +14,7 @@ from utils.profiles import half_ring_means, radial_rings
 ROUNDING_VARIANCE = 1 / 12 / 255**2  # of one pixel and channel in [0, 1]: a uniform error, one grey level wide
 MEAN_LOG = float(torch.special.digamma(torch.tensor(1.0)))  # mean log power of a Gaussian field whose mean power is 1
 LEAST = 0.1  # share of the power that is left at least
-GREY = 0.1 / 255  # channels that differ by less are rounded alike
+GREY = 1e-3 / 255  # channels that differ by less are rounded alike
 
 
 def compensate_rounding(image):
