@@ -609,7 +609,11 @@ def test_figures_heed_no_environment(tmp_path):
         "from detect_commands import report\nfrom gan_commands import figures\n"
         "figures.rate_curve([0.5, 0.2], 'a_detector', 'rate.png')\nreport.save_figure(report.plt.figure(), 'empty.png')\n"
     )
-    environment = os.environ | {"MPLBACKEND": "module://of_a_notebook", "MATPLOTLIBRC": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MATPLOTLIBRC": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
     subprocess.run([sys.executable, "draw.py"], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert Image.open(tmp_path / "rate.png").format == Image.open(tmp_path / "empty.png").format == "PNG"
 
