@@ -675,6 +675,7 @@ def test_output_names_never_collide(tmp_path):
     for given in (("a.jpg", "a.png", "a.jpg.png"), ("a.jpg", "A.png"), ("a.png", "A.png")):  # where file systems tell no case apart
         names = output_names([tmp_path / name for name in given])
         assert len({str(name).lower() for name in names}) == len(given)
+    assert [str(name) for name in output_names(["b.jpg", "a.png", "A.png"])] == ["b.png", "000001_a.png.png", "000002_A.png.png"]
     assert [str(name) for name in output_names([tmp_path / "x" / "a.jpg", tmp_path / "a.jpg"], tmp_path)] == ["x/a.png", "a.png"]
 
 

@@ -14,7 +14,7 @@ def output_names(paths, root=None):
     """Name of the PNG written for each image: its path below `root` (default: the file name alone) with the suffix .png.
 
     Images that would share a name, on a file system that tells no case apart too, keep their own suffix as well: a.jpg, a.png ->
-    a.jpg.png, a.png.png. Where that does not help (A.png, a.png), all are numbered.
+    a.jpg.png, a.png.png. Where that does not help (A.png, a.png), these are numbered.
 
     Raises: UserError if a name is longer than file systems take, before anything is written.
     """
@@ -23,10 +23,18 @@ def output_names(paths, root=None):
     taken = {stem for stem, count in Counter(str(stem).lower() for stem in stems).items() if count > 1}
     found = [Path(f"{name}.png" if str(stem).lower() in taken else f"{stem}.png") for name, stem in zip(names, stems, strict=True)]
     if not _all_differ(found):
-        found = [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
-    if not _all_differ(found):
-        found = [name.with_name(f"{index:06d}_{name.name}") for index, name in enumerate(found)]
+        whole = [Path(f"{name}.png") for name in names]  # a.jpg, a.png, a.jpg.png: only with its own suffix is each name its own
+        found = whole if _all_differ(whole) else _numbered(found)
     return _short_enough(found)
+
+
+def _numbered(names):
+    """The names, of which those that are shared begin with their place among all."""
+    counts = Counter(str(name).lower() for name in names)
+    found = [
+        name.with_name(f"{index:06d}_{name.name}") if counts[str(name).lower()] > 1 else name for index, name in enumerate(names)
+    ]
+    return found if _all_differ(found) else [name.with_name(f"{index:06d}_{name.name}") for index, name in enumerate(names)]
 
 
 def _short_enough(names):
