@@ -184,6 +184,8 @@ def parse_detect(argv=None):
     parser = make_parser("detect.py", DETECT_TEXT, DetectOptions)
     options = as_options(DetectOptions, parser, argv)
     refuse_unread(parser, vars(options), ("fit",), "size", None)
+    if options.overwrite and options.resume:
+        parser.error("--overwrite and --resume exclude each other; give one of them")
     if not options.is_train and options.mode == "before_after":
         parser.error("--mode before_after trains detectors of refined images; leave --is_train False out")
     for names, why in unread_options(options):

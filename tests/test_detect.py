@@ -270,6 +270,7 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "--augment has no effect on logreg, cnn" in refused(capsys, *small, "--classifier", "logreg,cnn", "--augment", "1")
     assert "--runs has no effect with --mode features" in refused(capsys, "--mode", "features", "--runs", "3", "--dst", "run")
     assert "--resume has no effect with --mode features" in refused(capsys, "--mode", "features", "--resume", "--dst", "run")
+    assert "exclude each other" in refused(capsys, *small, "--overwrite", "--resume")
     assert "--seed has no effect with --mode features" in refused(capsys, "--mode", "features", "--seed", "3", "--dst", "run")
     detect.main(small)
     capsys.readouterr()

@@ -651,6 +651,14 @@ def test_a_log_is_closed_by_an_error_too(tmp_path, monkeypatch):
         assert log is None
 
 
+def test_a_log_that_is_gone_is_told(tmp_path, capsys):
+    ScalarLog(tmp_path)
+    ScalarLog(tmp_path, resume_step=0)
+    assert capsys.readouterr().err == ""
+    ScalarLog(tmp_path, resume_step=7)
+    assert "log.csv has nothing of the 7 steps so far; it begins with the next one" in capsys.readouterr().err
+
+
 def test_log_is_trimmed_on_resume(tmp_path):
     with ScalarLog(tmp_path) as log:
         for step in (1, 2, 3):

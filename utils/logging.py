@@ -8,6 +8,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.checkpoint import fitting
+from utils.errors import warn
 from utils.files import write_text
 
 TABLES = ("log", "epochs", "monitor")
@@ -29,6 +30,8 @@ class ScalarLog:
         for path in (self.folder / f"{table}.csv" for table in TABLES if resume_step is not None):
             if path.is_file():
                 self._trim(path, resume_step, epochs if path.stem == "epochs" else None)
+        if resume_step and "log" not in self._columns:
+            warn(f"{self.folder / 'log.csv'} has nothing of the {resume_step} steps so far; it begins with the next one")
 
     def _trim(self, path, last_step, epochs):
         with fitting(path), path.open(newline="", encoding="utf-8") as file:
