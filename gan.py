@@ -12,7 +12,8 @@ from utils.resume import WayOn
 from utils.run_dir import OPTIONS, RESULTS
 
 SHARED = ("train", "sample")  # by several processes
-FILLED = {"sample": ".sample.json", "invert": "pairs.json"}  # what says in a folder outside of results/ whose its images are
+# What says in a folder outside of results/ whose its images are: ORIGIN and PAIRS of modules that are slow to import.
+FILLED = {"sample": ".sample.json", "invert": "pairs.json"}
 
 
 def filled(command, options):

@@ -66,13 +66,13 @@ def output(network, array):
     """What a network makes of an array (3, H, W). Raises: UserError if it cannot."""
     import ncnn
 
-    given = ncnn.Mat(np.ascontiguousarray(array, dtype=np.float32)).clone()  # else it would share memory that is given back
+    array = np.ascontiguousarray(array, dtype=np.float32)  # lives as long as the Mat, which shares its memory
     extractor = network.create_extractor()
-    extractor.input(network.input_names()[0], given)
+    extractor.input(network.input_names()[0], ncnn.Mat(array))
     code, found = extractor.extract(network.output_names()[0])
     if code:
         raise UserError(f"the network makes nothing of an image {array.shape}")
-    return np.array(found)
+    return np.array(found)  # a copy
 
 
 def measure(network):
@@ -80,7 +80,7 @@ def measure(network):
 
     Raises: UserError if it enlarges nothing, or loses more than is added to the borders.
     """
-    small, large = (output(network, np.full((3, PROBE[0], side), 0.5)) for side in PROBE)
+    small, large = (output(network, np.full((3, PROBE[0], width), 0.5)) for width in PROBE)
     scale, rest = divmod(large.shape[-1] - small.shape[-1], PROBE[1] - PROBE[0])
     lost = scale * PROBE[0] - small.shape[-1]
     if small.ndim != 3 or len(small) != 3 or scale < 2 or rest:

@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 
 from data.folder import refuse_same
-from detect_commands.common import check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
+from detect_commands.common import check_domains, check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
 from detect_commands.image_sets import filtered_sets, filters_between, open_sets
 from detect_commands.protocol import PARTS
 from detect_commands.records import Record, beside, keep, setting_of
@@ -88,6 +88,7 @@ def before_after_with(bench, options, real, fake, refined, filters):
 
 def before_after(options, processes):
     """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
+    check_domains(options)
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
     if not options.eval_root and not folders["refined"].is_dir():

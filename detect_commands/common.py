@@ -16,10 +16,14 @@ from utils.pretrained import pretrained_weights
 from utils.run_dir import run_folder
 
 
-def run_folders(options):
-    """Real and fake folder: those named, or the run's own; UserError if they are one, or there is no such run or domain."""
+def check_domains(options):
+    """UserError, before any image is read, if a classifier cannot look at --domain."""
     for classifier in options.classifier:
         check_domain(classifier, options.domain)
+
+
+def run_folders(options):
+    """Real and fake folder: those named, or the run's own; UserError if they are one, or there is no such run."""
     run = run_folder(options.dst) / "eval"
     for named, place in ((options.real, run / "real"), (options.fake, run / "fake")):
         if not named and options.is_train and not place.is_dir():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data.folder import refuse_same
-from detect_commands.common import check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
+from detect_commands.common import check_domains, check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
 from detect_commands.image_sets import open_sets
 from detect_commands.protocol import unseen
 from detect_commands.records import Record, beside, keep, setting_of, setting_text
@@ -125,6 +125,7 @@ def open_named(options):
 
 def detect(options, processes):
     """Train and evaluate each classifier, and set them side by side."""
+    check_domains(options)
     sets, size, warnings = processes.once(lambda: open_named(options))
     benches = make_benches(options, size, processes)
     processes.once(lambda: check_detectors(benches, options, sets))

@@ -36,7 +36,7 @@ def open_sample_folder(folder, origin, overwrite):
 
 def photographs_of(checkpoint):
     """Folder of the photographs that a run was trained on; None if it knows none, or they are in shards or gone."""
-    data = checkpoint["options"].get("data")
+    data = checkpoint.get("options", {}).get("data")
     try:
         return None if data is None or is_shards(data) else find_photographs(data)
     except UserError:

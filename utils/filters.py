@@ -169,7 +169,7 @@ def as_unseen(image, fitted):
 
 def grey_where(image, refined):
     """Refined images (N, 3, H, W), of those images whose channels are equal the mean of theirs: refining adds no colour."""
-    is_grey = (image == image[:, :1]).all(3).all(2).all(1)[:, None, None, None]
+    is_grey = (image == image[:, :1]).flatten(1).all(1)[:, None, None, None]
     return torch.where(is_grey, refined.mean(1, keepdim=True), refined)
 
 
