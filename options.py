@@ -204,7 +204,7 @@ class TrainModel:
     period: int = period_option()
     centre: bool = switch(
         "take from the network's corrections their mean over fakes, which is the filter's business: without a filter (--base "
-        "identity) or with --generator direct there is none",
+        "identity) or with --generator direct this has no effect",
         True,
     )
     whiten: bool = switch("networks see each bin of the magnitude relative to its mean and deviation over the training reals", True)
@@ -358,8 +358,8 @@ def parse_inference(argv=None):
 # ------------------------------------------------------------------------------------------------------------------ eval.py
 
 EVAL_TEXT = """Measure fake and refined images against real ones. Every number is a distance: lower is better, and the row
-'floor' shows two halves of the real images against each other. These are half as many images: LFD of as many other photographs
-would be about 0.7 lower, a gap 1.4 times, so a row may lie below the floor.
+'floor' shows two halves of the real images against each other. These are half as many images: as many other photographs as a row
+has would show an LFD about 0.7 lower and gaps 1.4 times smaller, so a row may lie below the floor.
 
   python eval.py --eval_root my_run --eval_mode lfd
   python eval.py --real photos --fake generated --eval_mode psd --dst photos_vs_generated

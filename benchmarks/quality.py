@@ -56,9 +56,9 @@ def parse(argv=None):
     )
     options, options.train = parser.parse_known_args(argv)
     if options.write_docs and options.part != "test":
-        parser.error("argument --write_docs: docs/quality.md has the tables of --part test; give that, too")
+        parser.error("argument --write_docs: docs/quality_tables.md has the tables of --part test; give that, too")
     if options.write_docs and options.quick:
-        parser.error("argument --write_docs: docs/quality.md has the CNN detectors, too; leave --quick out")
+        parser.error("argument --write_docs: docs/quality_tables.md has the CNN detectors, too; leave --quick out")
     return completed(options, parser)
 
 
@@ -111,8 +111,8 @@ def judge_refiner(judge, case, refined, refine, identify, device):
 
 def draw_row(row, case, refined, options):
     """Pictures of a row's best, median and worst image."""
-    folders = [RESULTS / HOME, *([DOCS / "figures"] if options.write_docs and case.name == DEMO else [])]
-    for folder in folders:  # the demo's alone: no foreign image gets into docs/
+    drawn = case.name.partition("_")[0] == DEMO  # no photograph gets into docs/
+    for folder in [RESULTS / HOME, *([DOCS / "figures"] if options.write_docs and drawn else [])]:
         name = f"{case.name}_{case.size}_{case.part}_{row}.png"
         pictures(case.fake, refined, f"{case.name}, {case.size} px, {case.part}: {row}", folder / f"quality_{name}")
 
@@ -230,7 +230,7 @@ def main(argv=None):
     results = read_json(path)
     print(f"\n{legend(judged)}\n\nnumbers: {path}")
     if options.write_docs:
-        write_docs(DOCS / "quality.md", f"{options.part} {options.size}", "\n\n".join(tables))
+        write_docs(DOCS / "quality_tables.md", f"{options.part} {options.size}", "\n\n".join(tables))
     return results
 
 

@@ -279,7 +279,7 @@ COMMANDS = {  # name -> options, help
     "train": (GanTrainOptions, "train a GAN on photographs"),
     "sample": (GanSampleOptions, "write generated images"),
     "invert": (GanInvertOptions, "find the latents of photographs"),
-    "finetune": (GanFinetuneOptions, "repair a generator's spectrum"),
+    "finetune": (GanFinetuneOptions, "fine-tune a generator with a Fourier loss"),
     "shard": (GanShardOptions, "pack images into tar shards"),
 }
 STUDIES = {

@@ -302,7 +302,7 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
 def test_documents_get_what_was_judged_in_this_call(demo, monkeypatch, tmp_path):
     """Other sets and rows of the file may be of older code."""
     monkeypatch.setattr(quality, "DOCS", tmp_path)
-    page = tmp_path / "quality.md"
+    page = tmp_path / "quality_tables.md"
     page.write_text(f"<!-- test {SIZE}: begin -->\n<!-- test {SIZE}: end -->\n")
     shutil.copytree("datasets/small", "datasets/second")
     command = ["--size", str(SIZE), "--part", "test"]
@@ -326,7 +326,7 @@ def test_options_without_a_use_are_refused(capsys):
 
 
 def test_docs_keep_the_text_around_the_tables(tmp_path):
-    page = tmp_path / "quality.md"
+    page = tmp_path / "quality_tables.md"
     page.write_text("before\n<!-- test 32: begin -->\nold\n<!-- test 32: end -->\nafter\n")
     quality_report.write_docs(page, "test 32", "new")
     assert page.read_text() == "before\n<!-- test 32: begin -->\n\nnew\n\n<!-- test 32: end -->\nafter\n"
