@@ -14,6 +14,7 @@ from utils.checkpoint import fitting, load_checkpoint
 from utils.errors import UserError
 from utils.filters import FILTERS, check_filter, filters_legend
 from utils.run_dir import check_run_folder, open_run_folder, run_folder
+from utils.seeding import seed_everything
 
 
 def before_after_home(bench, options):
@@ -54,9 +55,12 @@ def check_before_after(benches, options, real, fake, refined, for_filters):
     check_records(options, "before_after")
     for bench in benches:
         check_run_folder(*before_after_home(bench, options))
-        for names in splits_of(bench, options, real, fake, for_filters):
+        home = run_folder(options.dst) / f"{bench.classifier}_before_after"
+        for run, names in enumerate(splits_of(bench, options, real, fake, for_filters)):
             for part in PARTS:
                 refined.indices(names["fake"][part])
+            for images in (fake, refined) if options.resume else ():
+                bench.check_finished(home / images.label / f"run_{run:02d}", bench.origin(real, images, names))
 
 
 def before_after_with(bench, options, real, fake, refined, filters):
@@ -89,6 +93,7 @@ def before_after_with(bench, options, real, fake, refined, filters):
 def before_after(options, processes):
     """Detectors trained on fakes, and afresh, asked about fakes, filtered fakes and refined ones."""
     check_domains(options)
+    seed_everything(options.seed, options.deterministic)
     run_eval = run_folder(options.dst) / "eval"
     folders = run_folders(options) | {"refined": Path(options.eval_root[0]) if options.eval_root else run_eval / "refined"}
     if not options.eval_root and not folders["refined"].is_dir():

@@ -3,7 +3,7 @@
 from detect_commands.judges import FEWEST, ClassicalJudge, NetworkJudge, domains
 from detect_commands.options import READ_BY
 from detect_commands.protocol import PARTS
-from detect_commands.training import RESUMING, TrainingPlan, check_origin, remove_progress
+from detect_commands.training import RESUMING, TrainingPlan, check_origin, check_progress, remove_progress
 from models.classical_detectors import CLASSICAL
 from models.detectors import check_detector
 from utils.checkpoint import fitting, load_checkpoint, save_checkpoint
@@ -97,10 +97,13 @@ class Bench:
         return {"identity": self.identity(), "training": self.training(real, fake), "names": names, "bytes": sizes}
 
     def check_finished(self, folder, origin=None):
-        """UserError if `folder` holds a finished detector that was made otherwise; arguments as `load`, but no network is made."""
-        path = folder / "detector.pt"
+        """UserError if `folder` holds a detector, finished or begun, that was made otherwise; as `load`, but no network is made."""
+        path, begun = folder / "detector.pt", folder / "last.pt"
         if path.is_file():
             self._check(path, load_checkpoint(path, "detector"), origin)
+        elif origin and begun.is_file():
+            with fitting(begun):
+                check_progress(begun, load_checkpoint(begun, "detector-training"), origin)
 
     def _check(self, path, content, origin):
         """`check_origin` of a detector's checkpoint, with advice."""

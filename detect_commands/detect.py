@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from data.copies import images_seen
 from data.folder import refuse_same
+from data.listing import ImagePaths
 from detect_commands.common import check_domains, check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
 from detect_commands.image_sets import open_sets
 from detect_commands.protocol import unseen
@@ -69,6 +71,22 @@ def left_out(content, judged, count):
     return lines
 
 
+def copies_of_training(content, judged):
+    """Lines of a report on judged images that a detector was trained on, as files of whatever names; arguments as `left_out`."""
+    lines = []
+    for side, sets in (("real", judged[:1]), ("fake", judged[1:])):
+        names = [name for part in ("train", "validation") for name in content["names"][side][part]]
+        used = ImagePaths(content["training"][side], names)
+        for images, indices in sets:
+            seen = images_seen(used, images.images.paths.take(indices))
+            if seen:
+                lines.append(
+                    f"Warning: {images.label}: {seen} of {len(indices)} images are copies, byte for byte, of images that the "
+                    "detector was trained on: what it finds looks too good; leave them out"
+                )
+    return lines
+
+
 def check_detectors(benches, options, sets):
     """UserError for whatever would stop the work on any classifier later; nothing is made or deleted."""
     check_records(options, "classifier")
@@ -90,7 +108,7 @@ def check_detectors(benches, options, sets):
 def detect_with(bench, options, sets):
     """Train or read every run of one classifier and judge it.
 
-    Returns: `Judged` rows, their setting, where the detectors are, and `left_out` of the first run.
+    Returns: `Judged` rows, their setting, where the detectors are, and `left_out` and `copies_of_training` of the first run.
     """
     home, runs = bench.processes.once(lambda: open_home(options, bench.classifier))
     splits = splits_of(bench, options, sets["real"], sets["fake"]) if options.is_train else []
@@ -104,7 +122,10 @@ def detect_with(bench, options, sets):
         perturbations = PERTURBATIONS if options.robustness else ("none",)
         rows += judge_rows(bench, judge, run, content["trained_on"], real, generated, perturbations)
         reals.append([real[0].names[index] for index in real[1]])
-        lines = lines or left_out(content, [real, *generated], bench.options.num_samples)
+        told = left_out(content, [real, *generated], bench.options.num_samples)
+        if not options.is_train:  # a training compares its folders as it begins
+            told += copies_of_training(content, [real, *generated])
+        lines = lines or told
     setting = setting_of(bench, content["training"], len(runs), reals, {"real": sets["real"]}, [images for images, _ in generated])
     return rows, setting, home, lines
 
@@ -135,7 +156,7 @@ def detect(options, processes):
             record = keep(home, Record(setting, rows, [*warnings, *lines, *told_few(rows)]))
             rows = record.rows
             counts = 'No image judges a detector that was trained on it; "real, fake": how many judge it, in each run.'
-            print(f"\n{home}\n{write_evaluation(home, rows, [counts, setting_text([record]), *record.warnings])}")
+            print("", home, *lines, write_evaluation(home, rows, [counts, setting_text([record]), *record.warnings]), sep="\n")
             if options.robustness:
                 print(f"After JPEG, resizing, blur and noise: {home / 'evaluation.md'}")
     if processes.main:

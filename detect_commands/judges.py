@@ -4,14 +4,15 @@ import functools
 
 import numpy as np
 import torch
+from scipy.special import logit
 
 from data.pairs import scene_keys
 from detect_commands.image_sets import Chosen
 from detect_commands.training import LabelledImages, network_logits, train_network
 from models.batch_norm import share_statistics
 from models.classical_detectors import CLASSICAL, NEIGHBOURS, classical_scores, fit_classical, try_state
-from models.detectors import DOMAINS, SPECTRA, Detector, fake_probability
-from utils.detection import best_threshold
+from models.detectors import DOMAINS, SPECTRA, Detector, fake_score
+from utils.detection import best_threshold, margin_score
 from utils.detector_features import LOOKS_AT, classical_features
 from utils.errors import UserError
 from utils.fresh_detector import fold_numbers, out_of_fold
@@ -20,8 +21,17 @@ from utils.perturbations import PERTURBATIONS
 from utils.whitening import fit_whitening
 
 FOLDS = 5  # out-of-fold scores choose the threshold of classical detectors
+TINY = 2**-53  # from probabilities so near 1 on, float64 knew no others
 SMALLEST_DEVIATION = 1e-3  # of a bin of a log spectrum; rounding to 8 bit alone moves any but the zero frequency more
 FEWEST = 7  # training images per class that leave five in every fold
+
+
+def threshold_of(content, by_margin):
+    """The threshold in a detector's checkpoint, as a `margin_score` if scores are such now: in earlier ones it is a probability."""
+    threshold = float(content["threshold"])
+    if not by_margin or "score" in content:
+        return threshold
+    return float(margin_score(logit(np.clip(threshold, TINY, 1 - TINY))))
 
 
 class ClassicalJudge:
@@ -76,11 +86,11 @@ class ClassicalJudge:
 
     def content(self):
         """Plain values and tensors for a checkpoint."""
-        return {"threshold": self.threshold, "state": self.state}
+        return {"threshold": self.threshold, "score": "margin", "state": self.state}
 
     def load(self, content):
         """Undo `content`."""
-        self.threshold = float(content["threshold"])
+        self.threshold = threshold_of(content, self.classifier not in ("knn", "svm", "mlp"))
         self.load_state(content["state"])
 
     def load_state(self, state):
@@ -122,21 +132,21 @@ class NetworkJudge:
         images, plan = Chosen(image_set.images, indices, PERTURBATIONS[perturbation]), self.plan
         title = f"judging {image_set.label}"
         logits = network_logits(self.network, images, title, plan.batch_size, self.processes, plan.num_workers)
-        return fake_probability(logits).numpy()
+        return fake_score(logits).numpy()
 
     @torch.no_grad()
     def scores_of(self, image):
         """The same of a batch: (N, 3, S, S) in [0, 1], on any device, -> (N,)."""
-        return fake_probability(self.network.eval()(image.to(self.processes.device))).cpu().numpy()
+        return fake_score(self.network.eval()(image.to(self.processes.device))).cpu().numpy()
 
     def content(self):
         """Plain values and tensors for a checkpoint."""
         state = {name: value.cpu() for name, value in self.network.state_dict().items()}
-        return {"threshold": self.threshold, "best_epoch": self.best_epoch, "state": state}
+        return {"threshold": self.threshold, "score": "margin", "best_epoch": self.best_epoch, "state": state}
 
     def load(self, content):
         """Undo `content`."""
-        self.threshold, self.best_epoch = float(content["threshold"]), int(content["best_epoch"])
+        self.threshold, self.best_epoch = threshold_of(content, True), int(content["best_epoch"])
         self.load_state(content["state"])
 
     def load_state(self, state):

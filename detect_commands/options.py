@@ -64,9 +64,10 @@ class Detecting:
     classifier: tuple = option(
         "cnn, vit (paper); cnn_whitened (the cnn on bins in units of their spread over the training images: finds more than cnn, "
         "and loses more by JPEG and resizing); "
-        "resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence (whether "
-        "phases of frequencies agree with those of their aliases, which no correction of magnitudes changes); coherence8 (aliases at "
-        "eighths of the sampling rate, too: for generators that end in three doublings of the size, such as decoders of latent diffusion)",
+        "resnet50; knn, svm, mlp (decay features); logreg (radial profile); coherence "
+        "(whether phases of frequencies agree with those of their aliases, which no correction of magnitudes changes); coherence8 "
+        "(aliases at eighths of the sampling rate, too: for generators that end in three doublings of the size, such as decoders "
+        "of latent diffusion)",
         ("cnn",),
         type=name_list(DETECT_DEFAULTS),
         metavar="NAME[,NAME...]",

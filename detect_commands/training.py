@@ -183,6 +183,12 @@ def check_origin(path, found, wanted, advice):
         raise UserError(f"{path} was made of images of these names, but of other contents than they have now; {advice}")
 
 
+def check_progress(path, found, origin):
+    """UserError if what an interrupted training left (the content of `path`) is of another origin, as `check_origin` takes it."""
+    wanted = {kind: {name: value for name, value in made.items() if name not in AHEAD} for kind, made in origin.items()}
+    check_origin(path, found, wanted, "give the same options to resume, or --overwrite")
+
+
 def train_network(network, train, validation, plan, folder, processes, origin=None):
     """Train in place and end at the epoch with the lowest validation loss.
 
@@ -239,8 +245,7 @@ def _resume(network, optimizer, scheduler, folder, processes, plan, origin):
     _load(folder / "best.pt", network, processes)  # what will be needed at the end
     last = _load(folder / "last.pt", network, processes)
     with fitting(folder / "last.pt"):
-        wanted = {kind: {name: value for name, value in made.items() if name not in AHEAD} for kind, made in origin.items()}
-        check_origin(folder / "last.pt", last, wanted, "give the same options to resume, or --overwrite")
+        check_progress(folder / "last.pt", last, origin)
         if int(last["epoch"]) >= plan.epochs:
             raise UserError(f"{folder} has {last['epoch'] + 1} epochs already; give --class_epoch that or more, or --overwrite")
         made = last.get("training", {}).get("patience", plan.patience)

@@ -1,4 +1,4 @@
-"""gan.py finetune: repair a generator's spectrum with the Fourier dissimilarity of pairs, an adversarial loss, or both."""
+"""gan.py finetune: change a generator's spectrum with the Fourier dissimilarity of pairs, an adversarial loss, or both."""
 
 import dataclasses
 import shlex
@@ -24,6 +24,7 @@ from utils.checkpoint import digest_of, fitting
 from utils.devices import double_device, sent, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, warn
+from utils.files import file_hash
 from utils.interrupts import StopRequest, exit_stopped
 from utils.logging import ScalarLog
 from utils.resume import read_resumed
@@ -78,10 +79,13 @@ class SampleJudge:
     The detector is either fitted here, on half of the pairs' reals and as many fakes of the untouched generator, or one that
     detect.py saved. `real_right` is the share of reals (the other half, or those that detect.py did not train it on) that it calls
     real.
+
+    Attributes: made_by, by which the detector is known again: its name, or the hash of its file.
     """
 
     def __init__(self, name, real, checkpoint, count, seed, device):
         self.count, self.seed, self.device = count, seed, device
+        self.made_by = name if name in CLASSICAL else None
 
         def reals(indices):
             return (real[index][None].to(device) for index in indices[:count])
@@ -98,7 +102,7 @@ class SampleJudge:
             self._called_fake = lambda batches: fitted.called_fake(features_of(name, batches))
             self.real_right = 1 - fitted.called_fake(fitted.unseen_real)
         elif Path(name).is_file():
-            saved = SavedDetector(name, checkpoint["config"]["size"], device)
+            saved, self.made_by = SavedDetector(name, checkpoint["config"]["size"], device), file_hash(name)
             self._called_fake, unseen = saved.called_fake, saved.unseen(real.paths.names)
             if not unseen:
                 warn(f"{name} was trained on all reals of the pairs (or others of their names): real_right is of those it knows")
@@ -142,14 +146,14 @@ class FinetuneRun(GanRun):
 
     Args:
         checkpoint: of the generator to start from. threshold: of the Fourier dissimilarity.
-        pairs, reals: by which latents and photographs are known again.
+        pairs, reals, detector: by which latents, photographs and the detector are known again.
     Attributes: sums, of each term over the steps of the current epoch, {name: 0-d tensor}.
     """
 
-    def __init__(self, options, checkpoint, threshold, pairs, reals, device):
+    def __init__(self, options, checkpoint, threshold, pairs, reals, detector, device):
         super().__init__(options, start_trainer(checkpoint, options.lr, Processes(device)))
         self.threshold, self.sums = threshold, {}
-        self.origin, self.pairs, self.reals = weights_digest(checkpoint), pairs, reals
+        self.origin, self.pairs, self.reals, self.detector = weights_digest(checkpoint), pairs, reals, detector
         self._unlogged = []  # step and terms of what is not logged yet
 
     @property
@@ -157,7 +161,8 @@ class FinetuneRun(GanRun):
         return self.epoch >= self.options.epochs
 
     def own_state(self):
-        return {"sums": self.sums, "origin": self.origin, "pairs": self.pairs, "reals": self.reals}
+        known_by = {name: getattr(self, name) for name in ("origin", "pairs", "reals", "detector")}
+        return {"sums": self.sums, **known_by}
 
     def load_own_state(self, checkpoint):
         if checkpoint.get("origin", self.origin) != self.origin:
@@ -168,6 +173,11 @@ class FinetuneRun(GanRun):
         if any(checkpoint.get(name, own) != own for name, own in (("pairs", self.pairs), ("reals", self.reals))):
             raise UserError(
                 f"the pairs in {self.options.pairs} are others than when {self.options.dst} began; start again with --overwrite"
+            )
+        if checkpoint.get("detector", self.detector) != self.detector:
+            raise UserError(
+                f"the detector {self.options.detector} is another than when {self.options.dst} began; put that back, or start again"
+                " with --overwrite"
             )
         where = double_device(self.processes.device)
         self.sums = {name: torch.as_tensor(total, dtype=torch.float64, device=where) for name, total in checkpoint["sums"].items()}
@@ -261,7 +271,8 @@ def finetune(options):
     untouched = judge(checkpoint)
     print(f"{options.detector} calls {untouched:.3f} of the untouched samples fake and {judge.real_right:.3f} of the reals real")
     with fitting(run_checkpoint(options.generator, options.checkpoint)):
-        run = FinetuneRun(options, checkpoint, threshold, digest_of({"latents": latents}), file_sum(real.paths), device)
+        known_by = digest_of({"latents": latents}), file_sum(real.paths), judge.made_by
+        run = FinetuneRun(options, checkpoint, threshold, *known_by, device)
     if resumed:
         with fitting(run.folder / "checkpoint.pt"):
             run.load(resumed)

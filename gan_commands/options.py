@@ -338,7 +338,6 @@ def parse_gan(argv=None):
         if terms not in FINETUNE_RATES:
             parser.error("--adv 0 with --lambda_fourier 0 leaves no loss; give at least one of them")
         values["lr"] = values["lr"] or FINETUNE_RATES[terms]
-        refuse_unread(parser, values, ("metric", "threshold"), "lambda_fourier", 0)
     if command == "spectrum":
         refuse_unread(parser, values, ("fit",), "size", None)
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

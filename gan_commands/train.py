@@ -59,6 +59,11 @@ class Run(GanRun):
         self.best, self.stale = float("inf"), 0
 
     @property
+    def log_every(self):
+        """Steps from one row of log.csv to the next; the generator is updated in these, too."""
+        return self.options.log_frequency * self.options.critic_steps
+
+    @property
     def finished(self):
         return self.epoch >= self.options.epochs or self.stale >= self.options.patience
 
@@ -79,15 +84,15 @@ class Run(GanRun):
         bar = tqdm(
             total=stream.steps_per_epoch, initial=self.batch, desc=f"epoch {self.epoch + 1}", unit="step", leave=False, delay=1
         )
-        log_every = self.options.log_frequency * self.options.critic_steps  # a step that also updates the generator
         part = (self.processes.rank, self.processes.world)
         with bar:
             for real_image in stream.batches(self.epoch, self.batch, part):
                 terms = self.trainer.step(sent(real_image, self.processes.device), stream.batch_size)
                 self.batch += 1
                 bar.update()
-                last = self.epoch + 1 == self.options.epochs and self.batch == stream.steps_per_epoch
-                if self.trainer.steps % (self.options.critic_steps if last else log_every) == 0:
+                left = (self.options.epochs - self.epoch) * stream.steps_per_epoch - self.batch
+                last = left < self.options.critic_steps  # generator steps end with this one, or did
+                if self.trainer.steps % (self.options.critic_steps if last else self.log_every) == 0:
                     self._write_terms(terms, log, bar)
                 if self.processes.any(stop.asked):
                     return False
@@ -185,7 +190,7 @@ def train(options, processes, study=None):
         print(f"{kind}, lower is better; {told_floor(kind, processes.once(monitor.floor))}")
     processes.once(lambda: open_run(options))
     resume_step = run.trainer.steps if resumed else None
-    with open_log(folder, resume_step, processes, run.epoch) as log, StopRequest(processes.world > 1) as stop:
+    with open_log(folder, resume_step, processes, run.epoch, run.log_every) as log, StopRequest(processes.world > 1) as stop:
         while not run.finished:
             if not run.train_epoch(stream, log, stop):
                 run.save()

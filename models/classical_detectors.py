@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
+from utils.detection import margin_score
 from utils.detector_features import LOOKS_AT, classical_features
 from utils.fresh_detector import fit_logreg, standardisation
 from utils.interrupts import heard
@@ -84,7 +85,7 @@ def _mlp_scores(arrays, features):
 
 
 def _linear_scores(arrays, features):
-    return expit(features @ arrays["weight"] + arrays["bias"])
+    return margin_score(features @ arrays["weight"] + arrays["bias"])
 
 
 def classical_scores(classifier, state, features):

@@ -8,6 +8,7 @@ from torchvision.models import ResNet50_Weights, ViT_B_16_Weights, resnet50
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from models.batch_norm import BatchNorm
+from utils.detection import margin_score
 from utils.devices import to_double
 from utils.fft import fourier, normalised_log_mag
 from utils.linear_filter import OPPONENT, log_amplitude, mixed
@@ -160,6 +161,7 @@ class Detector(nn.Module):
         return self.network(self.prepare(image))
 
 
-def fake_probability(logits):
-    """(N, 2) logits -> (N,) score in [0, 1], higher = more likely fake."""
-    return torch.softmax(to_double(logits), dim=1)[:, FAKE]
+def fake_score(logits):
+    """(N, 2) logits -> (N,) float64 `margin_score`, higher = more likely fake."""
+    logits = to_double(logits)
+    return margin_score(logits[:, FAKE] - logits[:, REAL])

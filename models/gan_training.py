@@ -119,7 +119,8 @@ class GanTrainer:
             total = loss + config.spectral_loss * spectral
         self.update_generator(total)
         if self.average is not None:
-            update_average(self.average, self.generator, config.ema)
+            done = self.steps // config.critic_steps  # generator steps, this one included
+            update_average(self.average, self.generator, min(config.ema, (1 + done) / (10 + done)))  # of what it began with little
         return terms
 
     def step(self, real_image, whole=None):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import math
 import os
 import pickle
 import re
@@ -26,7 +27,7 @@ import detect_commands.detect as detect_mode
 import models.detectors as detectors
 from data.copies import seen_by_refiner
 from data.folder import load_folder
-from detect_commands import before_after, image_sets, records
+from detect_commands import before_after, image_sets, records, training
 from detect_commands.common import judge_rows
 from detect_commands.image_sets import ImageSet, filters_between, open_sets
 from detect_commands.options import parse_detect
@@ -1264,3 +1265,53 @@ def test_versions_of_photographs_that_were_trained_on_judge_as_no_fakes(run):
     assert unseen(images, "fake", content, None, 0).tolist() == [index for index in range(COUNT) if index != 1]
     content["training"]["real"] = "gone"
     assert unseen(images, "fake", content, None, 0).tolist() == list(range(COUNT + 1))
+
+
+def test_copies_of_training_images_under_other_names_are_told(run, capsys):
+    """The folders that a detector was trained on are none of those that a later evaluation reads."""
+    command = "--classifier knn --runs 1 --split 0.5 --dst run".split()
+    detect.main([*command, "--real", str(run / "real"), "--fake", str(run / "fake")])
+    capsys.readouterr()
+    for side in ("real", "fake"):
+        Path("renamed", side).mkdir(parents=True)
+        for path in (run / side).iterdir():
+            shutil.copy(path, Path("renamed", side, f"x{path.name}"))
+    detect.main("--classifier knn --dst run --is_train False --real renamed/real --fake renamed/fake".split())
+    told = capsys.readouterr().out
+    for side in ("real", "fake"):
+        assert f"renamed/{side}: {COUNT // 2} of {COUNT} images are copies, byte for byte, of images that the detector" in told
+
+
+@pytest.mark.parametrize("mode", ["detect", "before_after"])
+def test_what_cannot_be_resumed_is_told_before_anything_is_trained(run, monkeypatch, capsys, mode):
+    command = f"--mode {mode} --runs 1 --dst run --class_epoch 2 --class_batch_size 8 --device cpu".split()
+    command += ["--filters", "none"] if mode == "before_after" else []
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(training, "validate", lambda *_: (0.5, 0.5))
+        patch.setattr(training, "_load", interrupted)  # after the last epoch
+        detect.main([*command, "--classifier", "cnn", "--split", "0.6"])
+    home = Path("results/run", "cnn_classifier" if mode == "detect" else "cnn_before_after")
+    assert list(home.rglob("last.pt"))
+    kept = contents("results")
+    told = refused(capsys, *command, *"--classifier knn,cnn --split 0.5 --resume".split())
+    assert "last.pt was made with split = 0.6, not 0.5; give the same options" in told
+    assert contents("results") == kept
+
+
+@pytest.mark.parametrize("classifier", ["logreg", "cnn"])
+def test_thresholds_of_probabilities_become_those_of_margins(run, classifier):
+    more = "--class_epoch 1 --class_batch_size 8" if classifier == "cnn" else ""
+    detect.main(f"--classifier {classifier} --runs 1 --split 0.5 --dst run {more}".split())
+    path = Path(f"results/run/{classifier}_classifier/run_00/detector.pt")
+    content = load_checkpoint(path, "detector")
+    t = 2 * content["threshold"] - 1
+    before = table(path.parents[1] / "runs.csv")
+    del content["score"]
+    save_checkpoint(path, "detector", content | {"threshold": 1 / (1 + math.exp(-t / (1 - abs(t))))})
+    detect.main(f"--classifier {classifier} --dst run --is_train False".split())
+    after = table(path.parents[1] / "runs.csv")
+    assert after == before and any(name == "fake_right_at_threshold" for *_, name in after)

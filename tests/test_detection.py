@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
-from utils.detection import MEASURES, best_threshold, curves, scores_with_intervals
+from models.detectors import FAKE, fake_score
+from utils.detection import MEASURES, best_threshold, curves, margin_score, scores_with_intervals
 from utils.fresh_detector import fit_logreg, fold_numbers, fresh_accuracy, out_of_fold, standardisation
 from utils.intervals import auc_interval, wilson
 from utils.profiles import log_profile
@@ -206,3 +207,13 @@ def test_classes_of_unequal_size_weigh_alike():
 def test_standardisation_by_hand():
     mean, std = standardisation(np.array([[1.0, 5.0, 0.0], [3.0, 5.0, 4.0]]))
     assert mean.tolist() == [2, 5, 2] and std.tolist() == [1, 1, 2]
+
+
+def test_scores_far_beyond_the_border_keep_their_order():
+    """Probabilities of such log-odds are all exactly 1 in float64."""
+    far = np.array([-700.0, -60.6, 0.0, 60.6, 61.0, 71.6, 700.0])
+    scores = margin_score(far)
+    assert (np.diff(scores) > 0).all() and scores[2] == 0.5 and scores.min() > 0 and scores.max() < 1
+    logits = torch.zeros(len(far), 2)
+    logits[:, FAKE] = torch.from_numpy(far)
+    np.testing.assert_allclose(fake_score(logits).numpy(), scores, rtol=1e-6)

@@ -33,7 +33,7 @@ from detect_commands.training import (
     validate,
 )
 from models.classical_detectors import CLASSICAL, classical_scores, fit_classical
-from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_probability
+from models.detectors import FAKE, REAL, Detector, PaperCNN, fake_score
 from utils.aliases import alias_features
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.decay import decay_features
@@ -372,7 +372,7 @@ def test_training_learns_and_scores_the_right_way_round(tmp_path):
     network, _, validation = train_tiny(tmp_path, epochs=15)
     assert validate(network, validation, 4, ALONE)[1] == 1.0
     real, fake = tiny_problem()
-    scores = [fake_probability(network_logits(network, images, "judging", 5, ALONE)) for images in (real, fake)]
+    scores = [fake_score(network_logits(network, images, "judging", 5, ALONE)) for images in (real, fake)]
     assert scores[0].max() < 0.5 < scores[1].min()
     assert (FAKE, REAL) == (0, 1)
 

@@ -488,7 +488,7 @@ def test_networks_that_are_not_finite_replace_no_checkpoint():
     assert (training.folder / "checkpoint.pt").read_bytes() == kept
     start = load_run("base")
     options = parse_gan(["finetune", "--generator", "base", "--pairs", "pairs", "--dst", "diverging_too"])[1]
-    tuning = finetune_module.FinetuneRun(options, start, 2, "", "", CPU)
+    tuning = finetune_module.FinetuneRun(options, start, 2, "", "", "", CPU)
     torch.nn.init.constant_(next(tuning.trainer.generator.parameters()), torch.nan)
     with pytest.raises(UserError, match=r"generator.* is not finite"):
         tuning.end_epoch(None, None)
@@ -499,9 +499,6 @@ def test_options_that_would_do_nothing_are_refused(capsys):
     assert "never be trained" in refused(f"{train} --critic_steps 4", capsys)
     assert "leave it out with lfd" in refused(f"{train} --inception_weights some.pth", capsys)
     assert "--penalty_weight: has no effect with --penalty none" in refused(f"{train} --penalty_weight 3", capsys)
-    assert "--metric: has no effect with --lambda_fourier 0" in refused(
-        "finetune --generator base --pairs pairs --lambda_fourier 0 --metric 2 --dst nothing", capsys
-    )
     assert "at least 16" in refused("study setups --data set --dst nothing --size 8", capsys)
     told = refused("study setups --data set --dst nothing --setups N.1.5", capsys)
     assert "BASELINE is needed" in told and "python gan.py study setups --help" in told
@@ -1232,3 +1229,28 @@ def test_overwriting_samples_spares_other_files():
     other.write_bytes(b"mine")
     run("sample --dst base --n 1 --out drawn_over --seed 3 --overwrite --device cpu")
     assert sorted(path.name for path in Path("drawn_over").glob("*.png")) == ["000000.png", other.name]
+
+
+def test_a_short_training_with_several_critic_steps_leaves_its_log(monkeypatch, capsys):
+    """Six steps, of which the fourth trains the generator; rows are due every twenty of those, and at the last one."""
+    often = SMALL.replace("--log_frequency 1", "--log_frequency 20")
+    command = f"train --data set --dst short --adversarial wgan-gp --critic_steps 4 --epochs 2 {often}"
+    monkeypatch.setattr(train_module, "StopRequest", StopAfter)
+    monkeypatch.setattr(StopAfter, "count", 2)
+    with pytest.raises(SystemExit):
+        run(command)
+    monkeypatch.setattr(StopAfter, "count", 10**9)
+    run(f"{command} --resume")
+    assert "log.csv has nothing" not in capsys.readouterr().err  # none was due before it was stopped
+    assert [row["step"] for row in table("results/short/log.csv")] == ["4"]
+
+
+def test_finetuning_goes_on_with_the_detector_it_began_with(capsys):
+    features = decay_features(torch.rand(20, 3, 16, 16)).numpy()
+    judged_by(fit_classical("knn", features + 1e6, features, seed=0), "knn", 16)
+    state = fit_classical("knn", features, features + 1e6, seed=0)
+    content = load_checkpoint("detector.pt", "detector")
+    save_checkpoint(Path("detector.pt"), "detector", content | {"state": state})
+    again = "finetune --generator base --pairs pairs --dst judged --resume --adv 0 --epochs 1 --n 20 --device cpu"
+    told = refused(f"{again} --detector detector.pt", capsys)
+    assert "the detector detector.pt is another than when judged began; put that back" in told

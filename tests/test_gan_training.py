@@ -1,6 +1,7 @@
 """GAN steps, the monitor and the pieces of the sub-commands, without any command line."""
 
 import copy
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -116,7 +117,8 @@ def test_a_step_is_the_published_one(settings):
     trainer = GanTrainer(config, 1e-3, ALONE)
     generator, critic = copy.deepcopy(trainer.generator), copy.deepcopy(trainer.discriminator)
     adam, critic_adam = (torch.optim.Adam(network.parameters(), 1e-3, (0.5, 0.999)) for network in (generator, critic))
-    average = [0.9 * weight.detach() for weight in generator.parameters()]
+    early = 2 / 11  # decay of the first step, in which little is left of what a generator begins with
+    average = [early * weight.detach() for weight in generator.parameters()]
     random = torch.get_rng_state()
     terms = trainer.step(image)
     torch.set_rng_state(random)
@@ -137,7 +139,7 @@ def test_a_step_is_the_published_one(settings):
     for mine, theirs in ((trainer.generator, generator), (trainer.discriminator, critic)):
         torch.testing.assert_close(mine.state_dict(), theirs.state_dict())
     if config.ema:
-        moved = [old + 0.1 * weight for old, weight in zip(average, generator.parameters(), strict=True)]
+        moved = [old + (1 - early) * weight for old, weight in zip(average, generator.parameters(), strict=True)]
         torch.testing.assert_close([*trainer.average.parameters()], moved)
 
 
@@ -355,3 +357,16 @@ def test_samples_are_computed_in_double_precision():
     """Single precision would let the 8-bit images depend on batch size and device."""
     state = GanTrainer(GanConfig(**TINY), 1e-3, ALONE).state_dict()
     assert {value.dtype for value in sampling_generator(state, CPU).parameters()} == {torch.float64}
+
+
+def test_average_forgets_what_a_short_training_began_with():
+    """With the decay of 0.999 from the first step on, 98 % of it would be left after 20."""
+    trainer = GanTrainer(GanConfig(**TINY, ema=0.999, critic_steps=2), 1e-3, ALONE)
+    for weights, value in ((trainer.average, 1.0), (trainer.generator, 0.0)):
+        for weight in weights.parameters():
+            weight.data.fill_(value)
+    trainer.generator_optimiser.param_groups[0]["lr"] = 0.0
+    for _ in range(40):
+        trainer.step(reals())
+    left = [weight.max().item() for weight in trainer.average.parameters()]
+    assert left == pytest.approx([math.prod((1 + n) / (10 + n) for n in range(1, 21))] * len(left), rel=1e-5) and left[0] < 1e-4

@@ -656,7 +656,7 @@ def test_a_log_that_is_gone_is_told(tmp_path, capsys):
     ScalarLog(tmp_path, resume_step=0)
     assert capsys.readouterr().err == ""
     ScalarLog(tmp_path, resume_step=7)
-    assert "log.csv has nothing of the 7 steps so far; it begins with the next one" in capsys.readouterr().err
+    assert "log.csv has nothing of the 7 steps so far; it goes on without them" in capsys.readouterr().err
 
 
 def test_log_is_trimmed_on_resume(tmp_path):

@@ -21,6 +21,14 @@ MEASURES = {
 }
 
 
+def margin_score(margin):
+    """Score of a detector's log-odds of fake against real (array or tensor, any shape): in [0, 1], above 0.5 = called fake.
+
+    Monotone as a probability is, but that is exactly 1 from log-odds of 37 on in float64, and images beyond would be ties.
+    """
+    return (1 + margin / (1 + abs(margin))) / 2
+
+
 def scores_with_intervals(real_scores, fake_scores, threshold, decision=0.5):
     """Every number of one detector on one set of reals and one of fakes, each with its 95 % interval.
 

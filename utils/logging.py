@@ -21,17 +21,18 @@ class ScalarLog:
         run_folder: the run's folder.
         resume_step: rows after this step are dropped (they will be written again); None starts anew.
         epochs: how many are finished; later rows of epochs.csv are dropped, too, which may be of the same step.
+        first: the first step of which log.csv has a row.
     """
 
-    def __init__(self, run_folder, resume_step=None, epochs=None):
+    def __init__(self, run_folder, resume_step=None, epochs=None, first=1):
         self.folder = Path(run_folder)
         self._columns = {}
         self._purge = None if resume_step is None else resume_step + 1
         for path in (self.folder / f"{table}.csv" for table in TABLES if resume_step is not None):
             if path.is_file():
                 self._trim(path, resume_step, epochs if path.stem == "epochs" else None)
-        if resume_step and "log" not in self._columns:
-            warn(f"{self.folder / 'log.csv'} has nothing of the {resume_step} steps so far; it begins with the next one")
+        if resume_step and resume_step >= first and "log" not in self._columns:
+            warn(f"{self.folder / 'log.csv'} has nothing of the {resume_step} steps so far; it goes on without them")
 
     def _trim(self, path, last_step, epochs):
         with fitting(path), path.open(newline="", encoding="utf-8") as file:
@@ -96,6 +97,6 @@ class ScalarLog:
             threading.excepthook = self._hook
 
 
-def open_log(run_folder, resume_step, processes, epochs=None):
+def open_log(run_folder, resume_step, processes, epochs=None, first=1):
     """Context that gives the run's `ScalarLog` in the main process and None in the others."""
-    return ScalarLog(run_folder, resume_step, epochs) if processes.main else contextlib.nullcontext()
+    return ScalarLog(run_folder, resume_step, epochs, first) if processes.main else contextlib.nullcontext()
