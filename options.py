@@ -359,7 +359,8 @@ def parse_inference(argv=None):
 
 EVAL_TEXT = """Measure fake and refined images against real ones. Every number is a distance: lower is better, and the row
 'floor' shows two halves of the real images against each other. These are half as many images: as many other photographs as a row
-has would show an LFD about 0.7 lower and gaps 1.4 times smaller, so a row may lie below the floor.
+has would show an LFD about 0.7 lower and gaps 1.4 times smaller, so a row may lie below the floor (n fakes against m reals: an LFD
+higher by log((n + m) / 4n)).
 
   python eval.py --eval_root my_run --eval_mode lfd
   python eval.py --real photos --fake generated --eval_mode psd --dst photos_vs_generated

@@ -15,7 +15,7 @@ from utils.run_dir import OPTIONS
 
 DEMO = "demo"
 TRAINED_ON = "they are trained on, and what is judged by them looks too good; give others to --test_data"
-ONE_IMAGE = "one {} image does not tell how far others differ from it: only the plain filter will do anything; add images"
+ONE_IMAGE = "one {} image does not tell how far others differ from it: all but the plain filter do next to nothing then; add images"
 
 
 def open_dataset(name, options, tell=warn):

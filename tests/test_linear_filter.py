@@ -187,3 +187,35 @@ def test_red_green_and_blue_are_each_moved_to_their_own_means():
     refined = apply_gain(fake, fitted("cepstral", real, fake))
     wanted, before, after = (fourier(images).abs().log().mean(0)[:, far].mean(1) for images in (real, fake, refined))
     assert (before - wanted).abs().max() > 0.6 and (after - wanted).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("side", ["real", "fake"])
+def test_images_without_colour_move_no_other_s(side):
+    sides = {"real": photographs(30, 1), "fake": photographs(30, 2)}
+    fitted = fit_filters(*(functools.partial(image.split, 8) for image in sides.values()))
+    grey, blank = photographs(4, 3).mean(1, keepdim=True).expand(-1, 3, -1, -1), torch.zeros(1, 3, SIZE, SIZE)
+    tinted = torch.tensor([0.9, 0.5, 0.2]).view(1, 3, 1, 1).expand_as(blank)
+    sides[side] = torch.cat([grey[:2], sides[side], grey[2:], blank, tinted])
+    again = fit_filters(*(functools.partial(image.split, 8) for image in sides.values()))
+    for kind, parts in fitted.items():
+        for name, tensor in parts.items():
+            torch.testing.assert_close(again[kind][name], tensor, rtol=1e-4, atol=1e-4, msg=f"{kind}, {name}")
+
+
+def test_where_most_images_have_no_colour_all_are_fitted_on_but_blank_ones():
+    sides = [photographs(12, seed).mean(1, keepdim=True).repeat(1, 3, 1, 1) for seed in (1, 2)]
+    sides[0][:3] = photographs(3, 4)
+    fitted = fit_filters(*(functools.partial(image.split, 8) for image in sides), ["linear"])["linear"]
+    sides[1] = torch.cat([sides[1], torch.ones(2, 3, SIZE, SIZE)])
+    again = fit_filters(*(functools.partial(image.split, 8) for image in sides), ["linear"])["linear"]
+    torch.testing.assert_close(again["gain"], fitted["gain"])
+    means = [statistics_of(functools.partial(image.split, 8), ["mean"])["mean"].mean for image in (sides[0], sides[1][:12])]
+    expected = (means[0] - means[1]).exp().float()
+    expected[:, SIZE // 2, SIZE // 2] = 1
+    torch.testing.assert_close(again["gain"].diagonal().movedim(-1, 0), expected)
+
+
+def test_a_filter_fitted_on_copies_is_finite():
+    real, fake = photographs(20, 1), photographs(1, 2).repeat(2, 1, 1, 1)
+    for fitted in fit_filters(lambda: [real], lambda: [fake]).values():
+        assert all(tensor.isfinite().all() for tensor in fitted.values())

@@ -71,7 +71,8 @@ def test_profile_is_the_mean_log_power_of_the_grey_image(shape):
     grey = (image.double().numpy() * np.array([0.299, 0.587, 0.114])[None, :, None, None]).sum(1)
     power = np.abs(np.fft.fftshift(np.fft.fft2(grey), axes=(-2, -1))) ** 2
     rows, columns = np.indices(shape)
-    rings = np.floor(np.hypot(rows - shape[0] // 2, columns - shape[1] // 2)).astype(int)
+    scale = min(shape) / np.array(shape)
+    rings = np.floor(np.hypot((rows - shape[0] // 2) * scale[0], (columns - shape[1] // 2) * scale[1]) + 1e-9).astype(int)
     per_image = [[np.log(p[rings == r] + 255.0**-2).mean() for r in range(min(shape) // 2 + 1)] for p in power]
     mean = mean_of(image)
     np.testing.assert_allclose(mean.profile.numpy(), np.mean(per_image, 0), atol=1e-10)
@@ -310,3 +311,13 @@ def test_images_exchanged_for_others_of_another_size_are_told():
     with pytest.raises(UserError, match="spectra of x: an image is of another size than when it was checked"):
         list(batches(images, "spectra of x", "cpu"))
     assert len(list(batches(images[:2], "spectra of x", "cpu"))) == 1
+
+
+def test_the_gap_looks_at_the_high_frequencies_of_both_sides():
+    """A band of horizontal frequencies, from 0.3 of the sampling rate to a half, in images of any shape."""
+    for shape in ((32, 32), (32, 64), (64, 32)):
+        image = torch.rand(4, 3, *shape)
+        spectrum = torch.fft.rfft2(image)
+        spectrum[..., int(0.3 * shape[1]) :] *= 10
+        gap, upper = profile_gap(mean_of(image), mean_of(torch.fft.irfft2(spectrum, s=shape)))
+        assert upper > 1.5 and gap > 0.7, shape

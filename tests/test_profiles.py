@@ -49,3 +49,9 @@ def test_profile_ignores_scale_and_offset_and_carries_gradient():
     assert torch.allclose(profiles.chessboard_profile(3 * mag - 1), profile)
     profile.square().sum().backward()
     assert (mag.grad.abs() > 0).float().mean() > 0.9
+
+
+def test_rings_of_frequency_reach_nyquist_of_both_sides():
+    rings = profiles.radial_rings(32, 64)
+    assert rings[0, 32] == rings[16, 0] == 16  # Nyquist, vertical and horizontal
+    assert torch.equal(rings[:, ::2], profiles.radial_rings(32, 32))  # the same frequencies, twice as finely

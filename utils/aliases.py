@@ -69,8 +69,8 @@ def alias_features(image, period=PERIOD):
     """Cyclic autocorrelations of the grey image whose magnitudes are all set to 1: only phases count.
 
     Magnitudes, and whatever was done to them, do not matter. In an image without correlation every number is about normal with mean
-    0, and variance 1 for the shifts that are their own negatives or 1/2 for the parts of the others (twice that at lag 0, where
-    products coincide), whatever its size.
+    0, and variance 1 for the shifts that are their own negatives or 1/2 for the parts of the others (at lag 0, where products
+    coincide, twice that for normal pixels, more for heavier tails), whatever its size.
 
     Args:
         image: (N, 3, H, W) in [0, 1]; H and W multiples of the period.

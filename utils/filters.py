@@ -121,16 +121,41 @@ def _unseen_gain(fake, weights, halves, rest):
     return over_rgb(diagonal_gain(log_gain[:, rings])).float()
 
 
+def _has_colour(image):
+    """(N,) bool, of images (N, 3, H, W): whether differences between channels vary over the image."""
+    return _varies(image - image[:, :1])
+
+
+def _varies(image):
+    """(N,) bool, of images (N, 3, H, W): whether they are of more than one colour."""
+    return (image != image[..., :1, :1]).flatten(1).any(1)
+
+
+def _telling(read):
+    """`read` without images in which no colour, or nothing at all, varies, if most of them are others.
+
+    Amplitudes of these are `utils.linear_filter.FLOOR` in some or all opponent colours, which says nothing of others' spectra: one
+    photograph in twenty without colour would take a quarter of their colours from all fakes (docs/filters.md).
+    """
+    found = [(_has_colour(image), _varies(image)) for image in read()]
+    for place, test in enumerate((_has_colour, _varies)):
+        kept = torch.cat([tests[place] for tests in found])
+        if 2 * kept.sum() > len(kept):
+            return read if kept.all() else lambda test=test: (image[test(image)] for image in read() if test(image).any())
+    return read
+
+
 def fit_filters(real, fake, kinds=tuple(FILTERS), period=PERIOD):
     """Fit filters on images.
 
     Args:
         real, fake: functions without arguments that return an iterable of batches (N, 3, H, W) in [0, 1] of all images.
-            The reals are read twice at most.
+            The reals are read three times at most. Where most images have colours, those without are left out, so are blank ones.
         kinds: which of FILTERS. period: one of PERIODS, of the polyphase filter: 8 where fakes were enlarged eight times.
     Returns: {kind: filter}, tensors float32 on the images' device.
     Raises: KeyError for another kind; ValueError if a polyphase filter cannot have images of this size.
     """
+    real, fake = _telling(real), _telling(fake)
     reals, fakes = (
         statistics_of(read, {name for kind in kinds for name in FITTED_TO[kind][side]}, period)
         for side, read in enumerate((real, fake))

@@ -29,6 +29,7 @@ INDEPENDENT = tuple(1 + (other != place) for place, other in enumerate(REFLECTED
 EFFICIENCY = 1 / (math.pi - 2)  # of a mean absolute value, against the root mean square of Gaussian numbers
 DOUBT = 2  # times its variance that a squared log-ratio of energies must reach to count at all
 SMALLEST_ENERGY = 1e-9  # energy that counts at least: its logarithm is taken, and it divides
+MOST = 4  # log-ratio of energies, 7 times an amplitude: of images that hardly differ, or are copies, it would be any number
 WILD, FAR_OUT = 2, 3  # deviations beyond which a coefficient counts as this far out: when correlations are estimated, when it moves
 
 
@@ -156,7 +157,7 @@ def fit_lifter(reals, fakes, mean):
         and quefrency, quefrency 0 at (0, 0); "joint": (JOINT + 1, JOINT), a matrix for the near coefficients and below it how large
         each can be}.
     """
-    kept = _kept(reals.log_energies(), fakes.log_energies())
+    kept = _kept(reals.log_energies(), fakes.log_energies()).clamp(-MOST, MOST)
     kept[:, 0] = 0  # near ones have the matrix
     factors = (kept / 2).exp()[:, quefrency_groups(*mean.shape[-2:]).to(kept.device)]  # of amplitudes: roots of energies'
     joint = torch.cat([_joint_transport(reals, fakes), FAR_OUT * fakes.deviation[None]])

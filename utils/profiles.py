@@ -24,10 +24,14 @@ def chessboard_rings(height, width):
 
 @functools.lru_cache(maxsize=32)
 def radial_rings(height, width):
-    """Ring of every bin by Euclidean distance from DC, rounded down: (H, W) int64."""
-    rows = (torch.arange(height) - height // 2)[:, None]
-    columns = (torch.arange(width) - width // 2)[None, :]
-    return torch.sqrt((rows.square() + columns.square()).double()).floor().long()
+    """Ring of every bin by its frequency, rounded down: (H, W) int64.
+
+    Of what is not square the longer side has more bins for the same frequencies: rings are counted in bins of the shorter one.
+    """
+    side = min(height, width)
+    rows, columns = ((torch.arange(length).double() - length // 2) * (side / length) for length in (height, width))
+    distance = torch.sqrt(rows[:, None].square() + columns[None, :].square())
+    return (distance + 1e-9).floor().long()  # whole ones may come out a rounding error too small
 
 
 @functools.lru_cache(maxsize=32)
