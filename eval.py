@@ -12,7 +12,7 @@ from utils.files import check_place, read_json, real_path, write_json
 from utils.launch import run_processes
 from utils.measure import FeatureDistances, Reader, measure_spectra
 from utils.metrics import TITLES
-from utils.run_dir import run_folder
+from utils.run_dir import run_folder, unfinished_evaluation
 from utils.seeding import seed_everything
 from utils.tables import format_table, software_versions
 
@@ -84,7 +84,8 @@ def open_folders(paths, options, at_least):
         require_one_size(*infos.values())
     copies = told_copies(*(images.paths for images in folders.values()))
     seen = seen_by_refiner(paths["refined"]) if "refined" in paths else []
-    return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake"))) + copies + seen
+    unfinished = unfinished_evaluation(run_folder(options.eval_root)) if options.eval_root else []
+    return folders, class_differences(*((folders[role], infos[role]) for role in ("real", "fake"))) + copies + seen + unfinished
 
 
 def open_magnitudes(paths, folders, options):

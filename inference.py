@@ -158,7 +158,7 @@ def check_begun(path, made, names, changed):
         raise UserError(
             f"{path.parent} was begun on other images than those that are in {images} now; start again with --overwrite"
         )
-    whole = [file for file in refined.rglob("*.png") if not file.name.startswith(".")]
+    whole = [file for file in refined.rglob("*.png") if file.is_file() and not file.name.startswith(".")]
     others = {file.relative_to(refined) for file in whole} - set(names)
     if others:
         raise UserError(

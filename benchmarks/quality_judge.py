@@ -189,7 +189,7 @@ class Judge:
         return numbers
 
     def floor(self):
-        """Numbers of as many photographs as fakes, of those that refiners are fitted on; not by detectors of fakes, which know them."""
+        """Numbers of as many photographs as fakes, of those that are fitted on; not by detectors of fakes, which know them."""
         numbers = self(self.case.fit_real.take(len(self.case.fake)))
         return {name: value for name, value in numbers.items() if not name.startswith("seen_")}
 

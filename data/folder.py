@@ -88,14 +88,14 @@ def refuse_same(real, fake):
         raise UserError(f"{fake} is given for both classes; give photographs for one and generated images for the other")
 
 
-def refuse_mixed(folder):
-    """UserError if a folder that is read with all below it holds images of several kinds: a run, or real/ beside fake/."""
+def refuse_mixed(folder, deep=True):
+    """UserError if a folder holds images of several kinds: a run, or real/ beside fake/; so may any below it, if that is `deep`."""
     for place, folders, files in os.walk(folder):
         if {"real", "fake"} <= set(folders):
             raise UserError(f"{place} holds real/ and fake/; give the one of them that is meant")
         if OPTIONS in files:
             raise UserError(f"{place} is a run, with pictures of several kinds; give the folder of images in it that is meant")
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
 
 
 def _check_sizes(folder, infos, size, fit, tell):
@@ -127,6 +127,8 @@ def load_folder(folder, size, fit="resize", skip_bad=False, cache_gb=0.0, num_wo
     Returns: `ImageFolder`, and its `ImageInfo`s (`ImageTable`).
     Raises: UserError, before anything is kept, for each mistake those name. Warns if images will be resized, or are left out.
     """
+    if not is_shards(folder):
+        refuse_mixed(folder, deep=recursive)
     listed = list_shards(folder) if is_shards(folder) else list_images(folder, recursive)
     left_out = None if is_shards(folder) else passed_over(folder, recursive)
     if left_out:

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from utils.errors import EXHAUSTED, UserError
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is no mistake; twice that is refused
+warnings.filterwarnings("ignore", module=r"PIL\.")  # odd EXIF and the like: they name no file, and what cannot be read is told
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 FITS = ("resize", "crop", "none")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.folder import load_folder, refuse_mixed
+from data.folder import load_folder
 from data.listing import DATASETS
 from data.shards import expand_pattern, is_shards
 from utils.ahead import read_ahead
@@ -22,7 +22,8 @@ def find_photographs(data):
         if folder.is_dir():
             real = folder / "real"
             return real if real.is_dir() and (folder.parent == DATASETS or (folder / "fake").is_dir()) else folder
-    raise UserError(f"--data {data}: neither {DATASETS}/{data} nor a folder {data} exists; give the folder of the photographs")
+    where = f"neither {DATASETS}/{data} nor a folder {data} exists in {Path.cwd()}"
+    raise UserError(f"--data {data}: {where}; give the folder of the photographs")
 
 
 def files_of(data):
@@ -33,10 +34,9 @@ def files_of(data):
 def open_photographs(data, size, *reading):
     """`ImageFolder` of what --data names: shards, or a folder with all below it.
 
-    Arguments as `load_folder`. Raises: UserError as that and `refuse_mixed`.
+    Arguments and errors as `load_folder`.
     """
     place = data if is_shards(data) else find_photographs(data)
-    refuse_mixed(place)
     return load_folder(place, size, *reading, recursive=True)[0]
 
 

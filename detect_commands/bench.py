@@ -109,7 +109,10 @@ class Bench:
         """`check_origin` of a detector's checkpoint, with advice."""
         advice = "train one for this with --is_train True"
         if origin:
-            advice = "leave it out of --classifier, choose another --dst, or have all of them trained anew by --overwrite"
+            advice = (
+                "judge with it as it is by --is_train False, give the options it was made with, choose another --dst, or have all "
+                "trained anew by --overwrite"
+            )
         with fitting(path):
             check_origin(path, content, origin or {"identity": self.identity()}, advice)
 

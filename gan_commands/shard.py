@@ -37,6 +37,8 @@ def write_shards(data, prefix, per_shard, size, fit="resize", skip_bad=False, nu
     """
     if not Path(prefix).name or str(prefix).endswith(("/", os.sep)):
         raise UserError(f"--out {prefix} names a folder; put the beginning of the shards' names behind it, such as {prefix}images")
+    if set("{}") & set(str(prefix)):
+        raise UserError(f"--out {prefix} holds braces, which stand for numbers in a pattern of shards; choose another")
     check_place(Path(prefix).parent)
     images = open_photographs(data, size, fit, skip_bad, 0.0, num_workers)
     keys = _keys(images.paths.names)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Subset
 
-from data.folder import load_folder, refuse_mixed, require_one_size
+from data.folder import load_folder, require_one_size
 from data.shards import expand_pattern, is_shards
 from gan_commands import figures
 from gan_commands.common import BATCH, draw, images_of, load_run
@@ -41,7 +41,6 @@ def read_folder(folder, options, at_least=1):
 
     Raises: UserError if they are of several sizes or kinds, or too few.
     """
-    refuse_mixed(folder)
     reading = (options.size, options.fit, options.skip_bad)
     images, infos = load_folder(folder, *reading, num_workers=options.num_workers, recursive=True)
     if options.size is None:
@@ -68,10 +67,10 @@ def _files_of(name):
 def label_of(text):
     """`LABEL=NAME` or `NAME` -> (label, name); UserError if there is no name."""
     label, separator, name = text.partition("=")
-    if not (name if separator else text):
-        raise UserError(f"--inputs {text!r} names nothing; give a run, a folder or shards, or LABEL= and one of them")
     if Path(text).is_dir():  # which may have such a sign in its name
         return Path(text).name, text
+    if not text or (separator and not (label and name)):
+        raise UserError(f"--inputs {text!r} names nothing; give a run, a folder or shards, or LABEL= and one of them")
     return (label, name) if separator else (text, text)
 
 

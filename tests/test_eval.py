@@ -62,6 +62,18 @@ def fails(capsys, *arguments, **options):
     return capsys.readouterr().err
 
 
+def test_an_evaluation_that_was_not_finished_is_told(run, capsys):
+    measure(eval_root="run", eval_mode="lfd")
+    assert "closing evaluation" not in capsys.readouterr().err  # of a folder that no training made
+    (run / "options.json").write_text("{}")
+    result = measure(eval_root="run", eval_mode="lfd")
+    assert "has no report.md: its closing evaluation was not finished" in capsys.readouterr().err
+    assert any("report.md" in warning for warning in result["warnings"])
+    (run / "report.md").touch()
+    measure(eval_root="run", eval_mode="lfd")
+    assert "closing evaluation" not in capsys.readouterr().err
+
+
 def test_results_may_not_lie_among_the_images(run, capsys):
     """A picture of profiles would be measured the next time."""
     told = fails(capsys, *folders(run), out=run / "eval/fake/mine.json", eval_mode="psd")

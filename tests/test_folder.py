@@ -293,3 +293,20 @@ def test_workers_end_with_the_process_that_started_them_and_hold_nothing(tmp_pat
         while any(map(lives, workers)) and time.monotonic() < until:
             time.sleep(0.2)
         assert not any(map(lives, workers))
+
+
+def test_a_run_or_both_classes_are_no_folder_of_images(tmp_path):
+    """Pictures of a report would be measured as images; "move those of its subfolders up" would mix the classes."""
+    draw(tmp_path / "run", 2, seed=0)
+    (tmp_path / "run/options.json").touch()
+    draw(tmp_path / "set/real", 2, seed=0)
+    draw(tmp_path / "set/fake", 2, seed=0)
+    draw(tmp_path / "other", 2, seed=0)
+    draw(tmp_path / "other/deeper/real", 2, seed=0)
+    draw(tmp_path / "other/deeper/fake", 2, seed=0)
+    for name, words in (("run", "is a run"), ("set", "holds real/ and fake/")):
+        with pytest.raises(UserError, match=words):
+            load_folder(tmp_path / name, None)
+    assert len(load_folder(tmp_path / "other", None)[0]) == 2  # what is below it is not read
+    with pytest.raises(UserError, match="holds real/ and fake/"):
+        load_folder(tmp_path / "other", None, recursive=True)

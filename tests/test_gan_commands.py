@@ -1254,3 +1254,8 @@ def test_finetuning_goes_on_with_the_detector_it_began_with(capsys):
     again = "finetune --generator base --pairs pairs --dst judged --resume --adv 0 --epochs 1 --n 20 --device cpu"
     told = refused(f"{again} --detector detector.pt", capsys)
     assert "the detector detector.pt is another than when judged began; put that back" in told
+
+
+def test_names_that_patterns_or_tables_could_not_tell_are_refused(capsys):
+    assert "'=base' names nothing" in refused("study spectrum --real set --dst no --inputs =base", capsys)
+    assert "holds braces" in refused("shard --data set --out c{0..3} --size 16", capsys)

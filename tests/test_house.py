@@ -33,8 +33,8 @@ from data.listing import ImagePaths, list_images
 from detect_commands.options import DetectOptions, parse_detect
 from gan_commands.options import parse_gan
 from models import optimisers
-from utils import checkpoint, files, locks, released, report, run_dir
-from utils.arguments import as_plain, free_on_resume, images_list
+from utils import checkpoint, distributed, files, locks, released, report, run_dir
+from utils.arguments import as_arguments, as_plain, free_on_resume, images_list
 from utils.devices import double_device, to_double
 from utils.distributed import Processes, resolve_device
 from utils.errors import UserError, script
@@ -496,6 +496,15 @@ def test_devices():
             resolve_device(text)
 
 
+def test_auto_says_that_it_took_the_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    distributed._tell_of_cpu.cache_clear()
+    for _ in range(2):
+        assert resolve_device("auto").type == "cpu"
+    assert capsys.readouterr().err == "no GPU that torch can use: computing on the CPU\n"  # once
+
+
 def test_dockerfile_installs_as_the_makefile_does():
     lines = (Path(__file__).parents[1] / "Dockerfile").read_text().splitlines()
     steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith(("#", " "))]
@@ -820,8 +829,14 @@ def test_names_may_be_typed_with_their_folder():
     assert parse_gan(["finetune", "--generator", "results/x", "--pairs", "p", "--dst", "y"])[1].generator == "x"
     for name in ("results", "my_results/x", "/results/x", "../results/x", "x"):  # not the folder's own
         assert options.parse_train(["--data", "x", "--dst", name]).dst == name
-    with pytest.raises(SystemExit):
-        options.parse_train(["--data", "x", "--dst", "results/"])
+    for name in ("results/", " "):
+        with pytest.raises(SystemExit):
+            options.parse_train(["--data", "x", "--dst", name])
+
+
+def test_a_command_in_a_report_can_be_typed_whatever_the_run_s_name():
+    given = ["--data", "x", "--dst=-dash"]
+    assert options.parse_train(as_arguments(options.parse_train(given), {})).dst == "-dash"
 
 
 PARSERS = {name: getattr(options, f"parse_{name}") for name in ("train", "inference", "eval")}

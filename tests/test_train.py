@@ -514,8 +514,11 @@ def test_resumed_inference_keeps_no_results_of_other_names(run, house, capsys):
     shutil.copytree("datasets/tiny/fake", "growing")
     command = ["--inference_data", "growing", "--inference_params", str(run), "--dst", "growing", "--device", "cpu"]
     inference.main(command)
-    shutil.copy("growing/01.png", "growing/new.png")
-    inference.main([*command, "--resume"])  # one more
+    for name in ("new.png", "sub.png/new.png"):
+        Path("growing", name).parent.mkdir(exist_ok=True)
+        shutil.copy("growing/01.png", f"growing/{name}")
+    for _ in range(2):
+        inference.main([*command, "--resume"])  # two more, one of them in a folder with a name like an image's
     Path("results/growing/refined/.00.0123.tmp.png").touch()  # what a killed process was writing
     inference.main([*command, "--resume"])
     Image.open("growing/00.png").save("growing/00.bmp")  # now 00.png is called 00.png.png

@@ -97,7 +97,7 @@ data_name = name_in("datasets")
 
 def run_name(text):
     """Argparse type: the name of a run in results/, of characters that TensorBoard and other programs can write."""
-    if not text.isprintable():
+    if not text.isprintable() or not text.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is no name; give one of letters, digits and the like, such as my_run")
     return name_in("results")(text)
 
@@ -260,5 +260,6 @@ def as_arguments(options, defaults):
         if value != defaults.get(field.name, field.default):
             arguments.append(f"--{field.name}")
             if field.metadata.get("action") != "store_true":
-                arguments.append(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                arguments[-1:] = [f"--{field.name}={text}"] if text.startswith("-") else [f"--{field.name}", text]
     return arguments

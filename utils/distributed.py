@@ -1,7 +1,9 @@
 """The device a script runs on, and the processes that share one run (how they are started: utils/launch.py)."""
 
 import contextlib
+import functools
 import re
+import sys
 
 import torch
 import torch.distributed as dist
@@ -10,6 +12,12 @@ from torch.autograd.function import once_differentiable
 from utils.errors import UserError, out_of_memory
 
 BUCKET = 2**23  # gradients that are summed in one message: 32 MiB of float32
+
+
+@functools.cache
+def _tell_of_cpu():
+    """Say, once in a process, that there is no GPU."""
+    print("no GPU that torch can use: computing on the CPU", file=sys.stderr)
 
 
 def resolve_device(text):
@@ -22,7 +30,10 @@ def resolve_device(text):
     if text == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda:0")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        _tell_of_cpu()
+        return torch.device("cpu")
     if text == "cpu":
         return torch.device("cpu")
     if text == "mps":

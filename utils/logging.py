@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import threading
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class ScalarLog:
         columns = self._columns.setdefault(table, list(scalars))
         if set(columns) != set(scalars):
             raise ValueError(f"{path} has the columns {columns}, not {list(scalars)}")
-        with path.open("w" if new else "a", newline="", encoding="utf-8") as file:
+        with self._naming(path), path.open("w" if new else "a", newline="", encoding="utf-8") as file:
             if new:
                 file.write(",".join(["step", *columns]) + "\n")
             file.write(",".join([str(step), *(f"{float(scalars[name]):.9g}" for name in columns)]) + "\n")
@@ -66,12 +67,12 @@ class ScalarLog:
             self._writer.add_image(name, image, step, dataformats="HWC")
 
     @contextlib.contextmanager
-    def _naming(self):
-        """Context in which TensorBoard may raise what stopped its thread, which does not know the file's name."""
+    def _naming(self, path=None):
+        """Context in which errors name the file: a full disk's do not, nor does what stopped TensorBoard's thread."""
         try:
             yield
         except OSError as error:
-            error.filename = error.filename or str(self.folder / "tensorboard")
+            error.filename = os.fsdecode(error.filename or path or self.folder / "tensorboard")
             raise
 
     def _hear(self, failure):

@@ -16,6 +16,7 @@ from utils.measure import batches, evenly_spaced
 from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.pictures import to_8bit
 from utils.result_files import drop_others, flat_names, write_pictures
+from utils.run_dir import REPORT
 from utils.tables import format_table, software_versions
 
 COLUMNS = {
@@ -230,6 +231,6 @@ def write_report(run_folder, rows, title, examples, section, base, in_sample=Fal
     text = f"{format_table(table, COLUMNS)}\n\n{said}"
     counts = f"{rows['real'].spectra.total.count} real and {rows['fake'].spectra.total.count} fake images"
     pictures = "![overview](overview.png)\n\n![mean spectra](spectra.png)\n\n![profiles](profiles.png)\n"
-    write_text(run_folder / "report.md", f"# {title}\n\n{counts}.\n\n{text}\n\n{ROWS}\n\n{LEGEND}\n\n{section}\n\n{pictures}")
     write_json(run_folder / "table.json", table)
+    write_text(run_folder / REPORT, f"# {title}\n\n{counts}.\n\n{text}\n\n{ROWS}\n\n{LEGEND}\n\n{section}\n\n{pictures}")
     return text

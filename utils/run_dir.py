@@ -9,6 +9,7 @@ from utils.locks import NAME, held_by_another, hold
 
 RESULTS = Path("results")
 OPTIONS = "options.json"  # in every run
+REPORT = "report.md"  # of a training, written when all else is there
 
 
 def run_folder(dst, root=None):
@@ -79,6 +80,16 @@ def _dst_of(path):
         return read_json(path).get("dst")
     except UserError:
         return None
+
+
+def unfinished_evaluation(run):
+    """Sentences (none or one): a run of train.py has no report yet, so its eval/ may lack images."""
+    if not (run / OPTIONS).is_file() or (run / REPORT).is_file():
+        return []
+    return [
+        f"{run} has no {REPORT}: its closing evaluation was not finished, so images may be missing from {run / 'eval'}; go on "
+        "with train.py --resume first"
+    ]
 
 
 def check_run_folder(dst, overwrite=False, resume=None, root=None, inputs=(), parts=()):
