@@ -103,6 +103,7 @@ class ConvolutionBytes(TorchDispatchMode):
 
 def counted(size, batch, args, device, amp):
     """Floating-point operations of a step, and bytes of its convolutions."""
+    gc.collect()  # trainers are cycles, and that of a row before may keep its recording's memory
     step, _ = make_step(size, batch, args, device, {"amp"} if amp else {"eager"}, 1)
     with FlopCounterMode(display=False) as operations, ConvolutionBytes() as moved:
         step()

@@ -4,6 +4,7 @@ Parameters carry the names of the released checkpoints (`conv0_0.conv1.weight`, 
 that those load as they are; `bn1` and `bn2` are the node's normalisations, whichever kind `norm` chooses.
 """
 
+import contextlib
 import functools
 
 import torch
@@ -171,7 +172,11 @@ class Node(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.bn2 = NORMS[norm](out_channels)
         self.counts_calls = norm == "batch"  # a second call would count the batch twice in the running statistics
-        self.compiled = False  # what lies between convolutions, in training
+        self.compiled = False  # what lies between convolutions, in training ...
+        self.fused = True  # ... at present
+
+    def _is_fused(self):
+        return self.compiled and self.fused and self.training
 
     def _second(self, x):
         return self._convolved(self.conv2, self._rectified(self.bn1, x))
@@ -182,11 +187,11 @@ class Node(nn.Module):
         return F.conv2d(x, convolution.weight, padding=1) if spared else convolution(x)
 
     def _rectified(self, norm, x, inplace=False):
-        fused = self.compiled and self.training and isinstance(norm, InstanceNorm)
+        fused = self._is_fused() and isinstance(norm, InstanceNorm)
         return norm.rectified(x) if fused else F.relu(norm(x), inplace)
 
     def _raised(self, low, mode):
-        fused = self.compiled and self.training and mode == "bilinear"
+        fused = self._is_fused() and mode == "bilinear"
         return _BilinearUpsample.apply(low) if fused else upsample(low, mode)
 
     def forward(self, *level, below=None, mode="bilinear"):
@@ -194,7 +199,7 @@ class Node(nn.Module):
 
         Returns: (N, out_channels, H, W).
         """
-        kept = self.compiled and self.training
+        kept = self._is_fused()
         if below is None:
             x = self._convolved(self.conv1, *level)
         else:
@@ -250,6 +255,21 @@ class NestedUNet(nn.Module):
         for part in self.modules():
             if isinstance(part, Node):
                 part.compiled = True
+
+    @contextlib.contextmanager
+    def as_if_not_compiled(self):
+        """Context in which compiled parts are computed as in a generator that is not: for a batch not worth compiling for.
+
+        Spelled out as they are for the compiler they would take several times the memory.
+        """
+        nodes = [part for part in self.modules() if isinstance(part, Node)]
+        for node in nodes:
+            node.fused = False
+        try:
+            yield
+        finally:
+            for node in nodes:
+                node.fused = True
 
     def encode(self, mag, levels=DEPTH):
         """Features X^{0,0}, X^{1,0}, ... of the first `levels` levels.

@@ -100,7 +100,7 @@ class Trainer:
     def _compiled_for(self, count):
         """Context in which nothing is compiled for a batch of another size than most: that would take longer than the batch."""
         usual = count == self._usual or not self.model.generator.compiled
-        return contextlib.nullcontext() if usual else torch.compiler.set_stance("force_eager")
+        return contextlib.nullcontext() if usual else self.model.generator.as_if_not_compiled()
 
     def _descents(self, fake_image, real_image, *positions):
         """What a step computes: yields "discriminator" and then "generator", when its gradients are there, with its terms."""

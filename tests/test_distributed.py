@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -218,6 +219,7 @@ def test_detectors_of_two_processes_equal_those_of_one(steps_of_two, tmp_path):
 OPTIMISER = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from types import SimpleNamespace
 
 import torch
@@ -716,3 +718,30 @@ def test_what_runs_in_one_process_says_so(name, monkeypatch, capfd):
     with pytest.raises(SystemExit) as stop:
         main(ALONE[name].split())
     assert stop.value.code == 2 and not capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (("cuda", None), r"do not compute on one kind of device \(cpu, cuda\)"),
+        ((None, "--device 1: this machine has 1 usable CUDA GPUs"), "--device 1: this machine has 1"),
+        (("cpu", None), None),
+    ],
+    ids=["another kind", "another's mistake", "alike"],
+)
+def test_processes_agree_on_a_kind_of_device(other, told):
+    """The one that has none would leave the others waiting for it."""
+    processes = SimpleNamespace(gather=lambda value: [value, other], once=lambda function: function())
+    if told is None:
+        assert launch._agreed_device(["cpu"], processes) == torch.device("cpu")
+        return
+    with pytest.raises(UserError, match=told):
+        launch._agreed_device(["cpu"], processes)
+
+
+def test_a_process_without_its_device_says_so_to_all():
+    said = []
+    processes = SimpleNamespace(gather=lambda value: said.append(value) or said, once=lambda function: function())
+    with pytest.raises(UserError, match="--device .gpu. is not understood"):
+        launch._agreed_device(["gpu"], processes)
+    assert said[0][0] is None and "--device" in said[0][1]

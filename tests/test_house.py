@@ -37,12 +37,13 @@ from utils import checkpoint, distributed, files, locks, released, report, run_d
 from utils.arguments import as_arguments, as_plain, free_on_resume, images_list
 from utils.devices import double_device, to_double
 from utils.distributed import Processes, resolve_device
-from utils.errors import UserError, script
+from utils.errors import UserError, out_of_memory, script
 from utils.files import read_json
 from utils.fresh_detector import fresh_accuracy
 from utils.interrupts import leaving
 from utils.locks import held_by_another, let_go
 from utils.logging import ScalarLog, open_log
+from utils.measure import refined_at_once
 from utils.pretrained import pretrained_weights
 from utils.result_files import flat_names, output_names
 from utils.seeding import seed_everything
@@ -999,3 +1000,28 @@ def test_memory_that_was_freed_is_used_again():
         for env in (home, home | {"MALLOC_PERTURB_": "0"})
     ]
     assert 10 * faults[0] < faults[1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "driver", "cuBLAS"],
+)
+def test_memory_that_a_gpu_lacks_is_told_whoever_asked_for_it(error):
+    assert out_of_memory(error)
+    assert not out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_the_cause_that_nccl_gives_is_told():
+    message = (
+        "[Rank 1] NCCL error in: NCCLUtils.cpp:94, unhandled system error\nncclSystemError: ...\nLast error:\nno space there\n"
+    )
+    assert distributed.reason(RuntimeError(message)) == "NCCL: no space there"
+
+
+def test_large_images_are_refined_one_by_one():
+    assert [refined_at_once(side) for side in (64, 256, 512, 1024, 2048)] == [256, 16, 4, 1, 1]

@@ -1,6 +1,5 @@
 """The model as a whole: its start, its independence of the batch, what is trained and what is not."""
 
-import contextlib
 import copy
 import dataclasses
 import shutil
@@ -325,20 +324,23 @@ def test_the_average_is_exponential(norm):
 
 def test_nothing_is_compiled_for_a_smaller_batch(monkeypatch):
     """Also if it is the first of a run that is resumed at the end of an epoch."""
-    stances = []
-    monkeypatch.setattr(nested_unet, "_compiled", lambda function: function)
-    monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: stances.append(stance) or contextlib.nullcontext())
-    trainer, eager = Trainer(small(), 1e-4, total_steps=10, ema=0.9), []
+    calls, kept, found = [], [], []
+    monkeypatch.setattr(nested_unet, "_compiled", lambda function: calls.append(function) or function)
+    remade = nested_unet.remade
+    monkeypatch.setattr(nested_unet, "remade", lambda *maps, kept: found.append(kept) or remade(*maps, kept=kept))
+    trainer = Trainer(small(), 1e-4, total_steps=10, ema=0.9)
     trainer.model.generator.compile_parts()
     for step, count in enumerate((1, 2, 2, 1)):
+        calls.clear(), found.clear()
         trainer.train_step(images(count, step), images(count, 10 + step))
-        eager.append(len(stances))
-    assert eager == [0, 0, 0, 1] and stances == ["force_eager"]
+        kept.append((bool(calls), set(found)))
+    assert kept == [(True, {True})] * 3 + [(False, {False})]  # nor are the maps kept that then would not pay
     resumed = Trainer(small(), 1e-4, total_steps=10, ema=0.9)
     resumed.model.generator.compile_parts()
     resumed.load_state_dict(trainer.state_dict())
+    calls.clear()
     resumed.train_step(images(1), images(1, 10))
-    assert stances == ["force_eager"] * 2
+    assert not calls
 
 
 def test_each_level_is_compiled_once(monkeypatch):

@@ -51,7 +51,10 @@ def resolve_device(text):
 
 
 def reason(error):
-    """What torch's message of a failed connection says first, without the place in its own source."""
+    """What torch's message of a failed connection says first, without the place in its own source; of NCCL's its cause."""
+    cause = str(error).partition("Last error:")[2].strip()
+    if cause:
+        return f"NCCL: {cause.splitlines()[0]}"
     return re.sub(r"^\[\S*\] ", "", str(error).splitlines()[0]).split(". ")[0]
 
 
@@ -98,9 +101,8 @@ class Processes:
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
-            raise ProcessLost(
-                f"another process of this run was lost or did not answer within --timeout ({reason(error)}); {self._advice}"
-            ) from error
+            lost = "NCCL failed, or another process" if "NCCL" in str(error) else "another process of this run"
+            raise ProcessLost(f"{lost} was lost or did not answer within --timeout ({reason(error)}); {self._advice}") from error
 
     # ---------------------------------------------------------------------------------------------------- parts of the work
 

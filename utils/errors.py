@@ -111,7 +111,10 @@ def script(main=None, *, several=False):
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            message = "there is not enough memory; give a smaller --batch_size, --class_batch_size or --size, or (train.py) --width"
+            message = (
+                "there is not enough memory; give a smaller --batch_size, --class_batch_size or --size, or (train.py) --width; on "
+                "a GPU --cuda_graphs False needs less, too, and may be given with --resume"
+            )
         except KeyboardInterrupt as error:
             with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM), _first_process_speaks():
                 print(f"stopped; {error if error.args else 'no file is half written, start the command again'}", file=sys.stderr)
@@ -133,8 +136,10 @@ def _stdout_is_closed():
 
 
 def out_of_memory(error):
-    """Whether an exception is Python's or torch's (of a GPU or not) for memory that is not there."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    """Whether an exception is Python's, torch's or a GPU library's for memory that is not there."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED"))
 
 
 @contextlib.contextmanager

@@ -75,6 +75,26 @@ def _device_of(devices):
     return _distinct(devices)[local]
 
 
+def _agreed_device(devices, processes):
+    """This process's device; UserError, in all of them, if one cannot have its own, or they are of several kinds."""
+    try:
+        device, problem = _device_of(devices), None
+    except UserError as error:
+        device, problem = None, str(error)
+    gathered = processes.gather((device and device.type, problem))
+    found = processes.once(lambda: gathered)
+    told = problem or next((text for _, text in found if text), None)
+    if told:
+        raise UserError(told)
+    if len(set(found)) > 1:
+        kinds = ", ".join(kind for kind, _ in found)
+        raise UserError(
+            f"the processes do not compute on one kind of device ({kinds}): name it by --device, or look for a driver that is too "
+            "old"
+        )
+    return device
+
+
 def _joined(work, options, devices):
     """What `work` returns in this process, one of a launcher's, whose group ends before the interpreter does.
 
@@ -105,14 +125,16 @@ def _joined(work, options, devices):
         store.set(f"joined {rank}", "")
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"process {rank} of {world} did not find the others ({reason(error)}); check the address given, or raise --timeout"
+            f"process {rank} of {world} did not find the others ({reason(error)}); check the address given, name the network by "
+            "GLOO_SOCKET_IFNAME (docs/cluster.md), or raise --timeout"
         ) from error
     hangs, tensors = False, None  # whether to end the group would wait for others
     try:
-        device = _device_of(devices)
+        device = _agreed_device(devices, Processes(None, rank, world, None, advice))
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            tensors = dist.new_group(backend="nccl", timeout=timeout)
+            # twice as patient as the other group, which finds each loss: NCCL's own way to tell one is to abort the process
+            tensors = dist.new_group(backend="nccl", timeout=2 * timeout)
         return work(options, Processes(device, rank, world, tensors, advice))
     except BaseException as error:
         hangs = _fails_alone(error, tensors)

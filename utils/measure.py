@@ -19,6 +19,13 @@ from utils.files import file_hash
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
 from utils.pictures import mag_picture, to_8bit
 
+AT_ONCE = 2**20  # pixels of a batch that networks refine in 4 GiB, full width, float32: 16 images of 256 px, one of 1024 px
+
+
+def refined_at_once(side):
+    """How many images of a side go through a refiner together where nobody has said how many."""
+    return max(1, AT_ONCE // side**2)
+
 
 def batches(images, title, device, batch_size=16, num_workers=0):
     """Every image once, in order, with a bar: yields (N, 3, H, W) on the device; `num_workers` threads read ahead.

@@ -12,7 +12,7 @@ from utils.detector_features import classical_features
 from utils.files import write_json, write_text
 from utils.filters import FILTERS, filtered, filters_legend
 from utils.fresh_detector import fresh_accuracy
-from utils.measure import batches, evenly_spaced
+from utils.measure import batches, evenly_spaced, refined_at_once
 from utils.metrics import PSNR_CEILING, TITLES, SpectrumFolds, psnr, spectral_distances, ssim
 from utils.pictures import to_8bit
 from utils.result_files import drop_others, flat_names, write_pictures
@@ -120,10 +120,11 @@ def evaluate_refiner(refine, filters, real, fake, keys, folder, device, num_work
     for role, files in names.items():
         drop_others(folder, role, files)
     real_names, fake_names = iter(names["real"]), iter(names["fake"])
-    for image in map(to_8bit, batches(real, "writing reals", device, num_workers=num_workers)):
+    together = min(16, refined_at_once(real[0].shape[-1]))
+    for image in map(to_8bit, batches(real, "writing reals", device, together, num_workers)):
         write_pictures(folder, "real", [next(real_names) for _ in image], image)
         rows["real"].update(image)
-    for image in map(to_8bit, batches(fake, "refining fakes", device, num_workers=num_workers)):
+    for image in map(to_8bit, batches(fake, "refining fakes", device, together, num_workers)):
         files, refined_image = [next(fake_names) for _ in image], to_8bit(refine(image))
         write_pictures(folder, "fake", files, image)
         write_pictures(folder, "refined", files, refined_image)
