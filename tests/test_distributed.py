@@ -742,6 +742,6 @@ def test_processes_agree_on_a_kind_of_device(other, told):
 def test_a_process_without_its_device_says_so_to_all():
     said = []
     processes = SimpleNamespace(gather=lambda value: said.append(value) or said, once=lambda function: function())
-    with pytest.raises(UserError, match="--device .gpu. is not understood"):
+    with pytest.raises(UserError, match=r"--device .gpu. is not understood"):
         launch._agreed_device(["gpu"], processes)
     assert said[0][0] is None and "--device" in said[0][1]

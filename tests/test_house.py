@@ -1017,9 +1017,7 @@ def test_memory_that_a_gpu_lacks_is_told_whoever_asked_for_it(error):
 
 
 def test_the_cause_that_nccl_gives_is_told():
-    message = (
-        "[Rank 1] NCCL error in: NCCLUtils.cpp:94, unhandled system error\nncclSystemError: ...\nLast error:\nno space there\n"
-    )
+    message = "[Rank 1] NCCL error in: NCCLUtils.cpp:94, unhandled system error\nLast error:\nno space there\n"
     assert distributed.reason(RuntimeError(message)) == "NCCL: no space there"
 
 
