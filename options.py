@@ -52,19 +52,13 @@ class Machine:
     device: str = option(DEVICES, "auto", free=True)
     seed: int = option("the same seed gives the same run", 42, type=number(int, 0, 2**31 - 1))
     deterministic: bool = flag("use only reproducible kernels (bit-identical, may be slower)")
-
-
-@group("machine")
-class ReadingMachine(Machine):
-    """The same, for what reads images."""
-
     num_workers: int = option(
         "processes that check images, threads that read ahead; 0: none", 0, free=True, type=number(int, 0, 64)
     )
 
 
 @group("machine")
-class SharedMachine(ReadingMachine):
+class SharedMachine(Machine):
     """The same, for work that several processes can share."""
 
     device: str = reworded(
