@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from utils.devices import sent
 from utils.distributed import Processes
-from utils.fft import fourier
-from utils.profiles import radial_rings, ring_means, to_grey
+from utils.fft import half_fourier
+from utils.profiles import half_ring_means, to_grey
 
 ADVERSARIAL = ("gan", "lsgan", "wgan-gp")
 PENALTIES = ("none", "zero", "one", "lipschitz")
@@ -87,9 +87,7 @@ def gradient_penalty(critic, real, fake, kind="zero", sample="line", processes=N
 
 def one_sided_magnitude(image):
     """Magnitude of the grey image's one-sided, unshifted transform: (N, 3, H, W) in [0, 1] -> (N, H, W // 2 + 1)."""
-    height, width = image.shape[-2:]
-    magnitude = fourier(to_grey(image)).abs()  # (N, H, W), DC in the centre
-    return magnitude.roll((-(height // 2), -(width // 2)), dims=(-2, -1))[..., : width // 2 + 1]
+    return half_fourier(to_grey(image)).abs()
 
 
 def high_frequencies(magnitude, threshold):
@@ -141,9 +139,9 @@ def power_profile(image, processes=None):
     The logarithm is taken after the averages: before them, single bins with hardly any power would rule the gradient. Where
     `processes` share the batch, the average is over the whole of it.
     """
-    power = fourier(to_grey(image)).abs().square().mean(0)  # (H, W)
+    power = half_fourier(to_grey(image)).abs().square().mean(0)  # (H, W // 2 + 1)
     power = power if processes is None else processes.mean(power)
-    profile = (ring_means(power, radial_rings(*image.shape[-2:])) + 1e-8).log()  # (R,)
+    profile = (half_ring_means(power, image.shape[-1]) + 1e-8).log()  # (R,)
     low, high = profile.min(), profile.max()
     return (profile - low) / (high - low).clamp_min(1e-12)
 
