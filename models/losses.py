@@ -13,14 +13,14 @@ def adversarial_loss(score, is_real):
     return (score - 1).square().mean() if is_real else score.square().mean()
 
 
-def low_frequency_loss(refined_mag, fake_mag, half_width, whole_mean=None):
+def low_frequency_loss(refined_mag, fake_mag, half_width, whole_mean=lambda mean: mean):
     """RMS difference in the centred low-frequency box (paper, low-frequency regularisation).
 
     Args:
         refined_mag, fake_mag: (N, C, H, W) float, normalised log-magnitude in [-1, 1], DC at (H // 2, W // 2).
         half_width: half the box's side in frequency bins, 1..H // 2.
         whole_mean: function from the mean over these images to that over a batch of which they are a part (the root of a mean is
-            not the mean of roots); None: they are the batch.
+            not the mean of roots); by default they are the batch.
     Returns: scalar >= 0, differentiable in refined_mag (at equality the gradient is 0).
     Raises: ValueError if the shapes differ or half_width is out of range.
     """
@@ -31,9 +31,7 @@ def low_frequency_loss(refined_mag, fake_mag, half_width, whole_mean=None):
         raise ValueError(f"half_width {half_width} is out of range for {height} x {width}: give 1..{min(height, width) // 2}")
     rows = slice(height // 2 - half_width, height // 2 + half_width)
     columns = slice(width // 2 - half_width, width // 2 + half_width)
-    mean_square = (refined_mag - fake_mag)[..., rows, columns].square().mean()
-    if whole_mean is not None:
-        mean_square = whole_mean(mean_square)
+    mean_square = whole_mean((refined_mag - fake_mag)[..., rows, columns].square().mean())
     return mean_square.clamp_min(1e-12).sqrt()
 
 
