@@ -678,13 +678,9 @@ def test_weights_are_fetched_when_nothing_else_is_amiss():
         raise AssertionError("nothing was to be downloaded")
 
     device = Processes(torch.device("cpu"))
-    for arguments, size, words in (
-        (["--domain", "spectrum"], 32, "looks at the image"),
-        (["--class_batch_size", "1"], 32, "too small"),
-    ):
-        options = parse_detect(["--classifier", "resnet50", "--dst", "x", *arguments]).of("resnet50")
-        with pytest.raises(UserError, match=words):
-            bench_module.Bench("resnet50", size, options, device, fetch)
+    options = parse_detect(["--classifier", "resnet50", "--dst", "x", "--class_batch_size", "1"]).of("resnet50")
+    with pytest.raises(UserError, match="too small"):
+        bench_module.Bench("resnet50", 32, options, device, fetch)
     with pytest.raises(UserError, match="multiple of 16"):
         bench_module.Bench("vit", 40, parse_detect(["--classifier", "vit", "--dst", "x"]).of("vit"), device, fetch)
     saved = ["--classifier", "resnet50", "--dst", "x", "--is_train", "False", "--class_batch_size", "1"]
