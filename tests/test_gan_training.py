@@ -21,7 +21,7 @@ from models.gan_losses import discriminator_loss, fourier_dissimilarity, generat
 from models.gan_training import GanConfig, GanTrainer, restore_generator
 from utils.distributed import Processes
 from utils.errors import UserError
-from utils.metrics import SpectrumFolds, half_of, lfd
+from utils.metrics import SpectrumFolds, first_half, lfd
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)
@@ -297,7 +297,8 @@ def test_monitor_with_features(kind, monkeypatch):
     monitor = GanMonitor(kind, "weights", [reals(64)], 64, 0, ALONE)
     same, shifted = (monitor.distance(monitor.summary([reals(64, seed) + shift])) for seed, shift in ((1, 0), (1, 3)))
     assert shifted > 10 * abs(same)
-    halves = [torch.stack([image for i, image in enumerate(reals(64)) if half_of(i) == half]) for half in (0, 1)]
+    is_first = torch.from_numpy(first_half(64))
+    halves = [reals(64)[is_first], reals(64)[~is_first]]
     other = GanMonitor(kind, "weights", [halves[0]], 64, 0, ALONE)
     assert monitor.floor() == pytest.approx(other.distance(other.summary([halves[1]])))
     assert GanMonitor(kind, "weights", [reals(3)], 64, 0, ALONE).floor() is None
