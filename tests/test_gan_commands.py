@@ -918,7 +918,7 @@ def test_finetuning_is_judged_by_a_saved_detector(capsys):
         judged_by(Detector("cnn", 32, "spectrum").state_dict(), "cnn", 32)
     assert "32 px, not of 16 px" in capsys.readouterr().err
     identity = {"classifier": "svm", "size": 16, "domain": "spectrum", "profile_corners": None}
-    for content in ({}, {"identity": identity, "state": {}, "names": NO_NAMES}):
+    for content in ({}, {"identity": identity, "state": {}, "threshold": 0.5, "names": NO_NAMES}):
         save_checkpoint(Path("detector.pt"), "detector", content)
         assert "detector.pt is damaged or" in refused(
             "finetune --generator base --dst no --pairs pairs --detector detector.pt --device cpu", capsys
@@ -959,9 +959,8 @@ def test_saved_network_detectors_judge_batches(tmp_path, classifier, domain):
     for label, expected in ((FAKE, 1), (1 - FAKE, 0)):
         network.network.head.bias.data = torch.tensor([-50.0, -50.0])
         network.network.head.bias.data[label] = 50.0
-        save_checkpoint(
-            tmp_path / "detector.pt", "detector", {"identity": identity, "state": network.state_dict(), "names": NO_NAMES}
-        )
+        content = {"identity": identity, "state": network.state_dict(), "threshold": 0.5, "best_epoch": 0, "names": NO_NAMES}
+        save_checkpoint(tmp_path / "detector.pt", "detector", content)
         assert SavedDetector(tmp_path / "detector.pt", 32, CPU).called_fake([image[:4], image[4:]]) == expected
 
 
