@@ -236,20 +236,8 @@ def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch, capsys):
 
 
 def test_the_readmes_slip_trains_evaluates_and_says_so(run, capsys):
-    arguments = [
-        "--is_train",
-        "True",
-        "--classifier",
-        "logreg",
-        "--runs",
-        "2",
-        "--split",
-        "0.5",
-        "--dst",
-        "run",
-        "--eval_root",
-        str(run / "refined"),
-    ]
+    words = "--is_train True --classifier logreg --runs 2 --split 0.5 --dst run --eval_root"
+    arguments = [*words.split(), str(run / "refined")]
     detect.main(arguments)
     assert "training logreg first, then evaluating" in capsys.readouterr().out
     before = Path("results/run/logreg_classifier/run_00/detector.pt").stat().st_mtime_ns
@@ -464,22 +452,8 @@ def test_images_that_were_resized_or_left_out_are_told(run):
 @pytest.mark.usefixtures("drawn_figures")
 def test_matrix_of_detectors_and_generators(run):
     write_folder(Path("other"), [photograph(3000 + i) for i in range(30)])
-    detect.main(
-        [
-            "--classifier",
-            "logreg,svm",
-            "--runs",
-            "2",
-            "--split",
-            "0.5",
-            "--num_samples",
-            "20",
-            "--dst",
-            "run",
-            "--eval_root",
-            f"{run / 'refined'},other",
-        ]
-    )
+    words = "--classifier logreg,svm --runs 2 --split 0.5 --num_samples 20 --dst run --eval_root"
+    detect.main([*words.split(), f"{run / 'refined'},other"])
     text = plain(Path("results/run/detection_matrix.md").read_text())
     assert "| balanced_accuracy | eval/fake | eval/refined | " in text and "| logreg |" in text and "| svm |" in text
     assert Path("results/run/detection_matrix.png").stat().st_size > 1000
@@ -753,22 +727,8 @@ def test_names_may_be_any_bytes(run, capsys):
     shutil.copytree(run / "fake", strange)
     for path in list(strange.iterdir()):
         path.rename(path.with_name(os.fsdecode(b"\xff" + path.name.encode())))
-    detect.main(
-        [
-            "--classifier",
-            "svm",
-            "--runs",
-            "1",
-            "--split",
-            "0.5",
-            "--real",
-            str(run / "real"),
-            "--fake",
-            str(strange),
-            "--dst",
-            "any",
-        ]
-    )
+    words = "--classifier svm --runs 1 --split 0.5 --dst any"
+    detect.main([*words.split(), "--real", str(run / "real"), "--fake", str(strange)])
     assert Path("results/any/svm_classifier/curves.png").is_file()
     (row,) = json.loads(Path("results/any/svm_classifier/scores.json").read_text(errors="surrogateescape"))["rows"]
     assert [{name[0] == "\udcff" for name in row["names"][side]} for side in ("real", "fake")] == [{False}, {True}]
@@ -878,24 +838,11 @@ def test_images_that_came_later_do_not_enter_an_interrupted_training(run, interr
 
 
 def test_before_and_after_does_not_judge_by_images_that_were_trained_on(run, capsys):
-    command = [
-        "--mode",
-        "before_after",
-        "--classifier",
-        "logreg",
-        "--runs",
-        "1",
-        "--split",
-        "0.6",
-        "--filters",
-        "linear",
-        "--dst",
-        "run",
-    ]
-    detect.main(command)
+    words = "--mode before_after --classifier logreg --runs 1 --split 0.6 --filters linear --dst run"
+    detect.main(words.split())
     for i in range(COUNT, COUNT + 4):
         Image.fromarray(photograph(i)).save(run / "real" / f"{i:03d}.png")
-    assert "was made of other images" in refused(capsys, *command, "--resume")
+    assert "was made of other images" in refused(capsys, *words.split(), "--resume")
 
 
 def test_detectors_of_images_that_were_made_anew_under_their_names_are_not_kept(run, capsys):

@@ -493,21 +493,10 @@ def test_resumed_inference_mixes_no_refiners_and_sees_images_that_changed(run, h
     weights[name] = weights[name] + 0.01
     save_checkpoint("refiner.pt", "stig", content)
     assert "was begun by another refiner" in refused(inference.main, [*command, "--resume"], capsys)
-    fitted = [
-        "--inference_data",
-        "drawn",
-        "--method",
-        "linear",
-        "--real",
-        "datasets/tiny/real",
-        "--fake",
-        "drawn",
-        "--device",
-        "cpu",
-    ]
-    inference.main([*fitted, "--dst", "fitted_then"])
+    fitted = "--inference_data drawn --method linear --real datasets/tiny/real --fake drawn --device cpu --dst fitted_then"
+    inference.main(fitted.split())
     shutil.copy("drawn/02.png", "drawn/04.png")
-    assert "the images it is fitted on changed" in refused(inference.main, [*fitted, "--dst", "fitted_then", "--resume"], capsys)
+    assert "the images it is fitted on changed" in refused(inference.main, [*fitted.split(), "--resume"], capsys)
 
 
 def test_resumed_inference_keeps_no_results_of_other_names(run, house, capsys):
@@ -677,18 +666,8 @@ def test_filter_of_folders_works_at_the_size_of_all_images_or_of_size(run, house
         Path(folder).mkdir()
         for name in "ab":
             Image.new("RGB", (width, height)).save(f"{folder}/{name}.png")
-    command = [
-        "--method",
-        "linear",
-        "--real",
-        "datasets/tiny/real",
-        "--fake",
-        "datasets/tiny/fake",
-        "--dst",
-        "own_size",
-        "--device",
-        "cpu",
-    ]
+    words = "--method linear --real datasets/tiny/real --fake datasets/tiny/fake --dst own_size --device cpu"
+    command = words.split()
     for folder, problem in (("wide", "wide/a.png is 48 x 32"), ("odd", "no multiple of 16"), ("small", "is 32 x 32")):
         others = ["--real", folder, "--fake", folder] if folder == "odd" else []
         message = refused(inference.main, [*command, "--inference_data", folder, *others], capsys)
@@ -705,18 +684,8 @@ def test_names_too_long_for_a_disk_stop_before_anything_is_deleted(run, house, c
         Image.new("RGB", (32, 32)).save(folder / f"{'x' * 250}{suffix}")
     Path("results/long").mkdir()
     Path("results/long/kept").touch()
-    command = [
-        "--inference_data",
-        "long",
-        "--inference_params",
-        run / "checkpoint.pt",
-        "--dst",
-        "long",
-        "--overwrite",
-        "--device",
-        "cpu",
-    ]
-    assert "255 bytes" in refused(inference.main, command, capsys)
+    words = "--inference_data long --dst long --overwrite --device cpu --inference_params"
+    assert "255 bytes" in refused(inference.main, [*words.split(), run / "checkpoint.pt"], capsys)
     assert Path("results/long/kept").exists()
 
 
