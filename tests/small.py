@@ -24,15 +24,19 @@ def draw(folder, count, seed, size=32):
         coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
 
 
+def told(main, arguments, capsys):
+    """What `main` says when it exits with 2."""
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
 def refused(main, arguments, capsys):
     """The sentence that `main` prints when it exits with 2 and leaves nothing behind."""
-    before = set(Path("results").rglob("*")) if Path("results").exists() else set()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    after = set(Path("results").rglob("*")) if Path("results").exists() else set()
-    assert before == after
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    before = set(Path("results").rglob("*"))
+    error = told(main, arguments, capsys).strip().splitlines()[-1]
+    assert before == set(Path("results").rglob("*"))
     assert "error: " in error
     return error
 

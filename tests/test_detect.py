@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small import told
 
 import detect
 import detect_commands.bench as bench_module
@@ -100,10 +101,7 @@ def plain(text):
 
 def refused(capsys, *arguments):
     """Run detect.py, expect exit code 2, return what it said."""
-    with pytest.raises(SystemExit) as stop:
-        detect.main(list(arguments))
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+    return told(detect.main, arguments, capsys)
 
 
 CHEAP = {

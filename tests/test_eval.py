@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_fid import inception as pytorch_fid_inception
+from small import told
 
 import eval as eval_script
 from data import listing
@@ -56,10 +57,7 @@ def measure(*arguments, **options):
 
 
 def fails(capsys, *arguments, **options):
-    with pytest.raises(SystemExit) as stop:
-        measure(*arguments, **options)
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+    return told(lambda arguments: measure(*arguments, **options), arguments, capsys)
 
 
 def test_results_may_not_lie_among_the_images(run, capsys):
@@ -298,16 +296,14 @@ def test_wrong_options(run, capsys, arguments, part):
 
 
 def test_wrong_device_and_too_few_images(run, weights, capsys):
-    with pytest.raises(SystemExit) as stop:
-        eval_script.main(["--eval_root", "run", "--eval_mode", "lfd", "--device", "99"])
-    assert stop.value.code == 2 and "99" in capsys.readouterr().err
+    assert "99" in told(eval_script.main, ["--eval_root", "run", "--eval_mode", "lfd", "--device", "99"], capsys)
     for path in list((run / "eval/real").iterdir())[1:]:
         path.unlink()
     result = measure("--eval_root", "run", eval_mode="lfd")
     assert list(result["rows"]) == ["fake", "refined"] and "no floor" in result["warnings"][0]
     assert "floor" not in capsys.readouterr().out
-    told = fails(capsys, "--eval_root", "run", eval_mode="image_fid", inception_weights=weights)
-    assert "holds 1 of the 4 images" in told
+    said = fails(capsys, "--eval_root", "run", eval_mode="image_fid", inception_weights=weights)
+    assert "holds 1 of the 4 images" in said
 
 
 def test_images_that_their_refiner_was_made_with_are_told(run, capsys):
