@@ -1,5 +1,8 @@
 """What several tests share: options of the smallest network, and pictures to try things on."""
 
+import contextlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,17 @@ def refused(main, arguments, capsys):
     assert before == set(Path("results").rglob("*"))
     assert "error: " in error
     return error
+
+
+@contextlib.contextmanager
+def holding(code, *arguments):
+    """A process that runs `code`, which holds a folder, and says so; it is killed in the end, and its lock goes with it."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
+    with subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def photographs(count, seed, shade=1.0):

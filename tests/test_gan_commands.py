@@ -5,8 +5,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import told
+from small import holding, told
 from torchvision.utils import make_grid
 
 import gan_commands.finetune as finetune_module
@@ -436,13 +434,10 @@ def test_samples_and_pairs_are_filled_by_one_process_at_a_time(capsys):
     holder = "import sys; from utils.locks import hold; hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
     for name, command in (("out/busy", "sample --dst base --n 2"), ("out/busy_pairs", "invert --dst base --data set --n 2")):
         Path(name).mkdir(parents=True)
-        command_line = [sys.executable, "-c", holder, str(Path(name).absolute())]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
-        with subprocess.Popen(command_line, **pipes) as other:
+        with holding(holder, Path(name).absolute()) as other:
             assert other.stdout.readline() == "held\n"
             told = refused(f"{command} --out {name} --overwrite --device cpu", capsys)
             assert f"another process is filling {name}; wait for it, stop it, or choose another --out" in told
-            other.kill()
 
 
 def test_samples_of_another_generator_are_not_continued(capsys):

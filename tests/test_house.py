@@ -25,7 +25,7 @@ import pytest
 import torch
 from golden_recipe import golden_weights
 from PIL import Image
-from small import told
+from small import holding, told
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
@@ -153,13 +153,7 @@ HOLDER = "import sys, utils.run_dir as r; r.open_run_folder('a', root=sys.argv[1
 
 def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, monkeypatch):
     """Even if it came so close behind that it saw no other when it checked."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    ) as other:
+    with holding(HOLDER, tmp_path) as other:
         assert other.stdout.readline() == "held\n"
         old = f".{32 * '0'}.tmp.pt"
         for name in ("kept", old):
@@ -173,7 +167,6 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
         assert all((tmp_path / "a" / name).exists() for name in ("kept", old))
         let_go()
         assert held_by_another(tmp_path / "a")
-        other.communicate()
     new = f".{32 * '1'}.tmp.csv"
     (tmp_path / "a" / new).touch()  # being written
     run_dir.open_run_folder("a", resume=True, root=tmp_path)
@@ -185,15 +178,11 @@ def test_a_process_that_comes_second_takes_nothing_and_frees_nothing(tmp_path, m
 def test_a_lock_in_a_folder_that_was_made_again_is_anothers(tmp_path, asks_first):
     folder = run_dir.open_run_folder("a", root=tmp_path)
     shutil.rmtree(folder)
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
-    ) as other:
+    with holding(HOLDER, tmp_path) as other:
         assert other.stdout.readline() == "held\n"
         assert not (asks_first and locks.hold(folder))
         let_go()
         assert (folder / ".lock").is_file() and not locks.hold(folder)
-        other.communicate()
 
 
 def test_overwriting_deletes_last_what_tells_whose_folder_it_is(tmp_path, monkeypatch):
@@ -234,10 +223,7 @@ def test_a_lock_that_was_deleted_meanwhile_is_taken_anew(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
-    ) as other:
+    with holding(HOLDER, tmp_path) as other:
         assert other.stdout.readline() == "held\n"
         for choice in ({"overwrite": True}, {"resume": True}):
             with pytest.raises(UserError, match="another process is filling"):
@@ -249,16 +235,13 @@ def test_a_folder_is_filled_by_one_process_at_a_time(tmp_path):
         with pytest.raises(UserError, match="choose another --out"):
             run_dir.refuse_held(tmp_path / "around/a")
         (tmp_path / "around/a").rename(tmp_path / "a")
-        other.kill()  # the lock goes with the process, its file stays
     folder = run_dir.open_run_folder("a", resume=True, root=tmp_path)
-    assert (folder / ".lock").is_file()
+    assert (folder / ".lock").is_file()  # it stays when the lock goes
     run_dir.open_run_folder("a", resume=True, root=tmp_path)  # this process may
     run_dir.open_run_folder("a", overwrite=True, root=tmp_path)
     let_go()
     assert not list(folder.iterdir())
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
-    ) as other:
+    with holding(HOLDER, tmp_path) as other:
         assert other.stdout.readline() == ""  # it exists, and nobody asked to overwrite it
 
 
