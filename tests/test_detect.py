@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small import told
+from small import Trap, told
 
 import detect
 import detect_commands.bench as bench_module
@@ -406,15 +406,10 @@ def test_before_and_after_goes_on_after_an_interruption(run, monkeypatch, capsys
     assert Path("results/run/detection.md").is_file()
 
 
-class Bomb:
-    def __reduce__(self):
-        return Path.touch, (Path("exploded"),)
-
-
 def test_a_detector_file_cannot_execute_code(run, capsys):
     detect.main(["--classifier", "logreg", *SHORT])
     with Path("results/run/logreg_classifier/run_00/detector.pt").open("wb") as file:
-        pickle.dump({"kind": "detector", "state": Bomb()}, file)
+        pickle.dump({"kind": "detector", "state": Trap("exploded")}, file)
     assert "nothing was loaded" in refused(capsys, "--classifier", "logreg", "--dst", "run", "--is_train", "False")
     assert not Path("exploded").exists()
 

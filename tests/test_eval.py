@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_fid import inception as pytorch_fid_inception
-from small import told
+from small import Trap, told
 
 import eval as eval_script
 from data import listing
@@ -211,23 +211,13 @@ def test_weights_in_torchs_cache_are_used(run, weights, monkeypatch, tmp_path):
     assert inception.find_weights() == cached
 
 
-class Trap:
-    """Writes a file when it is unpickled carelessly."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
-
-
 def test_wrong_weights(run, tmp_path, capsys):
     trapped, other, text = tmp_path / "trap.pth", tmp_path / "other.pth", tmp_path / "text.pth"
-    torch.save({"weight": Trap(str(tmp_path / "sprung"))}, trapped)
+    torch.save({"weight": Trap(tmp_path / "sprung")}, trapped)
     torch.save({"weight": torch.ones(3)}, other)
     text.write_text("no weights")
     plain = tmp_path / "plain.pth"
-    plain.write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung")), protocol=2))
+    plain.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
     not_finite = tmp_path / "nan.pth"
     torch.save({"weight": torch.full((3,), float("nan"))}, not_finite)
     for path in (trapped, other, text, plain, not_finite):

@@ -25,7 +25,7 @@ import pytest
 import torch
 from golden_recipe import golden_weights
 from PIL import Image
-from small import holding, told
+from small import Trap, holding, told
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
 
@@ -368,21 +368,13 @@ def test_other_errors_keep_their_traceback():
         main()
 
 
-class Evil:
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
-
-
 @pytest.mark.parametrize("content", ["code", "code in an archive", "text", "other kind", "no kind", "cut", "cut late"])
 def test_checkpoints_that_are_none_are_refused(content, tmp_path):
     path = tmp_path / "checkpoint.pt"
     if content == "code":
-        path.write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+        path.write_bytes(pickle.dumps(Trap(tmp_path / "executed")))
     elif content == "code in an archive":
-        torch.save({"kind": "stig", "x": Evil(tmp_path / "executed")}, path)
+        torch.save({"kind": "stig", "x": Trap(tmp_path / "executed")}, path)
     elif content == "text":
         path.write_text("not a checkpoint")
     elif content == "other kind":

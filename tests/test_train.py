@@ -19,7 +19,7 @@ import pytest
 import torch
 from golden_recipe import golden_weights
 from PIL import Image
-from small import SMALL_NETWORK, draw, refused, told
+from small import SMALL_NETWORK, Trap, draw, refused, told
 
 import inference
 import train
@@ -614,15 +614,10 @@ def test_inference_with_a_released_checkpoint(house, run, capsys):
     assert one == named != fifth
 
 
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch executed",)
-
-
 def test_bad_input_to_inference(run, house, capsys):
     base = ["--inference_data", "datasets/tiny/fake", "--dst", "bad", "--device", "cpu"]
     checkpoint = run / "checkpoint.pt"
-    (house / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    (house / "evil.pt").write_bytes(pickle.dumps(Trap("executed")))
     assert "--inference_params" in refused(inference.main, base, capsys)
     assert "does not exist" in refused(inference.main, [*base, "--inference_params", "absent.pt"], capsys)
     assert "execute code" in refused(inference.main, [*base, "--inference_params", "evil.pt"], capsys)
