@@ -1,8 +1,10 @@
 """What several tests share: options of the smallest network, and pictures to try things on."""
 
 import contextlib
+import io
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from utils.profiles import radial_rings
 
 SMALL_NETWORK = ["--width", "8", "--sigma", "4", "--log_frequency", "1"]  # of train.py, with an objective that fits small images
 SIZE = 32
+TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
 
 
 def draw(folder, count, seed, size=32):
@@ -25,6 +28,29 @@ def draw(folder, count, seed, size=32):
     for index in range(count):
         coarse = Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
+
+
+def draw_tiny(folder, reals, fakes, size=32):
+    """The folder, with datasets/tiny in it."""
+    draw(folder / "datasets/tiny/real", reals, 1, size)
+    draw(folder / "datasets/tiny/fake", fakes, 2, size)
+    return folder
+
+
+def tar_of(path, members):
+    """The path of a tar that holds these members, {name: content}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def contents(folder):
+    """What all files below a folder hold, by path."""
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def told(main, arguments, capsys):

@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small import Trap, told
+from small import TINY_VIT, Trap, contents, told
 
 import detect
 import detect_commands.bench as bench_module
@@ -48,7 +48,6 @@ from utils.profiles import log_profile
 
 pytestmark = pytest.mark.usefixtures("quick_figures")
 COUNT, SIZE = 24, 32
-TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
 
 
 def photograph(seed, size=SIZE):
@@ -280,10 +279,6 @@ def test_refusals_are_one_sentence(run, capsys, tmp_path):
     assert "training images per class" in refused(
         capsys, "--classifier", "knn", "--split", "0.2", "--dst", "few", "--real", str(run / "real"), "--fake", str(run / "fake")
     )
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("mode", ["detect", "before_after", "features"])

@@ -12,7 +12,7 @@ from scipy import ndimage
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
-from small import photographs
+from small import TINY_VIT, photographs
 from torch.utils.data import DataLoader
 from torchvision.models import resnet50
 from torchvision.models.vision_transformer import VisionTransformer
@@ -48,7 +48,6 @@ from utils.pretrained import pretrained_weights
 from utils.profiles import log_profile
 
 ALONE = Processes(torch.device("cpu"))
-TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
 
 
 @pytest.fixture

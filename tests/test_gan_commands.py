@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import holding, told
+from small import contents, holding, told
 from torchvision.utils import make_grid
 
 import gan_commands.finetune as finetune_module
@@ -387,10 +387,6 @@ def test_run_folders_are_kept_unless_told(capsys):
     assert "nothing to resume" in refused(f"train --data set --dst new --resume {SMALL}", capsys)
     assert "neither datasets/nothing" in refused(f"train --data nothing --dst new {SMALL}", capsys)
     assert "power of two" in refused(f"train --data set --dst new {SMALL} --size 48", capsys)
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def test_overwriting_deletes_nothing_that_is_read(capsys, tmp_path):

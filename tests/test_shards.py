@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import SMALL_NETWORK, draw, told
+from small import SMALL_NETWORK, draw, tar_of, told
 
 import eval as eval_script
 import inference
@@ -36,12 +36,7 @@ def content(seed, size=32, kind="PNG"):
 
 
 def pack(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    tar_of(path, members)
     os.utime(path, ns=(LONG_AGO, LONG_AGO))
     return path
 

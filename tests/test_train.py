@@ -19,7 +19,7 @@ import pytest
 import torch
 from golden_recipe import golden_weights
 from PIL import Image
-from small import SMALL_NETWORK, Trap, draw, refused, told
+from small import SMALL_NETWORK, Trap, draw, draw_tiny, refused, told
 
 import inference
 import train
@@ -42,10 +42,7 @@ FINISHED = ["--base", "cepstral", "--sample_frequency", "2", "--save_frequency",
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
     """A folder with datasets/tiny, in which the scripts run."""
-    folder = tmp_path_factory.mktemp("house")
-    draw(folder / "datasets/tiny/real", 5, 1)
-    draw(folder / "datasets/tiny/fake", 4, 2)
-    return folder
+    return draw_tiny(tmp_path_factory.mktemp("house"), 5, 4)
 
 
 @pytest.fixture(autouse=True)
