@@ -27,7 +27,7 @@ import detect_commands.detect as detect_mode
 import models.detectors as detectors
 from data.copies import seen_by_refiner
 from data.folder import load_folder
-from detect_commands import before_after, image_sets, records
+from detect_commands import before_after, image_sets, records, training
 from detect_commands.common import judge_rows
 from detect_commands.image_sets import ImageSet, filters_between, open_sets
 from detect_commands.options import parse_detect
@@ -207,23 +207,21 @@ def test_an_overfit_detector_is_no_better_than_guessing_on_reals_against_reals(r
 
 
 def test_resuming_gives_the_uninterrupted_detector(run, monkeypatch, capsys):
-    import detect_commands.training as module
-
     arguments = ["--classifier", "cnn", "--class_epoch", "3", "--class_batch_size", "8", "--lr", "0.02", "--device", "cpu"]
     folders = ["--real", str(run / "real"), "--fake", str(run / "fake")]
     detect.main([*arguments, *folders, "--dst", "whole"])
-    original = module._train_epoch
+    original = training._train_epoch
 
     def interrupted(network, images, *rest):
         if images.epoch == 1:
             raise KeyboardInterrupt
         return original(network, images, *rest)
 
-    monkeypatch.setattr(module, "_train_epoch", interrupted)
+    monkeypatch.setattr(training, "_train_epoch", interrupted)
     with pytest.raises(SystemExit) as stop:
         detect.main([*arguments, *folders, "--dst", "parts"])
     assert stop.value.code == 130
-    monkeypatch.setattr(module, "_train_epoch", original)
+    monkeypatch.setattr(training, "_train_epoch", original)
     told = refused(capsys, *arguments, *folders, "--dst", "parts", "--resume", "--patience", "5")
     assert "was trained with --patience 10; give 10, more or 0 to resume" in told
     detect.main([*arguments, *folders, "--dst", "parts", "--resume"])

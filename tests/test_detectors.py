@@ -378,20 +378,18 @@ def test_training_learns_and_scores_the_right_way_round(tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"epochs": 60, "lr": 2.0, "patience": 3}])  # at this rate it gets worse after its best
 def test_resumed_training_is_uninterrupted_training(tmp_path, monkeypatch, settings):
-    import detect_commands.training as module
-
     whole, best, _ = train_tiny(tmp_path / "whole", **settings)
-    original = module._train_epoch
+    original = training._train_epoch
 
     def interrupted(network, images, *rest):
         if images.epoch == (best + 2 if settings else 2):
             raise KeyboardInterrupt
         return original(network, images, *rest)
 
-    monkeypatch.setattr(module, "_train_epoch", interrupted)
+    monkeypatch.setattr(training, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_tiny(tmp_path / "parts", **settings)
-    monkeypatch.setattr(module, "_train_epoch", original)
+    monkeypatch.setattr(training, "_train_epoch", original)
     resumed, best_again, _ = train_tiny(tmp_path / "parts", **settings)
     assert best == best_again
     for name, value in whole.state_dict().items():
@@ -423,16 +421,14 @@ def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path):
 
 
 def test_rate_schedule_is_the_papers(tmp_path, monkeypatch):
-    import detect_commands.training as module
-
     rates = []
-    original = module._train_epoch
+    original = training._train_epoch
 
     def spying(network, images, optimizer, *rest):
         rates.append(optimizer.param_groups[0]["lr"])
         return original(network, images, optimizer, *rest)
 
-    monkeypatch.setattr(module, "_train_epoch", spying)
+    monkeypatch.setattr(training, "_train_epoch", spying)
     train_tiny(tmp_path, epochs=3, lr=2e-4)
     assert rates == pytest.approx([2e-4, 2e-4 * 0.95, 2e-4 * 0.95**2])
 

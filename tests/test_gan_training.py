@@ -1,6 +1,7 @@
 """GAN steps, the monitor and the pieces of the sub-commands, without any command line."""
 
 import copy
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,8 +92,6 @@ def test_state_makes_training_repeatable(settings):
         return trainer
 
     def saved(state):
-        import io
-
         buffer = io.BytesIO()
         torch.save(state, buffer)
         buffer.seek(0)
