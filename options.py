@@ -52,19 +52,13 @@ class Machine:
     device: str = option(DEVICES, "auto", free=True)
     seed: int = option("the same seed gives the same run", 42, type=number(int, 0, 2**31 - 1))
     deterministic: bool = flag("use only reproducible kernels (bit-identical, may be slower)")
-
-
-@group("machine")
-class ReadingMachine(Machine):
-    """The same, for what reads images."""
-
     num_workers: int = option(
         "processes that check images, threads that read ahead; 0: none", 0, free=True, type=number(int, 0, 64)
     )
 
 
 @group("machine")
-class SharedMachine(ReadingMachine):
+class SharedMachine(Machine):
     """The same, for work that several processes can share."""
 
     device: str = reworded(
@@ -238,7 +232,7 @@ class TrainObjective:
         "1 - SSIM of fake after --base and refined", Objective.lambda_fake_identity, type=number(float, 0)
     )
     lambda_lf: float = option("low frequencies stay as --base leaves them", Objective.lambda_lf, type=number(float, 0))
-    nce_levels: tuple = option("encoder levels, such as 0,1,2,3,4", Objective.nce_levels, type=number_list(int, 0, 4))
+    nce_levels: tuple = option("encoder levels, such as 0,1,2,3,4", Objective.nce_levels, type=number_list(0, 4))
     sigma: int = option("half the side of the low-frequency box in bins", Objective.sigma, type=number(int, 1))
     tau: float = option("temperature of the contrastive term", Objective.tau, type=number(float, 0, open_low=True))
     patches: int = option(

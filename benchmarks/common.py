@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import statistics
 import sys
 import time
 
@@ -39,11 +38,6 @@ def best_times(parts, rounds, warm_up=1):
         for name, part in parts.items():
             times[name].append(seconds(part, torch.device("cpu")))
     return {name: min(values[warm_up:]) for name, values in times.items()}
-
-
-def median_ratio(times, others):
-    """Median over turns of how much longer the second took than the first."""
-    return statistics.median(other / time for time, other in zip(times, others, strict=True))
 
 
 def for_each(function, values):

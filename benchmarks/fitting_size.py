@@ -65,7 +65,7 @@ def main(argv=None):
     parser = benchmark_parser("fitting_size", __doc__)
     parser.add_argument(
         "--counts",
-        type=number_list(int, 7),
+        type=number_list(7),
         default=(25, 50, 100, 200, 400, 800),
         help="images of each class, the first by name of those drawn; 7 or more",
     )

@@ -18,15 +18,16 @@ from utils.tables import format_table
 COUNTS = ((8, 8), (16, 16), (40, 40), (25, 200), (200, 25))  # reals, fakes
 DISTANCES = (0, 1, 2, 3, 4)  # of the two means
 SHOWN = ("accuracy", "balanced_accuracy", "real_right", "fake_right", "ap", "auc")
+DRAWN = 400_000  # images that stand for endlessly many
 
 
-def truth(n_real, n_fake, distance, generator, drawn=400_000):
+def truth(n_real, n_fake, distance, generator):
     """{measure: its value for endlessly many images}, those of the fakes n_fake / (n_real + n_fake) of all.
 
-    Average precision is that of as many images as are `drawn`, the rest in closed form.
+    Average precision is that of `DRAWN` images, the rest in closed form.
     """
-    right, fakes = norm.cdf(distance / 2), drawn * n_fake // (n_real + n_fake)
-    scores = generator.normal(size=drawn - fakes), generator.normal(distance, size=fakes)
+    right, fakes = norm.cdf(distance / 2), DRAWN * n_fake // (n_real + n_fake)
+    scores = generator.normal(size=DRAWN - fakes), generator.normal(distance, size=fakes)
     ap = scores_with_intervals(*scores, 0.5)["ap"][0]
     shares = dict.fromkeys(("accuracy", "balanced_accuracy", "real_right", "fake_right"), right)
     return shares | {"ap": ap, "auc": norm.cdf(distance / 2**0.5)}

@@ -145,7 +145,7 @@ def main(argv=None):
     parser.add_argument("--sizes", type=image_sizes, default=(64, 256), help="image sides in pixels, multiples of 16")
     parser.add_argument("--n", type=number(int, 1), default=256, help="files that are read and measured")
     parser.add_argument("--batch_size", type=number(int, 1), default=16, help="images that are read and measured together")
-    parser.add_argument("--workers", type=number_list(int, 0), default=(0, 1, 2), help="numbers of threads that read ahead")
+    parser.add_argument("--workers", type=number_list(0), default=(0, 1, 2), help="numbers of threads that read ahead")
     parser.add_argument("--rounds", type=number(int, 1), default=3, help="of which the best counts")
     parser.add_argument("--inception_weights", metavar="PATH", help="measure Inception features, too")
     parser.add_argument("--device", default="auto", help="as train.py")

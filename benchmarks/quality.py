@@ -44,7 +44,7 @@ def parse(argv=None):
     """Command line -> options; `options.train` holds what train.py gets."""
     parser = benchmark_parser("quality", __doc__)
     add_common(parser, ("fake", "linear", "polyphase", "floor"))
-    parser.add_argument("--seeds", type=number_list(int, 0), default=(0,), help="of rows that are trained, such as 0,1,2")
+    parser.add_argument("--seeds", type=number_list(0), default=(0,), help="of rows that are trained, such as 0,1,2")
     parser.add_argument("--part", choices=PARTS, default="validation", help="what is judged")
     parser.add_argument("--quick", action="store_true", help="leave the CNN detectors out")
     parser.add_argument("--inception_weights", metavar="PATH", help="pytorch-fid's weights: judge by KID and FID, too")

@@ -43,7 +43,6 @@ ROWS = {
     "base_linear": ["--base", "linear"],
     "base_cepstral": ["--base", "cepstral"],
     "base_lifter": ["--base", "lifter"],
-    "no_centre": ["--centre", "False"],
     "no_whiten": ["--whiten", "False"],
     "adversarial": ["--lambda_gan", "20", "--lambda_nce", "2"],
     "direct": ["--generator", "direct"],
@@ -52,8 +51,6 @@ ROWS = {
     "no_average": ["--ema", "0"],
     "bicubic": ["--upsample", "bicubic"],
     "batch_norm": ["--norm", "batch"],
-    "stretch": ["--image_range", "stretch"],
-    "abs": ["--inverse", "abs"],
 }
 
 

@@ -6,15 +6,13 @@ A polyphase filter is fitted on some images of a set and applied to the fakes of
 Numbers are mean log amplitudes of opponent colours: those of the photographs, and how much higher others are.
 """
 
-import functools
-
 import torch
 
 from benchmarks.common import benchmark_parser
 from benchmarks.quality_data import open_case
+from benchmarks.quality_filters import plain_rounding
 from utils.arguments import image_size
 from utils.errors import script
-from utils.filters import apply_filter, fit_filters
 from utils.linear_filter import OPPONENT, MeanLogSpectrum
 from utils.pictures import to_8bit
 from utils.profiles import radial_rings, ring_means
@@ -42,9 +40,8 @@ def main(argv=None):
     parser.add_argument("--part", choices=("validation", "test"), default="validation", help="what is judged")
     options = parser.parse_args(argv)
     case = open_case(options.data, options.size, options.part)
-    reads = (functools.partial(images.pixels.split, 16) for images in (case.fit_real, case.fit_fake))
-    fitted = fit_filters(*reads, ["polyphase"])["polyphase"]
-    refined = torch.cat([apply_filter(part, fitted) for part in case.fake.pixels.split(16)])
+    refine = plain_rounding(case.fit_real.pixels, case.fit_fake.pixels, torch.device("cpu"))
+    refined = torch.cat([refine(part) for part in case.fake.pixels.split(16)])
     real = levels(case.real.pixels)
     columns = {
         "fake": case.fake.pixels,

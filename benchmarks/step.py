@@ -188,11 +188,11 @@ def main(argv=None):
     """Print one table, and profiles where they are asked for."""
     parser = benchmark_parser("step", __doc__)
     parser.add_argument("--sizes", type=image_sizes, default=(64, 128), help="image sides in pixels, multiples of 16")
-    parser.add_argument("--batches", type=number_list(int, 1), default=(1,), help="pairs per step")
+    parser.add_argument("--batches", type=number_list(1), default=(1,), help="pairs per step")
     variants = {"type": lambda text: list(map(variant, text.split(","))), "default": "eager"}
     parser.add_argument("--variants", **variants, help="plain, eager, and graph, amp, compile joined by +; comma-separated")
     parser.add_argument("--width", type=number(int, 1), default=64, help="channels of the generator's first level")
-    parser.add_argument("--levels", type=number_list(int, 0, 4), default=(0,), help="NCE levels")
+    parser.add_argument("--levels", type=number_list(0, 4), default=(0,), help="NCE levels")
     parser.add_argument("--turns", type=number(int, 1), default=3, help="rounds in which the variants take turns")
     parser.add_argument("--steps", type=number(int, 1), default=1, help="per turn")
     parser.add_argument("--warm_up", type=number(int, 1), default=1, help="steps before; at least 4 of graphs")

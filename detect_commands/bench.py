@@ -14,23 +14,16 @@ from utils.seeding import seed_everything
 SHAPING = ("seed", "split", "num_samples", "fit")  # options that shape any detector, besides its identity
 
 
-def check_domain(classifier, domain):
-    """UserError if a classifier cannot look at a domain; None is its default."""
-    if domain not in (None, *domains(classifier)):
-        choices = " or the ".join(domains(classifier))
-        raise UserError(f"--domain {domain}: {classifier} looks at the {choices}; leave the option out")
-
-
 class Bench:
     """Makes, saves and reads the detectors of one classifier.
 
     Args:
         classifier: a name of `models.detectors.DOMAINS` or `models.classical_detectors.CLASSICAL`.
         size: side of the images.
-        options: `DetectOptions` with the classifier's defaults filled in (`DetectOptions.of`).
+        options: `DetectOptions` with the classifier's defaults filled in (`DetectOptions.of`), and a domain that it looks at.
         processes: `Processes` that share the work of networks; a classical detector's is not shared.
         weights: function that gives the ImageNet weights of vit and resnet50, called when nothing else is amiss; or None.
-    Raises: UserError if the classifier cannot take this size, domain or these weights, or is to be trained on batches that are too
+    Raises: UserError if the classifier cannot take this size or these weights, or is to be trained on batches that are too
         small.
     """
 
@@ -39,7 +32,6 @@ class Bench:
         self.shared = classifier not in CLASSICAL
         self.processes = processes if self.shared else Processes(processes.device)
         self.domain = options.domain or domains(classifier)[0]
-        check_domain(classifier, self.domain)
         if options.is_train:
             self._check_batch(options.class_batch_size)
         self.pretrained = None

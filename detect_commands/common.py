@@ -4,7 +4,8 @@ import functools
 from pathlib import Path
 
 from data.folder import refuse_same
-from detect_commands.bench import Bench, check_domain
+from detect_commands.bench import Bench
+from detect_commands.judges import domains
 from detect_commands.protocol import split_names
 from detect_commands.records import read_records
 from detect_commands.report import Judged
@@ -19,7 +20,9 @@ from utils.run_dir import run_folder, unfinished_evaluation
 def check_domains(options):
     """UserError, before any image is read, if a classifier cannot look at --domain."""
     for classifier in options.classifier:
-        check_domain(classifier, options.domain)
+        if options.domain not in (None, *domains(classifier)):
+            choices = " or the ".join(domains(classifier))
+            raise UserError(f"--domain {options.domain}: {classifier} looks at the {choices}; leave the option out")
 
 
 def run_folders(options):

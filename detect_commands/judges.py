@@ -89,14 +89,10 @@ class ClassicalJudge:
         return {"threshold": self.threshold, "score": "margin", "state": self.state}
 
     def load(self, content):
-        """Undo `content`."""
+        """Undo `content`; any error if a part is missing or does not fit."""
         self.threshold = threshold_of(content, self.classifier not in ("knn", "svm", "mlp"))
-        self.load_state(content["state"])
-
-    def load_state(self, state):
-        """What scoring needs of `content`; any error if a part is missing or does not fit."""
-        try_state(self.classifier, state, self.size, self.corners)
-        self.state = state
+        try_state(self.classifier, content["state"], self.size, self.corners)
+        self.state = content["state"]
 
 
 class NetworkJudge:
@@ -145,13 +141,9 @@ class NetworkJudge:
         return {"threshold": self.threshold, "score": "margin", "best_epoch": self.best_epoch, "state": state}
 
     def load(self, content):
-        """Undo `content`."""
+        """Undo `content`; any error if a part is missing or does not fit."""
         self.threshold, self.best_epoch = threshold_of(content, True), int(content["best_epoch"])
-        self.load_state(content["state"])
-
-    def load_state(self, state):
-        """What scoring needs of `content`; any error if a part is missing or does not fit."""
-        self.network.load_state_dict(state)
+        self.network.load_state_dict(content["state"])
 
 
 def domains(classifier):
@@ -163,7 +155,7 @@ def saved_judge(content, processes):
     """The detector of a checkpoint, to score batches of images of the size in its identity.
 
     Args:
-        content: what `Bench.fit` saved; its identity and state are used.
+        content: what `Bench.fit` saved.
         processes: `Processes`; the detector lives on their device.
     Raises: any error if a part is missing or does not fit.
     """
@@ -172,5 +164,5 @@ def saved_judge(content, processes):
         judge = ClassicalJudge(classifier, size, corners)
     else:
         judge = NetworkJudge(classifier, size, domain, None, processes)
-    judge.load_state(content["state"])
+    judge.load(content)
     return judge

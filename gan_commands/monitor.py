@@ -10,7 +10,7 @@ from gan_commands.common import BATCH, MONITOR, draw_batches
 from utils.errors import UserError, warn
 from utils.feature_metrics import Moments, kernel_distance
 from utils.inception import find_weights, inception_features, load_inception
-from utils.metrics import SpectrumFolds, half_of, lfd
+from utils.metrics import SpectrumFolds, first_half, lfd
 
 FLOOR_IMAGES = 4  # photographs that halves can be compared of
 
@@ -78,7 +78,7 @@ class GanMonitor:
             return self.real.floor()["lfd"] if self._real_spectrum.count >= FLOOR_IMAGES else None
         if len(self.real) < FLOOR_IMAGES:
             return None
-        is_first = np.array([half_of(index) == 0 for index in range(len(self.real))])
+        is_first = first_half(len(self.real))
         halves = self.real[is_first], self.real[~is_first]
         return kernel_distance(*halves)[0] if self.kind == "kid" else Moments.frechet_distance(*map(Moments.of, halves))
 

@@ -6,7 +6,7 @@ import functools
 from models.gan import SETUPS
 from models.gan_losses import METRICS, PENALTIES, PENALTY_SAMPLES
 from models.gan_training import GanConfig
-from options import CachedReading, Reading, ReadingMachine, ResumableRun, RunFolder, SharedMachine
+from options import CachedReading, Machine, Reading, ResumableRun, RunFolder, SharedMachine
 from utils.arguments import (
     HelpFormatter,
     Parser,
@@ -163,11 +163,11 @@ class GanSampleOptions(SharedMachine, TrainedRun):
     out: str = path_option("folder to fill, such as datasets/photos/fake; continued if begun", required=True)
     overwrite: bool = flag("delete the images in DIR first")
     batch_size: int = option("images at once; does not change them", 64, type=number(int, 1))
-    num_workers: int = reworded(ReadingMachine, "num_workers", "threads that write the images; 0: none")
+    num_workers: int = reworded(Machine, "num_workers", "threads that write the images; 0: none")
 
 
 @frozen
-class GanInvertOptions(GanReading, ReadingMachine, TrainedRun):
+class GanInvertOptions(GanReading, Machine, TrainedRun):
     """Options of gan.py invert."""
 
     data: str = photographs_option()
@@ -208,7 +208,7 @@ class FinetuneSteps:
 
 
 @frozen
-class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, ReadingMachine, ResumableRun):
+class GanFinetuneOptions(FinetuneObjective, FinetuneSteps, Machine, ResumableRun):
     """Options of gan.py finetune."""
 
     generator: str = option("the trained run results/<generator> to start from", required=True, type=run_name)
@@ -225,14 +225,14 @@ class GanShardOptions(GanReading):
     per_shard: int = option("images per shard", 10_000, type=number(int, 1))
     size: int = option("their side, a multiple of 16; gan.py train takes powers of two", 128, type=image_size)
     overwrite: bool = flag("replace shards that exist")
-    num_workers: int = reworded(ReadingMachine, "num_workers", "processes that check images, threads that read and pack them")
+    num_workers: int = reworded(Machine, "num_workers", "processes that check images, threads that read and pack them")
 
 
 # ------------------------------------------------------------------------------------------------------------------ studies
 
 
 @frozen
-class GanSpectrumOptions(GanReading, ReadingMachine, RunFolder):
+class GanSpectrumOptions(GanReading, Machine, RunFolder):
     """Options of gan.py study spectrum."""
 
     real: str = images_option("folder (or quoted tar shards) of photographs", required=True)
@@ -244,7 +244,7 @@ class GanSpectrumOptions(GanReading, ReadingMachine, RunFolder):
 
 
 @frozen
-class GanTruncationOptions(ReadingMachine, RunFolder):
+class GanTruncationOptions(Machine, RunFolder):
     """Options of gan.py study truncation."""
 
     pairs: str = path_option(PAIRS, required=True)
@@ -264,7 +264,7 @@ class SetupsStudy:
 
 
 @frozen
-class GanSetupsOptions(SetupsStudy, GanTraining, ReadingMachine, ResumableRun):
+class GanSetupsOptions(SetupsStudy, GanTraining, Machine, ResumableRun):
     """Options of gan.py study setups: those of train, for several set-ups."""
 
     setup: str = GanConfig.setup  # no option: each training has another one

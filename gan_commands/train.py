@@ -170,7 +170,6 @@ def train(options, processes, study=None):
         options: `GanTrainOptions`.
         processes: `Processes` that share each batch.
         study: options of the command that this training is a part of, if any.
-    Returns: the best score.
     Raises: UserError for whatever is missing or does not fit, or a batch of fewer images than processes.
     """
     if options.batch_size < processes.world:
@@ -205,4 +204,3 @@ def train(options, processes, study=None):
     )
     if processes.any(stop.asked):  # while the last epoch was scored; a study would begin its next training
         raise KeyboardInterrupt
-    return run.best

@@ -9,13 +9,14 @@ from torch.nn import functional
 
 from utils.devices import sent
 from utils.distributed import Processes
-from utils.fft import fourier
-from utils.profiles import radial_rings, ring_means, to_grey
+from utils.fft import half_fourier
+from utils.profiles import half_ring_means, to_grey
 
 ADVERSARIAL = ("gan", "lsgan", "wgan-gp")
 PENALTIES = ("none", "zero", "one", "lipschitz")
 PENALTY_SAMPLES = ("line", "real", "fake", "dragan")
 METRICS = ("1", "2", "cos")
+ALONE = Processes()  # by default the whole batch is here
 
 
 def discriminator_loss(kind, real_logit, fake_logit):
@@ -62,7 +63,7 @@ def _penalty_points(real, fake, sample, processes):
     return real.lerp(fake, uniform(1, 1, 1))
 
 
-def gradient_penalty(critic, real, fake, kind="zero", sample="line", processes=None):
+def gradient_penalty(critic, real, fake, kind="zero", sample="line", processes=ALONE):
     """Penalty on the norm g of the critic's gradient: zero g^2, one (g - 1)^2, lipschitz max(0, g - 1)^2; mean over the batch.
 
     Args:
@@ -70,9 +71,9 @@ def gradient_penalty(critic, real, fake, kind="zero", sample="line", processes=N
         real, fake: (N, 3, H, W); their own graph is not followed.
         sample: where the gradient is taken: on a random point of the line between real and fake, at real, at fake, or
             (dragan) between real and real plus noise.
-        processes: `Processes` that share the batch, None = it is all here; its `mean` of what each returns is the penalty.
+        processes: `Processes` that share the batch; its `mean` of what each returns is the penalty.
     """
-    points = _penalty_points(real.detach(), fake.detach(), sample, processes or Processes()).requires_grad_(True)
+    points = _penalty_points(real.detach(), fake.detach(), sample, processes).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
     squared = gradient.flatten(1).square().sum(1)  # (N,)
     if kind == "zero":
@@ -87,9 +88,7 @@ def gradient_penalty(critic, real, fake, kind="zero", sample="line", processes=N
 
 def one_sided_magnitude(image):
     """Magnitude of the grey image's one-sided, unshifted transform: (N, 3, H, W) in [0, 1] -> (N, H, W // 2 + 1)."""
-    height, width = image.shape[-2:]
-    magnitude = fourier(to_grey(image)).abs()  # (N, H, W), DC in the centre
-    return magnitude.roll((-(height // 2), -(width // 2)), dims=(-2, -1))[..., : width // 2 + 1]
+    return half_fourier(to_grey(image)).abs()
 
 
 def high_frequencies(magnitude, threshold):
@@ -135,20 +134,19 @@ def fourier_dissimilarity(fake_image, real_image, metric="cos", threshold=20):
     return magnitude_dissimilarity(*bands, metric)
 
 
-def power_profile(image, processes=None):
+def power_profile(image, processes=ALONE):
     """Logarithm of the power averaged over batch and radial ring, scaled to [0, 1]: (N, 3, H, W) -> (R,), differentiable.
 
     The logarithm is taken after the averages: before them, single bins with hardly any power would rule the gradient. Where
     `processes` share the batch, the average is over the whole of it.
     """
-    power = fourier(to_grey(image)).abs().square().mean(0)  # (H, W)
-    power = power if processes is None else processes.mean(power)
-    profile = (ring_means(power, radial_rings(*image.shape[-2:])) + 1e-8).log()  # (R,)
+    power = processes.mean(half_fourier(to_grey(image)).abs().square().mean(0))  # (H, W // 2 + 1)
+    profile = (half_ring_means(power, image.shape[-1]) + 1e-8).log()  # (R,)
     low, high = profile.min(), profile.max()
     return (profile - low) / (high - low).clamp_min(1e-12)
 
 
-def spectral_loss(fake_image, real_image, processes=None):
+def spectral_loss(fake_image, real_image, processes=ALONE):
     """Binary cross-entropy between the power profiles of a batch of fakes and of reals (Durall et al., CVPR 2020).
 
     Differentiable in fake_image. Its smallest value is the entropy of the real profile, not 0. The ends of the scaled fake

@@ -10,6 +10,7 @@ from models.discriminators import PatchDiscriminator, SpectralDiscriminator
 from models.losses import adversarial_loss, low_frequency_loss, ssim
 from models.nested_unet import CHANNELS, DEPTH, NestedUNet, channels_of
 from models.patchnce import PatchHeads, patch_nce, sample_positions
+from utils.distributed import Processes
 from utils.fft import image_to_mag, mag_to_image, normalised_log_mag
 from utils.filters import FILTER_PARTS, apply_filter, as_unseen, check_filter, grey_where
 from utils.profiles import chessboard_profile
@@ -112,13 +113,12 @@ class STIG(nn.Module):
         self.register_buffer("whitening", whitening)
         # Batch statistics make a feature depend on its neighbours, so those of the pair cannot serve for each image alone.
         self.reuse_features = norm != "batch"
-        self._whole_mean = None
+        self._whole_mean = Processes().mean
 
     def share_batches(self, processes):
         """Let what does not split into a sum over images be taken over the batches of all these `Processes`."""
-        if processes.world > 1:
-            self._whole_mean = processes.mean
-            share_statistics(self.generator, processes)
+        self._whole_mean = processes.mean
+        share_statistics(self.generator, processes)
 
     def _networks(self, tensor):
         """Autocast context for what is a network, and nothing else."""
@@ -195,8 +195,7 @@ class STIG(nn.Module):
     def _follow(self, corrections):
         """Have the mean that is taken from corrections follow those of a batch of fakes (N, 3, H, W)."""
         if self.generator.centre is not None:
-            mean = corrections.mean(0)
-            self.generator.follow(mean if self._whole_mean is None else self._whole_mean(mean))
+            self.generator.follow(self._whole_mean(corrections.mean(0)))
 
     def discriminator_loss(self, t):
         """Both discriminators against the translation `t`, whose refined side is detached.

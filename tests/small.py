@@ -1,5 +1,10 @@
 """What several tests share: options of the smallest network, and pictures to try things on."""
 
+import contextlib
+import io
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ from utils.profiles import radial_rings
 
 SMALL_NETWORK = ["--width", "8", "--sigma", "4", "--log_frequency", "1"]  # of train.py, with an objective that fits small images
 SIZE = 32
+TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
 
 
 def draw(folder, count, seed, size=32):
@@ -24,17 +30,65 @@ def draw(folder, count, seed, size=32):
         coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
 
 
+def draw_tiny(folder, reals, fakes, size=32):
+    """The folder, with datasets/tiny in it."""
+    draw(folder / "datasets/tiny/real", reals, 1, size)
+    draw(folder / "datasets/tiny/fake", fakes, 2, size)
+    return folder
+
+
+def tar_of(path, members):
+    """The path of a tar that holds these members, {name: content}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def contents(folder):
+    """What all files below a folder hold, by path."""
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def told(main, arguments, capsys):
+    """What `main` says when it exits with 2."""
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
 def refused(main, arguments, capsys):
     """The sentence that `main` prints when it exits with 2 and leaves nothing behind."""
-    before = set(Path("results").rglob("*")) if Path("results").exists() else set()
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    after = set(Path("results").rglob("*")) if Path("results").exists() else set()
-    assert before == after
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    before = set(Path("results").rglob("*"))
+    error = told(main, arguments, capsys).strip().splitlines()[-1]
+    assert before == set(Path("results").rglob("*"))
     assert "error: " in error
     return error
+
+
+@contextlib.contextmanager
+def holding(code, *arguments):
+    """A process that runs `code`, which holds a folder, and says so; it is killed in the end, and its lock goes with it."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
+    with subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Trap:
+    """Writes a file when it is unpickled carelessly."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
 
 
 def photographs(count, seed, shade=1.0):

@@ -12,7 +12,7 @@ from scipy import ndimage
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
-from small import photographs
+from small import TINY_VIT, photographs
 from torch.utils.data import DataLoader
 from torchvision.models import resnet50
 from torchvision.models.vision_transformer import VisionTransformer
@@ -48,7 +48,6 @@ from utils.pretrained import pretrained_weights
 from utils.profiles import log_profile
 
 ALONE = Processes(torch.device("cpu"))
-TINY_VIT = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 32}
 
 
 @pytest.fixture
@@ -379,20 +378,18 @@ def test_training_learns_and_scores_the_right_way_round(tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"epochs": 60, "lr": 2.0, "patience": 3}])  # at this rate it gets worse after its best
 def test_resumed_training_is_uninterrupted_training(tmp_path, monkeypatch, settings):
-    import detect_commands.training as module
-
     whole, best, _ = train_tiny(tmp_path / "whole", **settings)
-    original = module._train_epoch
+    original = training._train_epoch
 
     def interrupted(network, images, *rest):
         if images.epoch == (best + 2 if settings else 2):
             raise KeyboardInterrupt
         return original(network, images, *rest)
 
-    monkeypatch.setattr(module, "_train_epoch", interrupted)
+    monkeypatch.setattr(training, "_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_tiny(tmp_path / "parts", **settings)
-    monkeypatch.setattr(module, "_train_epoch", original)
+    monkeypatch.setattr(training, "_train_epoch", original)
     resumed, best_again, _ = train_tiny(tmp_path / "parts", **settings)
     assert best == best_again
     for name, value in whole.state_dict().items():
@@ -424,16 +421,14 @@ def test_the_best_epoch_is_kept_and_training_stops_early(tmp_path):
 
 
 def test_rate_schedule_is_the_papers(tmp_path, monkeypatch):
-    import detect_commands.training as module
-
     rates = []
-    original = module._train_epoch
+    original = training._train_epoch
 
     def spying(network, images, optimizer, *rest):
         rates.append(optimizer.param_groups[0]["lr"])
         return original(network, images, optimizer, *rest)
 
-    monkeypatch.setattr(module, "_train_epoch", spying)
+    monkeypatch.setattr(training, "_train_epoch", spying)
     train_tiny(tmp_path, epochs=3, lr=2e-4)
     assert rates == pytest.approx([2e-4, 2e-4 * 0.95, 2e-4 * 0.95**2])
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import told
 
 from benchmarks import diffusion
 from benchmarks.diffusion import Training, draw, main, parse
@@ -45,10 +46,7 @@ def run(out, *more, dst="small_ddpm"):
 
 def refusal(capsys, *arguments):
     """The sentence that a mistake gets."""
-    with pytest.raises(SystemExit) as stop:
-        main([*SMALL.split(), *arguments])
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+    return told(main, [*SMALL.split(), *arguments], capsys)
 
 
 def test_a_training_that_goes_on_is_one_without_a_stop(photos, capsys):

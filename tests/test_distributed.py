@@ -16,7 +16,7 @@ import pytest
 import shared_steps
 import torch
 from PIL import Image
-from small import SMALL_NETWORK, draw, refused
+from small import SMALL_NETWORK, draw, draw_tiny, refused
 
 import detect
 import eval as eval_script
@@ -49,10 +49,7 @@ CPU, TWO = ["--device", "cpu"], ["--device", "cpu,cpu"]
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
     """A folder with datasets/tiny, in which the scripts run."""
-    folder = tmp_path_factory.mktemp("shared")
-    draw(folder / "datasets/tiny/real", 4, 1, 16)
-    draw(folder / "datasets/tiny/fake", 5, 2, 16)
-    return folder
+    return draw_tiny(tmp_path_factory.mktemp("shared"), 4, 5, 16)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_fid import inception as pytorch_fid_inception
+from small import Trap, told
 
 import eval as eval_script
 from data import listing
@@ -56,10 +57,7 @@ def measure(*arguments, **options):
 
 
 def fails(capsys, *arguments, **options):
-    with pytest.raises(SystemExit) as stop:
-        measure(*arguments, **options)
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+    return told(lambda arguments: measure(*arguments, **options), arguments, capsys)
 
 
 def test_an_evaluation_that_was_not_finished_is_told(run, capsys):
@@ -225,23 +223,13 @@ def test_weights_in_torchs_cache_are_used(run, weights, monkeypatch, tmp_path):
     assert inception.find_weights() == cached
 
 
-class Trap:
-    """Writes a file when it is unpickled carelessly."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
-
-
 def test_wrong_weights(run, tmp_path, capsys):
     trapped, other, text = tmp_path / "trap.pth", tmp_path / "other.pth", tmp_path / "text.pth"
-    torch.save({"weight": Trap(str(tmp_path / "sprung"))}, trapped)
+    torch.save({"weight": Trap(tmp_path / "sprung")}, trapped)
     torch.save({"weight": torch.ones(3)}, other)
     text.write_text("no weights")
     plain = tmp_path / "plain.pth"
-    plain.write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung")), protocol=2))
+    plain.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
     not_finite = tmp_path / "nan.pth"
     torch.save({"weight": torch.full((3,), float("nan"))}, not_finite)
     for path in (trapped, other, text, plain, not_finite):
@@ -310,16 +298,14 @@ def test_wrong_options(run, capsys, arguments, part):
 
 
 def test_wrong_device_and_too_few_images(run, weights, capsys):
-    with pytest.raises(SystemExit) as stop:
-        eval_script.main(["--eval_root", "run", "--eval_mode", "lfd", "--device", "99"])
-    assert stop.value.code == 2 and "99" in capsys.readouterr().err
+    assert "99" in told(eval_script.main, ["--eval_root", "run", "--eval_mode", "lfd", "--device", "99"], capsys)
     for path in list((run / "eval/real").iterdir())[1:]:
         path.unlink()
     result = measure("--eval_root", "run", eval_mode="lfd")
     assert list(result["rows"]) == ["fake", "refined"] and "no floor" in result["warnings"][0]
     assert "floor" not in capsys.readouterr().out
-    told = fails(capsys, "--eval_root", "run", eval_mode="image_fid", inception_weights=weights)
-    assert "holds 1 of the 4 images" in told
+    said = fails(capsys, "--eval_root", "run", eval_mode="image_fid", inception_weights=weights)
+    assert "holds 1 of the 4 images" in said
 
 
 def test_images_that_their_refiner_was_made_with_are_told(run, capsys):

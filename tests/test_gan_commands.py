@@ -5,8 +5,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import contents, holding, told
 from torchvision.utils import make_grid
 
 import gan_commands.finetune as finetune_module
@@ -52,10 +51,7 @@ def run(text):
 
 def refused(text, capsys):
     """The sentence a mistake ends with."""
-    with pytest.raises(SystemExit) as stop:
-        run(text)
-    assert stop.value.code == 2
-    return capsys.readouterr().err
+    return told(main, text.split(), capsys)
 
 
 def table(path):
@@ -286,9 +282,8 @@ def test_runs_are_known_by_their_weights_and_not_by_name(capsys):
 
 
 def test_names_of_runs_in_hints_can_be_pasted(capsys):
-    with pytest.raises(SystemExit):
-        main(["sample", "--n", "3", "--out", "x", "--dst", "no run"])
-    assert "results/no run holds no trained generator; train one with gan.py train --dst 'no run'" in capsys.readouterr().err
+    said = told(main, ["sample", "--n", "3", "--out", "x", "--dst", "no run"], capsys)
+    assert "results/no run holds no trained generator; train one with gan.py train --dst 'no run'" in said
 
 
 def test_pairs_do_not_go_among_the_photographs_they_are_made_of(capsys):
@@ -394,10 +389,6 @@ def test_run_folders_are_kept_unless_told(capsys):
     assert "power of two" in refused(f"train --data set --dst new {SMALL} --size 48", capsys)
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
-
-
 def test_overwriting_deletes_nothing_that_is_read(capsys, tmp_path):
     """Photographs, pairs, a detector or shards that lie where the result goes."""
     photographs("results/own/set")
@@ -439,13 +430,10 @@ def test_samples_and_pairs_are_filled_by_one_process_at_a_time(capsys):
     holder = "import sys; from utils.locks import hold; hold(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
     for name, command in (("out/busy", "sample --dst base --n 2"), ("out/busy_pairs", "invert --dst base --data set --n 2")):
         Path(name).mkdir(parents=True)
-        command_line = [sys.executable, "-c", holder, str(Path(name).absolute())]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parents[1]}
-        with subprocess.Popen(command_line, **pipes) as other:
+        with holding(holder, Path(name).absolute()) as other:
             assert other.stdout.readline() == "held\n"
             told = refused(f"{command} --out {name} --overwrite --device cpu", capsys)
             assert f"another process is filling {name}; wait for it, stop it, or choose another --out" in told
-            other.kill()
 
 
 def test_samples_of_another_generator_are_not_continued(capsys):
@@ -911,11 +899,10 @@ def test_finetuning_is_judged_by_a_saved_detector(capsys):
     features = decay_features(torch.rand(20, 3, 16, 16)).numpy()
     row = judged_by(fit_classical("knn", features + 1e6, features, seed=0), "knn", 16)  # calls every image fake
     assert (float(row["called_fake"]), float(row["real_right"])) == (1, 0)
-    with pytest.raises(SystemExit):
-        judged_by(Detector("cnn", 32, "spectrum").state_dict(), "cnn", 32)
-    assert "32 px, not of 16 px" in capsys.readouterr().err
+    state = Detector("cnn", 32, "spectrum").state_dict()
+    assert "32 px, not of 16 px" in told(lambda _: judged_by(state, "cnn", 32), (), capsys)
     identity = {"classifier": "svm", "size": 16, "domain": "spectrum", "profile_corners": None}
-    for content in ({}, {"identity": identity, "state": {}, "names": NO_NAMES}):
+    for content in ({}, {"identity": identity, "state": {}, "threshold": 0.5, "names": NO_NAMES}):
         save_checkpoint(Path("detector.pt"), "detector", content)
         assert "detector.pt is damaged or" in refused(
             "finetune --generator base --dst no --pairs pairs --detector detector.pt --device cpu", capsys
@@ -956,9 +943,8 @@ def test_saved_network_detectors_judge_batches(tmp_path, classifier, domain):
     for label, expected in ((FAKE, 1), (1 - FAKE, 0)):
         network.network.head.bias.data = torch.tensor([-50.0, -50.0])
         network.network.head.bias.data[label] = 50.0
-        save_checkpoint(
-            tmp_path / "detector.pt", "detector", {"identity": identity, "state": network.state_dict(), "names": NO_NAMES}
-        )
+        content = {"identity": identity, "state": network.state_dict(), "threshold": 0.5, "best_epoch": 0, "names": NO_NAMES}
+        save_checkpoint(tmp_path / "detector.pt", "detector", content)
         assert SavedDetector(tmp_path / "detector.pt", 32, CPU).called_fake([image[:4], image[4:]]) == expected
 
 
@@ -1197,9 +1183,7 @@ def test_the_last_step_is_logged_and_a_finished_run_scores_nothing(monkeypatch):
 
 
 def test_an_empty_name_is_a_mistake(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "--data", "", "--dst", "empty"])
-    assert stop.value.code == 2 and "--data: it is empty" in capsys.readouterr().err
+    assert "--data: it is empty" in told(main, ["train", "--data", "", "--dst", "empty"], capsys)
 
 
 def test_what_a_killed_process_left_does_not_stop_the_next():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import SMALL_NETWORK, draw, photographs
+from small import SMALL_NETWORK, draw_tiny, photographs
 from torch.backends.cuda import matmul
 
 import eval as eval_script
@@ -170,10 +170,7 @@ def test_filters_and_measures_are_the_cpus():
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gpu_house")
-    draw(folder / "datasets/tiny/real", 5, 1)
-    draw(folder / "datasets/tiny/fake", 5, 2)
-    return folder
+    return draw_tiny(tmp_path_factory.mktemp("gpu_house"), 5, 5)
 
 
 SMALL = [*SMALL_NETWORK, "--data", "tiny", "--size", "32", "--device", "0", "--epoch", "3", "--batch_size", "2"]

@@ -62,9 +62,7 @@ def test_ssim_of_constant_dark_images_by_hand():
 def test_ssim_blurs_alike_by_convolutions_and_by_matrices(shape):
     """The second is for GPUs."""
     maps = torch.rand(3, 1, *shape)
-    torch.testing.assert_close(
-        _blur(maps, 17, 1.5, as_matrices=True), _blur(maps, 17, 1.5, as_matrices=False), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(_blur(maps, 17, as_matrices=True), _blur(maps, 17, as_matrices=False), rtol=1e-5, atol=1e-6)
 
 
 def test_ssim_short_window_equals_the_long_one():

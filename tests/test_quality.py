@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import told
 
 from benchmarks import (
     fitting_size,
@@ -289,9 +290,7 @@ def test_trained_rows_are_trained_once(demo, monkeypatch, capsys):
     first.write_bytes(second.read_bytes())
     quality.main([*arguments, "--epoch", "1", "--lambda_nce", "0"])
     assert len(judged) == 1  # another checkpoint
-    with pytest.raises(SystemExit):
-        quality.main([*arguments, "--epoch", "2", "--lambda_nce", "0"])
-    assert "epoch = 1, not 2" in capsys.readouterr().err
+    assert "epoch = 1, not 2" in told(quality.main, [*arguments, "--epoch", "2", "--lambda_nce", "0"], capsys)
     path = Path("datasets", case.folders[0], "real", case.fit_real.names[0])
     Image.new("RGB", (16, 16)).save(path)
     with pytest.raises(UserError, match=r"was trained on other images than are in datasets/quality/small_16"):
@@ -320,9 +319,7 @@ def test_options_without_a_use_are_refused(capsys):
         (["--rows", "default", "--bogus", "1"], "--bogus"),
         (["--part", "test", "--write_docs", "--quick"], "leave --quick out"),
     ):
-        with pytest.raises(SystemExit):
-            quality.parse(arguments)
-        assert words in capsys.readouterr().err
+        assert words in told(quality.parse, arguments, capsys)
 
 
 def test_docs_keep_the_text_around_the_tables(tmp_path):
@@ -351,9 +348,8 @@ def test_filters_fitted_on_ever_more_images(tmp_path, monkeypatch, capsys):
                 target.write_bytes(path.read_bytes())
     named = fitting_size.main(["--data", "many", "--test_data", "others", "--counts", "12", "--judged", "8", "--size", "16"])
     assert named["linear, 12 images"]["lfd"] == pytest.approx(rows["linear, 12 images"]["lfd"], rel=1e-6)
-    with pytest.raises(SystemExit):
-        fitting_size.main(["--data", "many", "--test_data", "others", "--counts", "13", "--size", "16", "--judged", "8"])
-    assert "holds 12 images; 13 are needed" in capsys.readouterr().err
+    command = ["--data", "many", "--test_data", "others", "--counts", "13", "--size", "16", "--judged", "8"]
+    assert "holds 12 images; 13 are needed" in told(fitting_size.main, command, capsys)
 
 
 @pytest.mark.usefixtures("quick_judge")
@@ -393,9 +389,8 @@ def test_random_halves_keep_pairs_together_and_rows_are_compared_within_them(dem
 def test_a_half_that_is_too_small_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_demo("datasets/small", 12, SIZE, seed=3)
-    with pytest.raises(SystemExit):
-        splits.main(["--sets", "small", "--splits", "2", "--size", str(SIZE)])
-    assert "is 6 images; 7 are needed" in capsys.readouterr().err
+    said = told(splits.main, ["--sets", "small", "--splits", "2", "--size", SIZE], capsys)
+    assert "is 6 images; 7 are needed" in said
 
 
 def test_what_rounding_adds_is_told(demo, capsys):
@@ -410,12 +405,8 @@ def test_what_rounding_adds_is_told(demo, capsys):
     )
     assert min(plain) > 0.03 and all(abs(after) < 0.7 * before for before, after in zip(plain, ours, strict=True))
     assert abs(rows["grey, ring 8"]["refined, not rounded"]) < 0.2 < rows["grey, ring 8"]["photographs"]
-    with pytest.raises(SystemExit):
-        rounding.main(["--data", "nowhere"])
-    assert "nowhere" in capsys.readouterr().err
+    assert "nowhere" in told(rounding.main, ["--data", "nowhere"], capsys)
 
 
 def test_what_the_protocol_sets_is_not_to_be_given(capsys):
-    with pytest.raises(SystemExit) as stop:
-        quality.parse(["--rows", "default", "--dst=mine"])
-    assert stop.value.code == 2 and "--dst is not for you to give" in capsys.readouterr().err
+    assert "--dst is not for you to give" in told(quality.parse, ["--rows", "default", "--dst=mine"], capsys)

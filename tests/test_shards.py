@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import SMALL_NETWORK, draw
+from small import SMALL_NETWORK, draw, tar_of, told
 
 import eval as eval_script
 import inference
@@ -36,12 +36,7 @@ def content(seed, size=32, kind="PNG"):
 
 
 def pack(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    tar_of(path, members)
     os.utime(path, ns=(LONG_AGO, LONG_AGO))
     return path
 
@@ -229,10 +224,7 @@ def test_training_on_shards_stopped_and_resumed_equals_training_on_folders(monke
 
 
 def refuses(main, arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    return capsys.readouterr().err.strip().splitlines()[-1]
+    return told(main, arguments, capsys).strip().splitlines()[-1]
 
 
 def test_shards_that_train_cannot_use(house, capsys):

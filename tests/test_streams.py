@@ -2,12 +2,12 @@
 
 import io
 import pickle
-import tarfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import tar_of
 
 from data.streams import ImageStream, find_photographs, is_shards, open_stream
 from gan_commands import shard
@@ -128,15 +128,6 @@ def test_processes_deal_out_the_batches_of_one(workplace, form):
     assert len(whole) == len(parts[0]) == len(parts[1]) == 2
     for batch, first, second in zip(whole, *parts, strict=True):
         assert torch.equal(first, batch[::2]) and torch.equal(second, batch[1::2])
-
-
-def tar_of(path, members):
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
 
 
 def encoded(width, height, suffix):

@@ -19,7 +19,7 @@ import pytest
 import torch
 from golden_recipe import golden_weights
 from PIL import Image
-from small import SMALL_NETWORK, draw, refused
+from small import SMALL_NETWORK, Trap, draw, draw_tiny, refused, told
 
 import inference
 import train
@@ -42,10 +42,7 @@ FINISHED = ["--base", "cepstral", "--sample_frequency", "2", "--save_frequency",
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
     """A folder with datasets/tiny, in which the scripts run."""
-    folder = tmp_path_factory.mktemp("house")
-    draw(folder / "datasets/tiny/real", 5, 1)
-    draw(folder / "datasets/tiny/fake", 4, 2)
-    return folder
+    return draw_tiny(tmp_path_factory.mktemp("house"), 5, 4)
 
 
 @pytest.fixture(autouse=True)
@@ -225,10 +222,8 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(monkeypatch, capsys):
         return terms | {"loss_g": terms["loss_g"] * float("nan")} if self.step == 3 else terms
 
     monkeypatch.setattr(train.Trainer, "train_step", break_in_third)
-    with pytest.raises(SystemExit) as stop:
-        train.main([*SMALL, "--dst", "nan", "--save_frequency", "2", "--sample_frequency", "3", "--log_frequency", "9"])
-    assert stop.value.code == 2
-    assert "loss_g is not finite at step 3" in capsys.readouterr().err
+    often = ["--save_frequency", "2", "--sample_frequency", "3", "--log_frequency", "9"]
+    assert "loss_g is not finite at step 3" in told(train.main, [*SMALL, "--dst", "nan", *often], capsys)
     assert load_checkpoint("results/nan/checkpoint.pt", "stig")["step"] == 2
 
 
@@ -237,10 +232,7 @@ def test_a_gpu_that_does_not_record_is_told(monkeypatch, capsys):
         raise train.NotRecorded("this GPU did not let a training step be recorded (why)")
 
     monkeypatch.setattr(train.Trainer, "train_step", refuse)
-    with pytest.raises(SystemExit) as stop:
-        train.main([*SMALL, "--dst", "unrecorded"])
-    assert stop.value.code == 2
-    assert "be recorded (why); give --cuda_graphs False" in capsys.readouterr().err
+    assert "be recorded (why); give --cuda_graphs False" in told(train.main, [*SMALL, "--dst", "unrecorded"], capsys)
 
 
 def test_what_a_killed_compilation_has_left_is_one_sentence():
@@ -260,13 +252,10 @@ def test_a_missing_compiler_is_told_before_the_training(monkeypatch, capsys):
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(SystemExit) as stop:
-        train.main([*SMALL, "--compile", "--dst", "uncompiled"])
-    assert stop.value.code == 2 and not Path("results/uncompiled").exists()
-    assert "(InvalidCxxCompiler: No working C++ compiler found); leave the option out" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        train.main([*SMALL, "--compile", "--preset", "released", "--dst", "uncompiled"])
-    assert "--compile has no effect with --norm batch --upsample bicubic" in capsys.readouterr().err
+    command = [*SMALL, "--compile", "--dst", "uncompiled"]
+    assert "(InvalidCxxCompiler: No working C++ compiler found); leave the option out" in refused(train.main, command, capsys)
+    released = [*command, "--preset", "released"]
+    assert "--compile has no effect with --norm batch --upsample bicubic" in refused(train.main, released, capsys)
 
 
 def test_weights_that_are_no_numbers_are_not_saved(monkeypatch, capsys):
@@ -279,10 +268,8 @@ def test_weights_that_are_no_numbers_are_not_saved(monkeypatch, capsys):
         return terms
 
     monkeypatch.setattr(train.Trainer, "train_step", break_weights)
-    with pytest.raises(SystemExit) as stop:
-        train.main([*SMALL, "--dst", "inf", "--save_frequency", "1"])
-    assert stop.value.code == 2
-    assert "final.bias of the checkpoint is not finite at step 2" in capsys.readouterr().err
+    said = told(train.main, [*SMALL, "--dst", "inf", "--save_frequency", "1"], capsys)
+    assert "final.bias of the checkpoint is not finite at step 2" in said
     assert load_checkpoint("results/inf/checkpoint.pt", "stig")["step"] == 1
 
 
@@ -493,21 +480,10 @@ def test_resumed_inference_mixes_no_refiners_and_sees_images_that_changed(run, h
     weights[name] = weights[name] + 0.01
     save_checkpoint("refiner.pt", "stig", content)
     assert "was begun by another refiner" in refused(inference.main, [*command, "--resume"], capsys)
-    fitted = [
-        "--inference_data",
-        "drawn",
-        "--method",
-        "linear",
-        "--real",
-        "datasets/tiny/real",
-        "--fake",
-        "drawn",
-        "--device",
-        "cpu",
-    ]
-    inference.main([*fitted, "--dst", "fitted_then"])
+    fitted = "--inference_data drawn --method linear --real datasets/tiny/real --fake drawn --device cpu --dst fitted_then"
+    inference.main(fitted.split())
     shutil.copy("drawn/02.png", "drawn/04.png")
-    assert "the images it is fitted on changed" in refused(inference.main, [*fitted, "--dst", "fitted_then", "--resume"], capsys)
+    assert "the images it is fitted on changed" in refused(inference.main, [*fitted.split(), "--resume"], capsys)
 
 
 def test_resumed_inference_keeps_no_results_of_other_names(run, house, capsys):
@@ -638,15 +614,10 @@ def test_inference_with_a_released_checkpoint(house, run, capsys):
     assert one == named != fifth
 
 
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch executed",)
-
-
 def test_bad_input_to_inference(run, house, capsys):
     base = ["--inference_data", "datasets/tiny/fake", "--dst", "bad", "--device", "cpu"]
     checkpoint = run / "checkpoint.pt"
-    (house / "evil.pt").write_bytes(pickle.dumps(Evil()))
+    (house / "evil.pt").write_bytes(pickle.dumps(Trap("executed")))
     assert "--inference_params" in refused(inference.main, base, capsys)
     assert "does not exist" in refused(inference.main, [*base, "--inference_params", "absent.pt"], capsys)
     assert "execute code" in refused(inference.main, [*base, "--inference_params", "evil.pt"], capsys)
@@ -680,18 +651,8 @@ def test_filter_of_folders_works_at_the_size_of_all_images_or_of_size(run, house
         Path(folder).mkdir()
         for name in "ab":
             Image.new("RGB", (width, height)).save(f"{folder}/{name}.png")
-    command = [
-        "--method",
-        "linear",
-        "--real",
-        "datasets/tiny/real",
-        "--fake",
-        "datasets/tiny/fake",
-        "--dst",
-        "own_size",
-        "--device",
-        "cpu",
-    ]
+    words = "--method linear --real datasets/tiny/real --fake datasets/tiny/fake --dst own_size --device cpu"
+    command = words.split()
     for folder, problem in (("wide", "wide/a.png is 48 x 32"), ("odd", "no multiple of 16"), ("small", "is 32 x 32")):
         others = ["--real", folder, "--fake", folder] if folder == "odd" else []
         message = refused(inference.main, [*command, "--inference_data", folder, *others], capsys)
@@ -708,18 +669,8 @@ def test_names_too_long_for_a_disk_stop_before_anything_is_deleted(run, house, c
         Image.new("RGB", (32, 32)).save(folder / f"{'x' * 250}{suffix}")
     Path("results/long").mkdir()
     Path("results/long/kept").touch()
-    command = [
-        "--inference_data",
-        "long",
-        "--inference_params",
-        run / "checkpoint.pt",
-        "--dst",
-        "long",
-        "--overwrite",
-        "--device",
-        "cpu",
-    ]
-    assert "255 bytes" in refused(inference.main, command, capsys)
+    words = "--inference_data long --dst long --overwrite --device cpu --inference_params"
+    assert "255 bytes" in refused(inference.main, [*words.split(), run / "checkpoint.pt"], capsys)
     assert Path("results/long/kept").exists()
 
 

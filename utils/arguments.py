@@ -57,9 +57,9 @@ def image_size(text):
     return value
 
 
-def number_list(kind, low=None, high=None):
-    """Argparse type: comma-separated numbers -> tuple."""
-    return lambda text: tuple(number(kind, low, high)(part) for part in text.split(","))
+def number_list(low=None, high=None):
+    """Argparse type: comma-separated whole numbers -> tuple."""
+    return lambda text: tuple(number(int, low, high)(part) for part in text.split(","))
 
 
 def name_list(choices, everything=False):

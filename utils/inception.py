@@ -14,7 +14,7 @@ from utils.checkpoint import read_tensors
 from utils.errors import UserError, out_of_memory
 from utils.feature_metrics import Moments
 from utils.files import atomic_path
-from utils.metrics import half_of
+from utils.metrics import first_half
 from utils.pretrained import weights_file
 
 DIMENSIONS = 2048
@@ -77,7 +77,7 @@ class FeatureStatistics:
         self._halves = (Moments(), Moments())
         chosen = np.random.default_rng(total).permutation(total)[:KEPT_FEATURES]
         self._is_kept = np.isin(np.arange(total), chosen)
-        self._is_first = np.array([half_of(index) == 0 for index in range(total)])
+        self._is_first = first_half(total)
         self._features, self._pending = [], []
 
     def update(self, features):

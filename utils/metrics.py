@@ -195,9 +195,9 @@ def fold_of(index):
     return _fold_order(index // FOLDS)[index % FOLDS]
 
 
-def half_of(index):
-    """Half 0 or 1 of the image with this index: as many images in both, but for one."""
-    return fold_of(index) % 2
+def first_half(count):
+    """Which of `count` images are in the first of two halves, (count,) bool: as many in both, but for one."""
+    return np.array([fold_of(index) % 2 == 0 for index in range(count)], dtype=bool)
 
 
 @functools.lru_cache(maxsize=8)
