@@ -99,14 +99,13 @@ class Bench:
 
     def _check(self, path, content, origin):
         """`check_origin` of a detector's checkpoint, with advice."""
-        advice = "train one for this with --is_train True"
+        identity, anew = {"identity": self.identity()}, "train one for this with --is_train True"
         if origin:
-            advice = (
-                "judge with it as it is by --is_train False, give the options it was made with, choose another --dst, or have all "
-                "trained anew by --overwrite"
-            )
+            anew = "leave it out of --classifier, choose another --dst, or have all of them trained anew by --overwrite"
         with fitting(path):
-            check_origin(path, content, origin or {"identity": self.identity()}, advice)
+            check_origin(path, content, identity, anew)
+            as_it_is = "judge with it as it is by --is_train False, " if self.options.mode == "detect" else ""
+            check_origin(path, content, origin or identity, as_it_is + anew)
 
     def check(self, names):
         """UserError if a split (dict side -> dict part -> names) leaves too few images to train on."""

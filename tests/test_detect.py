@@ -1240,3 +1240,14 @@ def test_thresholds_of_probabilities_become_those_of_margins(run, classifier):
     detect.main(f"--classifier {classifier} --dst run --is_train False".split())
     after = table(path.parents[1] / "runs.csv")
     assert after == before and any(name == "fake_right_at_threshold" for *_, name in after)
+
+
+def test_a_finished_detector_made_otherwise_may_judge_as_it_is(run, capsys):
+    folders = ["--eval_root", str(run / "refined")]
+    detect.main("--classifier knn --runs 1 --split 0.5 --dst run".split())
+    told = refused(capsys, *"--classifier knn --runs 1 --split 0.6 --dst run".split(), *folders)
+    assert "was made with split = 0.5, not 0.6; judge with it as it is by --is_train False, leave it out" in told
+    detect.main([*"--classifier knn --is_train False --dst run".split(), *folders])
+    both = "--mode before_after --classifier knn --runs 1 --filters none --dst run --split".split()
+    detect.main([*both, "0.5"])
+    assert "was made with split = 0.5, not 0.6; leave it out" in refused(capsys, *both, "0.6", "--resume")  # it has no such mode
