@@ -12,9 +12,9 @@ from detect_commands.report import Judged
 from models.detectors import PRETRAINED
 from utils.aliases import check_aliases
 from utils.detection import scores_with_intervals
-from utils.errors import UserError, warn
+from utils.errors import UserError
 from utils.pretrained import pretrained_weights
-from utils.run_dir import run_folder, unfinished_evaluation
+from utils.run_dir import run_folder
 
 
 def check_domains(options):
@@ -33,8 +33,6 @@ def run_folders(options):
             raise UserError(f"{place} does not exist in {Path.cwd()}; train.py makes it at its end, or name --real and --fake")
     folders = {"real": Path(options.real or run / "real"), "fake": Path(options.fake or run / "fake")}
     refuse_same(*folders.values())
-    for text in unfinished_evaluation(run.parent) if not (options.real and options.fake) and run.is_dir() else ():
-        warn(text)
     return folders
 
 

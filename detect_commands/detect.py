@@ -5,6 +5,7 @@ from pathlib import Path
 from data.copies import images_seen
 from data.folder import refuse_same
 from data.listing import ImagePaths
+from data.shards import is_shards, list_shards
 from detect_commands.common import check_domains, check_records, judge_rows, make_benches, part_of, run_folders, splits_of, work_of
 from detect_commands.image_sets import open_sets
 from detect_commands.protocol import unseen
@@ -75,8 +76,13 @@ def copies_of_training(content, judged):
     """Lines of a report on judged images that a detector was trained on, as files of whatever names; arguments as `left_out`."""
     lines = []
     for side, sets in (("real", judged[:1]), ("fake", judged[1:])):
-        names = [name for part in ("train", "validation") for name in content["names"][side][part]]
-        used = ImagePaths(content["training"][side], names)
+        folder, names = content["training"][side], content["names"][side]
+        known = {name for part in ("train", "validation") for name in names[part]}
+        try:
+            used = list_shards(folder) if is_shards(folder) else ImagePaths(folder, sorted(known))
+        except UserError:  # they are gone
+            continue
+        used = used.take([index for index, name in enumerate(used.names) if name in known])
         for images, indices in sets:
             seen = images_seen(used, images.images.paths.take(indices))
             if seen:
@@ -108,7 +114,8 @@ def check_detectors(benches, options, sets):
 def detect_with(bench, options, sets):
     """Train or read every run of one classifier and judge it.
 
-    Returns: `Judged` rows, their setting, where the detectors are, and `left_out` and `copies_of_training` of the first run.
+    Returns: `Judged` rows, their setting, where the detectors are, and `left_out` and `copies_of_training` of the first run that
+        has any.
     """
     home, runs = bench.processes.once(lambda: open_home(options, bench.classifier))
     splits = splits_of(bench, options, sets["real"], sets["fake"]) if options.is_train else []
@@ -122,10 +129,10 @@ def detect_with(bench, options, sets):
         perturbations = PERTURBATIONS if options.robustness else ("none",)
         rows += judge_rows(bench, judge, run, content["trained_on"], real, generated, perturbations)
         reals.append([real[0].names[index] for index in real[1]])
-        told = left_out(content, [real, *generated], bench.options.num_samples)
-        if not options.is_train:  # a training compares its folders as it begins
-            told += copies_of_training(content, [real, *generated])
-        lines = lines or told
+        if not lines:
+            lines = left_out(content, [real, *generated], bench.options.num_samples)
+            if not options.is_train:  # a training compares its folders as it begins
+                lines += copies_of_training(content, [real, *generated])
     setting = setting_of(bench, content["training"], len(runs), reals, {"real": sets["real"]}, [images for images, _ in generated])
     return rows, setting, home, lines
 

@@ -12,11 +12,13 @@ from data.pairs import version_key
 from utils.checkpoint import digest_of
 from utils.decay import SMALLEST_SIDE
 from utils.errors import UserError, Warnings
+from utils.files import real_path
 from utils.filter_fitting import fitted_filters
 from utils.filters import filtered
 from utils.measure import batches
 from utils.perturbations import PERTURBATIONS
 from utils.pictures import to_8bit
+from utils.run_dir import run_folder, unfinished_evaluation
 
 FEATURE_BATCH = 8
 
@@ -142,6 +144,10 @@ def open_sets(folders, options):
         )
         cache_gb -= images.cached_gb
         sets[role] = ImageSet(labels[Path(folder).as_posix()], folder, images, options.num_workers)
+    run = run_folder(options.dst)
+    if real_path(run / "eval") in [real_path(Path(folder).parent) for folder in folders.values()]:
+        for text in unfinished_evaluation(run):
+            warnings(text)
     first = next(iter(infos.values()))[0]
     if options.size is None:
         require_one_size(*infos.values(), square=True)

@@ -24,7 +24,7 @@ TABLES = (SCORES, "runs.csv", "evaluation.md", "curves.png", "robustness.png")
 # Alike in one table.
 SHARED = (
     *("real", "fake", "refined", "trained_real", "trained_fake", "trained_fit"),
-    *("size", "fit", "seed", "filters_fitted", "intervals"),
+    *("size", "fit", "seed", "filters_fitted", "intervals", "scores"),
 )
 PROTOCOL = ("runs", "split", "num_samples")  # alike, or each the classifier's own default
 
@@ -68,6 +68,7 @@ def setting_of(bench, training, runs, reals, sides, generated=(), filters_fitted
         "filters_fitted": filters_fitted,
         "judged_by": asked if is_drawn and not as_trained else None,
         "intervals": "closed form",  # not of an earlier version, which drew images anew
+        "scores": "margin",  # not probabilities, which were ties far from the border
         "detector": bench.identity() | training,
         "reals": hashlib.sha256(names).hexdigest(),
         "generated": {images.label: [images.folder.as_posix(), len(images)] for images in generated},

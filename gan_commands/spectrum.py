@@ -67,7 +67,7 @@ def _files_of(name):
 def label_of(text):
     """`LABEL=NAME` or `NAME` -> (label, name); UserError if there is no name."""
     label, separator, name = text.partition("=")
-    if Path(text).is_dir():  # which may have such a sign in its name
+    if text and Path(text).is_dir():  # which may have such a sign in its name
         return Path(text).name, text
     if not text or (separator and not (label and name)):
         raise UserError(f"--inputs {text!r} names nothing; give a run, a folder or shards, or LABEL= and one of them")

@@ -94,8 +94,8 @@ def classical_scores(classifier, state, features):
     Args:
         state: what `fit_classical` returned.
         features: (N, F).
-    Returns: (N,) float64 in [0, 1], higher = more likely fake, above 0.5 = called fake (none of them a probability: of the knn
-        a share of neighbours, of the others a squashed distance from the border).
+    Returns: (N,) float64 in [0, 1], higher = more likely fake, above 0.5 = called fake: of the mlp a probability, of the knn a
+        share of neighbours, of the others a squashed distance from the border.
     Raises: ValueError if the features are not as long as those it was fitted on.
     """
     arrays = {name: value.numpy() for name, value in state.items()}

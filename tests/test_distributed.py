@@ -217,7 +217,6 @@ OPTIMISER = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from types import SimpleNamespace
 
 import torch
 

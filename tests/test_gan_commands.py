@@ -1241,5 +1241,8 @@ def test_finetuning_goes_on_with_the_detector_it_began_with(capsys):
 
 
 def test_names_that_patterns_or_tables_could_not_tell_are_refused(capsys):
-    assert "'=base' names nothing" in refused("study spectrum --real set --dst no --inputs =base", capsys)
+    for text in ("=base", "base=", ""):
+        with pytest.raises(SystemExit) as stop:
+            main(["study", "spectrum", "--real", "datasets/set/real", "--dst", "no", "--device", "cpu", "--inputs", text])
+        assert stop.value.code == 2 and f"{text!r} names nothing" in capsys.readouterr().err
     assert "holds braces" in refused("shard --data set --out c{0..3} --size 16", capsys)

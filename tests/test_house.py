@@ -476,7 +476,7 @@ def test_devices():
 def test_auto_says_that_it_took_the_cpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    distributed._tell_of_cpu.cache_clear()
+    distributed.tell_of_cpu.cache_clear()
     for _ in range(2):
         assert resolve_device("auto").type == "cpu"
     assert capsys.readouterr().err == "no GPU that torch can use: computing on the CPU\n"  # once

@@ -195,7 +195,8 @@ def test_images_without_colour_move_no_other_s(side):
     fitted = fit_filters(*(functools.partial(image.split, 8) for image in sides.values()))
     grey, blank = photographs(4, 3).mean(1, keepdim=True).expand(-1, 3, -1, -1), torch.zeros(1, 3, SIZE, SIZE)
     tinted = torch.tensor([0.9, 0.5, 0.2]).view(1, 3, 1, 1).expand_as(blank)
-    sides[side] = torch.cat([grey[:2], sides[side], grey[2:], blank, tinted])
+    toned = grey[:1] + torch.tensor([0, 1, 2]).view(1, 3, 1, 1) / 255 * (grey[:1] > 0.5)
+    sides[side] = torch.cat([grey[:2], sides[side], grey[2:], toned, blank, tinted])
     again = fit_filters(*(functools.partial(image.split, 8) for image in sides.values()))
     for kind, parts in fitted.items():
         for name, tensor in parts.items():

@@ -6,6 +6,7 @@ import os
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from data.checking import check_images
 from data.folder import load_folder
 from data.listing import list_images
 from data.shards import expand_pattern, is_shards, list_shards, shards_beside
+from detect_commands.detect import copies_of_training
 from gan_commands.shard import write_shards
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
@@ -299,3 +301,13 @@ def test_each_shard_is_the_home_of_its_own_images(tmp_path):
     paths = list_shards(tmp_path / "a-{0..2}.tar")
     found = {Path(home).name: [paths.names[index] for index in indices] for home, indices in paths.homes()}
     assert found == {"a-0.tar": ["01.png", "04.png"], "a-1.tar": ["00.png", "02.png", "05.png"], "a-2.tar": ["03.png"]}
+
+
+def test_images_that_a_detector_knows_from_shards_are_told():
+    """Whatever they are called where they judge."""
+    pattern, plain = "datasets/packed/fake-{000000..000001}.tar", list_images("datasets/plain/fake")
+    judged = SimpleNamespace(label="x", images=SimpleNamespace(paths=plain))
+    known = {"train": list_shards(pattern).names[:2], "validation": list_shards(pattern).names[2:3], "test": []}
+    content = {"training": {"real": "gone-{0..1}.tar", "fake": pattern}, "names": {"real": known, "fake": known}}
+    (line,) = copies_of_training(content, [(judged, range(4)), (judged, range(4))])
+    assert line.startswith("Warning: x: 3 of 4 images are copies, byte for byte")

@@ -15,7 +15,7 @@ BUCKET = 2**23  # gradients that are summed in one message: 32 MiB of float32
 
 
 @functools.cache
-def _tell_of_cpu():
+def tell_of_cpu():
     """Say, once in a process, that there is no GPU."""
     print("no GPU that torch can use: computing on the CPU", file=sys.stderr)
 
@@ -32,7 +32,7 @@ def resolve_device(text):
             return torch.device("cuda:0")
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        _tell_of_cpu()
+        tell_of_cpu()
         return torch.device("cpu")
     if text == "cpu":
         return torch.device("cpu")

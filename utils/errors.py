@@ -112,8 +112,8 @@ def script(main=None, *, several=False):
             if not out_of_memory(error):
                 raise
             message = (
-                "there is not enough memory; give a smaller --batch_size, --class_batch_size or --size, or (train.py) --width; on "
-                "a GPU --cuda_graphs False needs less, too, and may be given with --resume"
+                "there is not enough memory; give a smaller --batch_size, --class_batch_size or --size, or (train.py) --width; "
+                "train.py on a GPU needs less with --cuda_graphs False, too, also with --resume"
             )
         except KeyboardInterrupt as error:
             with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM), _first_process_speaks():

@@ -31,6 +31,8 @@ FILTER_PARTS = {  # name -> the shapes it may have, of images that are `size` wi
     "unseen": lambda size: [(3, 3, size, size)],
 }
 
+FAINT = 4.5 / 255  # range of what varies by no more than compression's errors
+
 FIRST_PASS = {  # statistic of a set of images -> how it begins; each is then updated with every batch
     "mean": MeanLogSpectrum,
     "opponent_mean": functools.partial(MeanLogSpectrum, OPPONENT),
@@ -122,20 +124,20 @@ def _unseen_gain(fake, weights, halves, rest):
 
 
 def _has_colour(image):
-    """(N,) bool, of images (N, 3, H, W): whether differences between channels vary over the image."""
+    """(N,) bool, of images (N, 3, H, W): whether differences between channels vary over the image by more than FAINT."""
     return _varies(image - image[:, :1])
 
 
 def _varies(image):
-    """(N,) bool, of images (N, 3, H, W): whether they are of more than one colour."""
-    return (image != image[..., :1, :1]).flatten(1).any(1)
+    """(N,) bool, of images (N, 3, H, W): whether a channel varies over the image by more than FAINT."""
+    return (image.amax((2, 3)) - image.amin((2, 3))).amax(1) > FAINT
 
 
 def _telling(read):
     """`read` without images in which no colour, or nothing at all, varies, if most of them are others.
 
-    Amplitudes of these are `utils.linear_filter.FLOOR` in some or all opponent colours, which says nothing of others' spectra: one
-    photograph in twenty without colour would take a quarter of their colours from all fakes (docs/filters.md).
+    Their amplitudes, in some or all opponent colours, are `utils.linear_filter.FLOOR` or little more, which says nothing of others'
+    spectra: one photograph in twenty without colour would take a quarter of their colours from all fakes (docs/filters.md).
     """
     found = [(_has_colour(image), _varies(image)) for image in read()]
     for place, test in enumerate((_has_colour, _varies)):

@@ -14,7 +14,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from utils.distributed import Processes, ProcessLost, reason, resolve_device
+from utils.distributed import Processes, ProcessLost, reason, resolve_device, tell_of_cpu
 from utils.errors import UserError, launched
 from utils.interrupts import ending_signals, handling
 
@@ -58,6 +58,7 @@ def _device_of(devices):
     local, count = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if devices == ["auto"]:
         if not torch.cuda.is_available():
+            tell_of_cpu()
             return torch.device("cpu")
         if count > torch.cuda.device_count():
             raise UserError(
