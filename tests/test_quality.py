@@ -1,6 +1,7 @@
 """The quality benchmark: what is held out stays held out, and the judge says 0.5 where there is nothing to find."""
 
 import copy
+import dataclasses
 import functools
 import random
 import shutil
@@ -165,6 +166,13 @@ def test_judge_of_the_reals_themselves(case):
     assert not {"cnn", "cnn_opponent", "psnr"} & set(numbers) and not any(name.startswith("kid") for name in numbers)
     flat = Images(case.real.names, case.real.pixels * 0 + 0.5)
     assert quality_judge.Judge(case, quality_judge.CLASSICAL)(flat)["spread"] > 0.1
+
+
+def test_the_floor_has_as_many_photographs_as_a_row_has_images(case):
+    """Of fewer the mean is farther from any other, and a row is measured beside it."""
+    few = dataclasses.replace(case, fake=case.fake.take(6))
+    found = [quality_judge.Judge(each, ()).floor()["lfd"] for each in (few, case)]
+    assert found[0] == quality_judge.Judge(few, ())(case.fit_real.take(6))["lfd"] > found[1]
 
 
 def test_distances_of_a_network_s_features(case):
