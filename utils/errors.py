@@ -85,7 +85,6 @@ def script(main=None, *, several=False):
 
     @functools.wraps(main)
     def run(argv=None):
-        code = UserError.exit_code
         keep_freed_memory()
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
@@ -97,32 +96,37 @@ def script(main=None, *, several=False):
                 if sys.stdout:  # None if it was closed from the beginning
                     sys.stdout.flush()
                 return result
-        except UserError as error:
-            message, code = str(error), error.exit_code
-        except BrokenPipeError:
-            if not _stdout_is_closed():
-                raise
-            message = "what read the output has ended (head, say); write it to a file, and look at that"
-        except OSError as error:
-            if error.errno not in REFUSALS:
-                raise
-            advice = ADVICE.get(error.errno, "choose another place")
-            message = f"{error.filename or 'a file (or standard output)'} cannot be used: {error.strerror}; {advice}"
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            message = (
-                "there is not enough memory; give a smaller --batch_size, --class_batch_size or --size, or (train.py) --width; "
-                "train.py on a GPU needs less with --cuda_graphs False, too, also with --resume"
-            )
         except KeyboardInterrupt as error:
             with handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM), _first_process_speaks():
                 print(f"stopped; {error if error.args else 'no file is half written, start the command again'}", file=sys.stderr)
             sys.exit(130)
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(code)
+        except Exception as error:
+            message = _told(error)
+            if message is None:
+                raise
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(error.exit_code if isinstance(error, UserError) else UserError.exit_code)
 
     return run
+
+
+def _told(error):
+    """One sentence on an exception that the user, or the machine, is to blame for; None for one of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, BrokenPipeError):
+        return "what read the output has ended (head, say); write it to a file, and look at that" if _stdout_is_closed() else None
+    if isinstance(error, OSError):
+        if error.errno not in REFUSALS:
+            return None
+        place, advice = error.filename or "a file (or standard output)", ADVICE.get(error.errno, "choose another place")
+        return f"{place} cannot be used: {error.strerror}; {advice}"
+    if out_of_memory(error):
+        return (
+            "there is not enough memory; give a smaller --batch_size, --class_batch_size or --size, or (train.py) --width; "
+            "train.py on a GPU needs less with --cuda_graphs False, too, also with --resume"
+        )
+    return None
 
 
 def _stdout_is_closed():

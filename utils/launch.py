@@ -96,6 +96,33 @@ def _agreed_device(devices, processes):
     return device
 
 
+def _rank_and_world():
+    """Number of this process and of all, as its launcher says; UserError if these are not a launcher's words."""
+    try:
+        found = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return found
+    except (KeyError, ValueError) as error:
+        why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+        told = "RANK and WORLD_SIZE are set in the environment, and not as a launcher sets them"
+        raise UserError(f"{told} ({why}); start with torchrun, or unset them") from error
+
+
+def _join(rank, world, timeout):
+    """Join the group in which all processes of the run send each other objects; returns the store by which they have met."""
+    try:
+        store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=timeout))
+        store.set_timeout(timeout)
+        dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
+        store.set(f"joined {rank}", "")
+        return store
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"process {rank} of {world} did not find the others ({reason(error)}); check the address given, name the network by "
+            "GLOO_SOCKET_IFNAME (docs/cluster.md), or raise --timeout"
+        ) from error
+
+
 def _joined(work, options, devices):
     """What `work` returns in this process, one of a launcher's, whose group ends before the interpreter does.
 
@@ -103,32 +130,15 @@ def _joined(work, options, devices):
     """
     # If first imported when there is a group (Adam does), its functions' defaults keep the group and its threads for ever.
     importlib.import_module("torch.distributed.nn")
-    try:
-        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    except (KeyError, ValueError) as error:
-        why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-        told = "RANK and WORLD_SIZE are set in the environment, and not as a launcher sets them"
-        raise UserError(f"{told} ({why}); start with torchrun, or unset them") from error
+    rank, world = _rank_and_world()
     if LAUNCHER_HOLDS_STDIN in os.environ:
         _end_with_launcher()
-    resumable = hasattr(options, "resume")
-    advice = (
-        "if a checkpoint was written, it is whole: the same command with --resume goes on from it, on any number of processes"
-        if resumable
-        else "start the command again"
-    )
+    advice = "start the command again"
+    if hasattr(options, "resume"):
+        whole = "if a checkpoint was written, it is whole"
+        advice = f"{whole}: the same command with --resume goes on from it, on any number of processes"
     timeout = datetime.timedelta(minutes=options.timeout)
-    try:
-        store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=timeout))
-        store.set_timeout(timeout)
-        dist.init_process_group("gloo", store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=timeout)
-        store.set(f"joined {rank}", "")
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"process {rank} of {world} did not find the others ({reason(error)}); check the address given, name the network by "
-            "GLOO_SOCKET_IFNAME (docs/cluster.md), or raise --timeout"
-        ) from error
+    store = _join(rank, world, timeout)
     hangs, tensors = False, None  # whether to end the group would wait for others
     try:
         device = _agreed_device(devices, Processes(None, rank, world, None, advice))
