@@ -1,8 +1,8 @@
 """Batch normalisation whose statistics may be those of a batch that several processes share."""
 
-import contextlib
-
 from torch import nn
+
+from models.switches import switched_off
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -35,17 +35,9 @@ class BatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += 1
 
 
-@contextlib.contextmanager
 def uncounted(network):
-    """While this lasts, batches leave the running statistics of every `BatchNorm` in a network as they are."""
-    parts = [part for part in network.modules() if isinstance(part, BatchNorm)]
-    for part in parts:
-        part.counts = False
-    try:
-        yield
-    finally:
-        for part in parts:
-            part.counts = True
+    """Context in which batches leave the running statistics of every `BatchNorm` in a network as they are."""
+    return switched_off(network, BatchNorm, "counts")
 
 
 def share_statistics(network, processes):

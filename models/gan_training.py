@@ -120,7 +120,7 @@ class GanTrainer:
         self.update_generator(total)
         if self.average is not None:
             done = self.steps // config.critic_steps  # generator steps, this one included
-            update_average(self.average, self.generator, min(config.ema, (1 + done) / (10 + done)))  # of what it began with little
+            update_average(self.average, self.generator, min(config.ema, (1 + done) / (10 + done)))  # or the start would stay in it
         return terms
 
     def step(self, real_image, whole=None):

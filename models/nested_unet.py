@@ -4,7 +4,6 @@ Parameters carry the names of the released checkpoints (`conv0_0.conv1.weight`, 
 that those load as they are; `bn1` and `bn2` are the node's normalisations, whichever kind `norm` chooses.
 """
 
-import contextlib
 import functools
 
 import torch
@@ -14,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from models.batch_norm import BatchNorm
+from models.switches import switched_off
 
 CHANNELS = (64, 128, 256, 512, 512)
 DEPTH = len(CHANNELS)
@@ -256,20 +256,12 @@ class NestedUNet(nn.Module):
             if isinstance(part, Node):
                 part.compiled = True
 
-    @contextlib.contextmanager
     def as_if_not_compiled(self):
         """Context in which compiled parts are computed as in a generator that is not: for a batch not worth compiling for.
 
         Spelled out as they are for the compiler they would take several times the memory.
         """
-        nodes = [part for part in self.modules() if isinstance(part, Node)]
-        for node in nodes:
-            node.fused = False
-        try:
-            yield
-        finally:
-            for node in nodes:
-                node.fused = True
+        return switched_off(self, Node, "fused")
 
     def encode(self, mag, levels=DEPTH):
         """Features X^{0,0}, X^{1,0}, ... of the first `levels` levels.

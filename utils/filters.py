@@ -143,8 +143,16 @@ def _telling(read):
     for place, test in enumerate((_has_colour, _varies)):
         kept = torch.cat([tests[place] for tests in found])
         if 2 * kept.sum() > len(kept):
-            return read if kept.all() else lambda test=test: (image[test(image)] for image in read() if test(image).any())
+            return read if kept.all() else functools.partial(_only, test, read)
     return read
+
+
+def _only(test, read):
+    """Batches of `read()` without the images that fail a test."""
+    for image in read():
+        kept = test(image)
+        if kept.any():
+            yield image[kept]
 
 
 def fit_filters(real, fake, kinds=tuple(FILTERS), period=PERIOD):

@@ -19,7 +19,7 @@ from utils.files import file_hash
 from utils.metrics import SpectrumFolds, SpectrumMean, spectral_distances
 from utils.pictures import mag_picture, to_8bit
 
-AT_ONCE = 2**20  # pixels of a batch that networks refine in 4 GiB, full width, float32: 16 images of 256 px, one of 1024 px
+AT_ONCE = 2**20  # pixels that a network of full width refines in 5 GiB (a CPU, float32): 16 images of 256 px, one of 1024 px
 
 
 def refined_at_once(side):
